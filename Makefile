@@ -1,0 +1,127 @@
+# The only runner. `make help` lists the targets.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+SITE ?= datong_twin
+SIZE ?= full
+VENV := .venv
+# PYTHON=python uses the active environment (conda, say) instead of .venv
+PYTHON ?= $(VENV)/bin/python
+NOTEBOOKS := 01_ingest 02_sbas 03_constrained_sbas 04_merge 05_thaw_scaling 06_degradation 07_recession 08_attribution
+
+# where the executed copies, which are the stamps, lie
+ifeq ($(SIZE),quick)
+  RUN := build/quick$(if $(filter-out datong_twin,$(SITE)),/$(SITE))
+else
+  RUN := build/$(SITE)
+endif
+STAMPS := $(NOTEBOOKS:%=$(RUN)/%.ipynb)
+ENV := $(if $(filter $(VENV)/bin/python,$(PYTHON)),$(VENV)/.installed)
+
+# one BLAS thread per process: dask and numba bring the threads; -p SCHEDULER reaches the notebooks by its usual name
+export OMP_NUM_THREADS ?= 1
+export OPENBLAS_NUM_THREADS ?= 1
+export MPLBACKEND ?= agg
+export PYTHONHASHSEED := 0
+export JUPYTER_PLATFORM_DIRS := 1
+export PYDEVD_DISABLE_FILE_VALIDATION := 1
+ifdef SCHEDULER
+  export DASK_SCHEDULER_ADDRESS := $(SCHEDULER)
+endif
+
+# a stamp is worth nothing without every output its notebook listed
+LOST := $(foreach s,$(wildcard $(STAMPS)),$(shell \
+  test -f $(s:.ipynb=.outputs) && ! xargs -r -d '\n' -n1 test -e < $(s:.ipynb=.outputs) 2>/dev/null && echo $(s) \
+  || { test -f $(s:.ipynb=.outputs) || echo $(s); }))
+$(if $(strip $(LOST)),$(shell rm -f $(LOST)))
+
+help: ## list the targets
+	@grep -hE '^[A-Za-z0-9_% ]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([^:]*):.*## /\1\t/' | expand -t 22
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed")'
+	test -x $(VENV)/bin/python || python3 -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+env: $(ENV) ## create .venv from requirements.lock
+
+# --- the study ---------------------------------------------------------------------------------------------
+# Each notebook depends on its file, on the helpers it uses, on the site file, and on the notebooks it reads.
+H := src/helpers
+IO := $(H)/io/site.py $(H)/io/store.py $(H)/plot.py
+SITEFILE := $(if $(wildcard data/sites/$(SITE).yml),data/sites/$(SITE).yml)
+$(STAMPS): $(RUN)/%.ipynb: notebooks/%.ipynb $(IO) $(SITEFILE) | $(ENV)
+	@mkdir -p $(RUN)
+	@echo "$* ($(SITE), $(SIZE))"
+	@$(PYTHON) -m papermill --no-progress-bar --log-level WARNING -k python3 --cwd notebooks \
+	  -p site_name $(SITE) -p size $(SIZE) $< $@.part.ipynb > $(RUN)/$*.log 2>&1 \
+	  || { mv -f $@.part.ipynb $(RUN)/$*.failed.ipynb 2>/dev/null || true; \
+	       sed -n '/^Traceback\|Error/,$$p' $(RUN)/$*.log | tail -n 30; \
+	       echo "$* failed; see $(RUN)/$*.failed.ipynb and $(RUN)/$*.log"; exit 1; }
+	@rm -f $(RUN)/$*.failed.ipynb
+	@mv -f $@.part.ipynb $@
+
+$(RUN)/01_ingest.ipynb: $(wildcard $(H)/twin/*.py) $(H)/io/inputs.py $(H)/io/insar.py $(H)/io/discharge.py data/sites/registry.csv
+$(RUN)/02_sbas.ipynb: $(RUN)/01_ingest.ipynb $(H)/network.py $(H)/sbas.py $(H)/timefunc.py
+$(RUN)/03_constrained_sbas.ipynb: $(RUN)/02_sbas.ipynb $(H)/sbas.py $(H)/timefunc.py
+$(RUN)/04_merge.ipynb: $(RUN)/03_constrained_sbas.ipynb $(H)/merge.py
+$(RUN)/05_thaw_scaling.ipynb: $(RUN)/04_merge.ipynb $(H)/thaw.py
+$(RUN)/06_degradation.ipynb: $(RUN)/05_thaw_scaling.ipynb $(H)/merge.py
+$(RUN)/07_recession.ipynb: $(RUN)/01_ingest.ipynb $(RUN)/06_degradation.ipynb $(wildcard $(H)/recession.py $(H)/*recession*.py)
+$(RUN)/08_attribution.ipynb: $(RUN)/06_degradation.ipynb $(H)/attribution.py
+
+$(NOTEBOOKS): %: $(RUN)/%.ipynb ## run one analysis and what it needs, e.g. `make 08_attribution SIZE=quick`
+
+DEFAULT := $(if $(filter datong_twin,$(SITE)),$(filter full,$(SIZE)))
+all: $(STAMPS) $(if $(DEFAULT),RC1.md) ## run the whole study and regenerate every figure (SITE=name, SCHEDULER=tcp://host:port)
+	@$(if $(filter datong_twin,$(SITE)),COMPENDIUM_RESULTS=$(SIZE) $(PYTHON) -m pytest -q -p no:cacheprovider tests/test_results.py)
+
+RC1.md: data/RC1.template.md $(STAMPS)
+	@$(PYTHON) -m helpers.io.answers data/RC1.template.md data/results RC1.md
+
+quick: ## the whole study on a small twin; writes below build/quick only
+	@$(MAKE) --no-print-directory all SIZE=quick
+
+data: | $(ENV) ## get or check the raw inputs of a site (SITE=name)
+	@$(PYTHON) -c "from helpers import io; site = io.load_site('$(SITE)', '$(SIZE)'); print(site); io.fetch(site); print('inputs are complete in', site.raw)"
+
+try: $(ENV) ## what if: make try ONE=05_thaw_scaling P='-p name value'; writes below build/try only
+	@test -n "$(ONE)" || { echo "name the notebook: make try ONE=05_thaw_scaling P='-p name value'"; exit 2; }
+	@mkdir -p build/try
+	@$(PYTHON) -m papermill --no-progress-bar --log-level WARNING -k python3 --cwd notebooks \
+	  -p site_name $(SITE) -p size $(SIZE) -p out build/try $(P) notebooks/$(ONE).ipynb build/try/$(ONE).ipynb
+	@echo "build/try/$(ONE).ipynb, build/try/figures, build/try/results"
+
+# --- quality -----------------------------------------------------------------------------------------------
+test: $(ENV) ## run the tests (MARK=slow for the slow ones, ARGS=... for pytest)
+	@$(PYTHON) -m pytest -q $(if $(MARK),-m "$(MARK)") $(ARGS)
+
+check: $(ENV) ## lint, clean notebooks, links and figures of the README
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m pytest -q -p no:cacheprovider tests/test_repository.py
+
+tidy: $(ENV) ## format the code, strip the notebooks
+	@$(PYTHON) -m nbstripout --extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution metadata.language_info metadata.widgets" notebooks/*.ipynb
+	@$(PYTHON) -m ruff check --fix -q . || true
+	@$(PYTHON) -m ruff format -q .
+
+expected: $(ENV) ## rewrite tests/expected_$(SIZE).csv from the results there are: a deliberate act
+	@$(PYTHON) tests/test_results.py $(SIZE)
+
+lock: ## rewrite requirements.lock for Python 3.11 to 3.13 (needs uv)
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-emit-find-links --custom-compile-command "make lock" -q -o requirements.lock
+
+lab: $(ENV) ## open the notebooks in JupyterLab
+	@$(PYTHON) -m jupyter lab notebooks
+
+clean: ## remove what a run of this site wrote, but its raw inputs
+	rm -rf $(RUN) data/derived/$(SITE)
+
+.PHONY: help env all quick data try test check tidy expected lock lab clean $(NOTEBOOKS)

@@ -1,0 +1,45 @@
+"""Everything that touches the disk: sites and their inputs, readers, writers, derived files, results."""
+
+from helpers.io.discharge import read_discharge
+from helpers.io.inputs import (
+    areas_on_grid,
+    cell_size_m,
+    mask_of,
+    read_areas,
+    read_climate,
+    read_drivers,
+    read_gauges,
+    read_sensor,
+    terrain,
+)
+from helpers.io.insar import read_geotiff_pairs, read_stack, write_mintpy_timeseries
+from helpers.io.site import DEFAULT_SITE, ROOT, Site, fetch, load_site, registry
+from helpers.io.store import exists, read, read_results, read_truth, write, write_results
+
+__all__ = [
+    "DEFAULT_SITE",
+    "ROOT",
+    "Site",
+    "areas_on_grid",
+    "cell_size_m",
+    "exists",
+    "fetch",
+    "load_site",
+    "mask_of",
+    "read",
+    "read_areas",
+    "read_climate",
+    "read_discharge",
+    "read_drivers",
+    "read_gauges",
+    "read_geotiff_pairs",
+    "read_results",
+    "read_sensor",
+    "read_stack",
+    "read_truth",
+    "registry",
+    "terrain",
+    "write",
+    "write_mintpy_timeseries",
+    "write_results",
+]

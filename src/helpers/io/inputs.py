@@ -1,0 +1,239 @@
+"""The inputs of a site as data: stacks, climate, drivers on the common grid, named areas."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import rioxarray
+import xarray as xr
+from rasterio.enums import Resampling
+from rasterio.features import geometry_mask
+from scipy import ndimage
+from shapely.geometry import shape
+from shapely.geometry.base import BaseGeometry
+
+from helpers.io.discharge import read_discharge
+from helpers.io.insar import read_geotiff_pairs, read_stack
+from helpers.io.site import Site
+
+METRES_PER_DEGREE = 111_195.0  # mean length of a degree of latitude on a sphere of 6371 km
+
+
+def read_sensor(site: Site, sensor: str) -> xr.Dataset:
+    """Read one SAR stack of a site, as the site file says (data model: pair, y, x)."""
+    sar = site.config.inputs.sar[sensor]
+    if sar.path is not None:
+        keywords = {} if sar.looks is None else {"looks": sar.looks}
+        stack = read_stack(site.raw / sar.path, **keywords)
+    else:
+        stack = read_geotiff_pairs(
+            sorted(site.raw.glob(sar.unwrapped)),
+            sorted(site.raw.glob(sar.coherence)) if sar.coherence else None,
+            wavelength_m=sar.wavelength_m,
+            incidence_angle_deg=sar.incidence_angle_deg,
+            heading_deg=sar.heading_deg,
+            looks=sar.looks,
+            positive=sar.positive,
+        )
+    if sar.baselines:
+        stack = _with_gamma_baselines(stack, sorted(site.raw.glob(sar.baselines)))
+    if sar.dem:
+        with rioxarray.open_rasterio(site.raw / sar.dem, masked=True) as dem:
+            height = dem.squeeze("band", drop=True).rio.reproject_match(stack, resampling=Resampling.average)
+        stack = stack.assign(height=(("y", "x"), height.values, {"units": "m", "long_name": "height"}))
+    stack.attrs.update(sensor=sensor, band=sar.band)
+    return stack
+
+
+def _with_gamma_baselines(stack: xr.Dataset, files: list[Path]) -> xr.Dataset:
+    """Take the perpendicular baseline of each pair as the mean of GAMMA's table of it over the scene."""
+    metres = {}
+    for path in files:
+        dates = re.search(r"(\d{8})-(\d{8})", path.name)
+        rows = [
+            line.split()
+            for line in path.read_text().splitlines()
+            if re.match(r"\s*\d+\s+\d+\s+[-\d.]+", line)
+        ]
+        if not dates or not rows:
+            raise ValueError(
+                f"{path}: no table of perpendicular baselines (columns line, range, ..., bperp, blen)"
+            )
+        metres[dates.groups()] = float(np.mean([float(row[7]) for row in rows]))
+    days = [
+        tuple(pd.Timestamp(d).strftime("%Y%m%d") for d in pair)
+        for pair in zip(stack["reference"].values, stack["secondary"].values, strict=True)
+    ]
+    values = [metres.get(pair, np.nan) for pair in days]
+    return stack.assign_coords(perpendicular_baseline=("pair", values, {"units": "m"}))
+
+
+def read_areas(site: Site) -> dict[str, BaseGeometry]:
+    """Give the named polygons (and the gauge's point) of a site, in lon/lat."""
+    if site.config.inputs.areas is None:
+        return {}
+    path = site.raw / site.config.inputs.areas
+    try:
+        features = json.loads(path.read_text(encoding="utf-8"))["features"]
+        return {feature["properties"]["name"]: shape(feature["geometry"]) for feature in features}
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: not a GeoJSON of features with a property `name` ({error!r})") from error
+
+
+def mask_of(geometry: BaseGeometry, like: xr.DataArray | xr.Dataset) -> xr.DataArray:
+    """Rasterise a lon/lat polygon onto a grid (cells whose centre it holds)."""
+    from rasterio.warp import transform_geom
+
+    crs = like.rio.crs
+    geometry = transform_geom("EPSG:4326", crs, geometry.__geo_interface__)
+    inside = geometry_mask([geometry], like.rio.shape, like.rio.transform(), invert=True)
+    return xr.DataArray(inside, coords={"y": like["y"], "x": like["x"]}, dims=("y", "x"))
+
+
+def cell_size_m(grid: xr.DataArray | xr.Dataset) -> tuple[float, float]:
+    """Height and width of a cell of a grid in metres (for lon/lat: at the grid's middle latitude)."""
+    dx, dy = (abs(step) for step in grid.rio.resolution())
+    if grid.rio.crs is not None and grid.rio.crs.is_geographic:
+        latitude = float(grid["y"].mean())
+        return dy * METRES_PER_DEGREE, dx * METRES_PER_DEGREE * float(np.cos(np.deg2rad(latitude)))
+    return dy, dx
+
+
+def terrain(height: xr.DataArray) -> xr.Dataset:
+    """Slope (deg), aspect (deg clockwise from north, downslope) and potential-radiation index of a relief.
+
+    The index is the cosine of the angle between the surface and the mid-summer noon sun at the grid's
+    latitude: a flat surface has the cosine of the zenith angle.
+    """
+    size_y, size_x = cell_size_m(height)
+    down_y = np.sign(float(height["y"][0] - height["y"][-1]))  # rows run north to south: +1
+    dz_dy, dz_dx = np.gradient(height.values, size_y, size_x)
+    north, east = -dz_dy * down_y, dz_dx
+    slope = np.arctan(np.hypot(north, east))
+    aspect = np.arctan2(-east, -north)
+    latitude = float(height["y"].mean()) if height.rio.crs.is_geographic else 38.0
+    zenith = np.deg2rad(latitude - 23.44)
+    sun = np.cos(zenith) * np.cos(slope) + np.sin(zenith) * np.sin(slope) * np.cos(aspect - np.pi)
+    out = xr.Dataset(
+        {
+            "slope_deg": (("y", "x"), np.rad2deg(slope), {"units": "degree", "long_name": "slope"}),
+            "aspect_deg": (("y", "x"), np.rad2deg(aspect) % 360, {"units": "degree", "long_name": "aspect"}),
+            "radiation_index": (("y", "x"), sun, {"units": "1", "long_name": "noon radiation index"}),
+        },
+        coords={"y": height["y"], "x": height["x"]},
+    )
+    return out.rio.write_crs(height.rio.crs)
+
+
+def areas_on_grid(site: Site, grid: xr.Dataset) -> xr.Dataset:
+    """Rasterise every named area of a site and the distance (km) to the nearest pit or heap."""
+    areas = {name: g for name, g in read_areas(site).items() if g.geom_type != "Point"}
+    out = xr.Dataset({name: mask_of(geometry, grid) for name, geometry in areas.items()})
+    if mine := [out[name] for name in ("pits", "heaps") if name in out]:
+        size = cell_size_m(grid)
+        away = ndimage.distance_transform_edt(~np.logical_or.reduce(mine), sampling=size) / 1000.0
+        attrs = {"units": "km", "long_name": "distance to the nearest pit or heap"}
+        out["distance_to_mine"] = (("y", "x"), away.astype("float32"), attrs)
+    return out.rio.write_crs(grid.rio.crs)
+
+
+def read_drivers(site: Site, grid: xr.Dataset) -> xr.Dataset:
+    """Resample each driver once, from its own projection and resolution, onto the common grid."""
+    out = {}
+    for name, driver in site.config.inputs.drivers.items():
+        with rioxarray.open_rasterio(site.raw / driver.path, masked=True) as raster:
+            if raster.rio.crs is None:
+                raise ValueError(
+                    f"{site.raw / driver.path}: driver {name!r} has no CRS; write one into the GeoTIFF"
+                )
+            band = raster.squeeze("band", drop=True)
+            # averaging makes no sense onto a finer grid
+            coarser = np.prod(_metres(band)) >= np.prod(cell_size_m(grid))
+            method = "bilinear" if driver.resampling == "average" and coarser else driver.resampling
+            column = band.rio.reproject_match(grid, resampling=Resampling[method])
+        attrs = {"units": driver.unit, "long_name": driver.long_name, "group": driver.group}
+        out[name] = (("y", "x"), column.values.astype("float32"), attrs)
+    return xr.Dataset(out, coords={"y": grid["y"], "x": grid["x"]}).rio.write_crs(grid.rio.crs)
+
+
+def _metres(raster: xr.DataArray) -> tuple[float, float]:
+    return cell_size_m(raster)
+
+
+def read_gauges(site: Site) -> xr.Dataset:
+    """Read the daily discharge of every gauge of a site: ``discharge``, ``ice`` (station, time)."""
+    series = []
+    for name, gauge in site.config.inputs.discharge.items():
+        flow = read_discharge(
+            site.raw / gauge.path, format=gauge.format, drainage_area_km2=gauge.drainage_area_km2
+        )
+        ice = flow["ice"].values if "ice" in flow.coords else np.zeros(flow.sizes["time"], bool)
+        one = xr.Dataset(
+            {"discharge": ("time", flow.values), "ice": ("time", ice)}, coords={"time": flow["time"].values}
+        )
+        series.append(one.expand_dims(station=[name]))
+    out = xr.concat(series, "station", join="outer", fill_value={"ice": False, "discharge": np.nan})
+    out["discharge"].attrs = {"units": "m3 s-1", "long_name": "daily mean discharge"}
+    gauges = site.config.inputs.discharge.values()
+    out = out.assign_coords(
+        drainage_area_km2=("station", [g.drainage_area_km2 for g in gauges], {"units": "km2"}),
+        role=("station", [g.role for g in gauges]),
+        gauge_name=("station", [g.name or n for n, g in site.config.inputs.discharge.items()]),
+    )
+    return out
+
+
+def read_climate(site: Site) -> xr.Dataset:
+    """Read the daily climate of a site: temperature_2m (degC) and precipitation (mm/day), on (time).
+
+    Formats: CF netCDF; the forcing table of the SHUD model (days since the date in line 1); CSV with
+    a ``date`` column and any of ``temperature_degc``, ``precipitation_mm``.
+    """
+    climate = site.config.inputs.climate
+    path = site.raw / climate.path
+    if climate.format == "netcdf":
+        with xr.open_dataset(path) as data:
+            out = data.load()
+    elif climate.format == "shud":
+        start = path.read_text().split("\n", 1)[0].split()[2]
+        table = pd.read_csv(path, sep="\t", skiprows=1)
+        time = pd.Timestamp(start) + pd.to_timedelta(table["Time_Day"], unit="D")
+        out = xr.Dataset(
+            {
+                "temperature_2m": ("time", table["Temp"].values),
+                "precipitation": ("time", table["Prcp"].values),
+            },
+            coords={"time": time.values},
+        )
+    else:
+        table = pd.read_csv(path, parse_dates=["date"]).set_index("date")
+        names = {"temperature_degc": "temperature_2m", "precipitation_mm": "precipitation"}
+        found = {new: ("time", table[old].values) for old, new in names.items() if old in table}
+        if not found:
+            raise ValueError(f"{path}: no column among {', '.join(names)}; found {', '.join(table.columns)}")
+        out = xr.Dataset(found, coords={"time": table.index.values})
+    if climate.precipitation:
+        out["precipitation"] = _station_precipitation(site.raw / climate.precipitation).reindex(
+            time=out["time"]
+        )
+    for name, unit in (("temperature_2m", "degC"), ("precipitation", "mm day-1")):
+        if name in out:
+            out[name].attrs.setdefault("units", unit)
+    if climate.height_m is not None:
+        out.attrs["height_m"] = climate.height_m
+    return out
+
+
+def _station_precipitation(path: Path) -> xr.DataArray:
+    table = pd.read_csv(path)
+    if list(table.columns[:3]) != ["Year", "Month", "Day"]:
+        raise ValueError(
+            f"{path}: columns must begin with Year, Month, Day; found {', '.join(table.columns)}"
+        )
+    when = pd.to_datetime(table[["Year", "Month", "Day"]])
+    values = pd.to_numeric(table.iloc[:, 3], errors="coerce").where(lambda v: v.between(0, 500))
+    return xr.DataArray(values.values, coords={"time": when.values}, dims="time")

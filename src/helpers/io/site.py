@@ -1,0 +1,451 @@
+"""Sites: what a study area consists of, where its files lie, and how its raw inputs come to be there."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import time
+from datetime import date
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+ROOT = Path(__file__).resolve().parents[3]
+SITES = ROOT / "data" / "sites"
+DEFAULT_SITE = "datong_twin"
+_log = logging.getLogger(__name__)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Sar(_Strict):
+    """One sensor and track. Either ``path`` (for `read_stack`) or ``unwrapped`` (for `read_geotiff_pairs`)."""
+
+    role: Literal["main", "ascending", "rate_prior", "historical"]
+    band: Literal["C", "L"]
+    path: str | None = None
+    unwrapped: str | None = Field(None, description="glob of the unwrapped GeoTIFFs, below the raw folder")
+    coherence: str | None = None
+    baselines: str | None = Field(None, description="glob of GAMMA *_bperp.par files")
+    dem: str | None = None
+    wavelength_m: float | None = None
+    incidence_angle_deg: float | None = None
+    heading_deg: float | None = None
+    looks: float | None = None
+    positive: Literal["away", "toward"] = "away"
+    source: str = Field("", description="product, portal, licence, how to order it")
+
+    @model_validator(mode="after")
+    def _one_source(self):
+        if (self.path is None) == (self.unwrapped is None):
+            raise ValueError("give exactly one of `path` and `unwrapped`")
+        if self.unwrapped is not None and self.wavelength_m is None:
+            raise ValueError("`unwrapped` GeoTIFFs carry no wavelength: give `wavelength_m`")
+        return self
+
+
+class Gauge(_Strict):
+    """One gauge: its daily discharge and its part in the before-after-control-impact design."""
+
+    role: Literal["target", "control"]
+    path: str
+    format: str | None = None
+    drainage_area_km2: float
+    name: str = ""
+    source: str = ""
+
+
+class Climate(_Strict):
+    """Daily climate of the basin. ``precipitation`` names a gauge file that replaces the gridded product."""
+
+    path: str
+    format: Literal["netcdf", "shud", "csv"] = "netcdf"
+    height_m: float | None = None
+    precipitation: str | None = None
+    source: str = ""
+
+
+class Driver(_Strict):
+    """One raster of a possible environmental control."""
+
+    path: str
+    group: str
+    unit: str
+    long_name: str
+    resampling: Literal["average", "bilinear", "nearest"] = "average"
+    source: str = ""
+
+
+class Inputs(_Strict):
+    """All inputs of a site; what is absent is absent from the study."""
+
+    sar: dict[str, Sar] = {}
+    discharge: dict[str, Gauge] = {}
+    climate: Climate | None = None
+    drivers: dict[str, Driver] = {}
+    areas: str | None = Field(None, description="GeoJSON of named polygons and the gauge")
+    active_layer: str | None = Field(None, description="CSV year, active_layer_thickness_cm, std_cm")
+    gnssir: str | None = Field(None, description="daily GNSS-IR reflector heights")
+
+
+class Epoch(_Strict):
+    """A period of the study; an open end is null."""
+
+    label: str
+    start: date | None
+    end: date | None
+    source: str
+
+
+class ReferenceArea(_Strict):
+    """The one reference of every sensor: a named polygon, a pixel (row, column) or a lon/lat box."""
+
+    name: str
+    polygon: str | None = None
+    pixel: tuple[int, int] | None = None
+    bounds: tuple[float, float, float, float] | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self):
+        if sum(v is not None for v in (self.polygon, self.pixel, self.bounds)) != 1:
+            raise ValueError("give exactly one of `polygon`, `pixel`, `bounds`")
+        return self
+
+
+class SiteConfig(_Strict):
+    """The content of a site file; see data/sites/template.yml for each key with its meaning."""
+
+    title: str
+    kind: Literal["twin", "real"]
+    seed: int = 1
+    epochs: list[Epoch] = []
+    knots: list[date] = Field([], description="dates at which the rate of the joined record may change")
+    reference_area: ReferenceArea | None = None
+    inputs: Inputs = Inputs()
+    physics: dict[str, float | int | bool | str] = Field({}, description="keywords of twin.simulate")
+
+
+class Site:
+    """One site at one size: its configuration and the folders it reads and writes.
+
+    Attributes
+    ----------
+    raw, derived, results, figures, executed : pathlib.Path
+        Folders; everything of ``size="quick"`` lies below build/quick.
+    epochs : pandas.DataFrame
+        Columns label, start, end (Timestamps, NaT where open) and source.
+    sensors : list of str
+        Names of the SAR stacks, in the order of the site file.
+    """
+
+    def __init__(self, name: str, config: SiteConfig, size: str = "full", out: str | Path = ""):
+        self.name, self.config, self.size = name, config, size
+        self.kind, self.seed = config.kind, config.seed
+        default = name == DEFAULT_SITE
+        if size == "quick":
+            base = ROOT / "build" / "quick" if default else ROOT / "build" / "quick" / name
+            self.raw, self.derived = base / "raw", base / "derived"
+            self.results, self.figures, self.executed = base / "results", base / "figures", base
+        else:
+            self.raw, self.derived = (ROOT / "data" / part / name for part in ("raw", "derived"))
+            self.results, self.figures = ROOT / "data" / "results", ROOT / "figures"
+            if not default:
+                self.results, self.figures = self.results / name, self.figures / name
+            self.executed = ROOT / "build" / name
+        self.read_from = [self.derived]
+        if out:
+            # a what-if writes elsewhere and still reads what it did not change itself
+            base = ROOT / out
+            self.derived, self.results, self.figures = (
+                base / part for part in ("derived", "results", "figures")
+            )
+            self.executed = base
+            self.read_from = [self.derived, *self.read_from]
+        self.notebook: str | None = None
+        self.outputs: list[Path] = []
+        self._started = time.monotonic()
+
+    @property
+    def epochs(self) -> pd.DataFrame:
+        """The periods of the study as a table."""
+        table = pd.DataFrame([e.model_dump() for e in self.config.epochs])
+        if not table.empty:
+            table["start"], table["end"] = pd.to_datetime(table["start"]), pd.to_datetime(table["end"])
+        return table
+
+    @property
+    def sensors(self) -> list[str]:
+        """Names of the SAR stacks."""
+        return list(self.config.inputs.sar)
+
+    def by_role(self, role: str) -> list[str]:
+        """Names of the SAR stacks with this role (main, ascending, rate_prior, historical)."""
+        return [name for name, sar in self.config.inputs.sar.items() if sar.role == role]
+
+    @property
+    def main_sensor(self) -> str:
+        """The stack whose grid is the common grid of the site."""
+        return self.by_role("main")[0]
+
+    def lacks(self, needs: tuple[str, ...]) -> list[str]:
+        """Say which of the named inputs the site file does not have."""
+        inputs = self.config.inputs
+        have = {
+            "sar": bool(self.by_role("main")),
+            "tracks": len(inputs.sar) > 1,
+            "rate_prior": bool(self.by_role("rate_prior")),
+            "discharge": bool(inputs.discharge),
+            "climate": inputs.climate is not None,
+            "drivers": bool(inputs.drivers),
+            "areas": inputs.areas is not None,
+        }
+        return [need for need in needs if not have[need]]
+
+    def start(self, notebook: str, needs: tuple[str, ...] = ()) -> Site:
+        """Begin a notebook: connect to a cluster if one is named, or skip it where the site lacks an input.
+
+        A site without an input the notebook needs ends it in one line: every later cell becomes a
+        no-op, so nothing is drawn or written, by hand and under papermill alike.
+        """
+        self.notebook, self.outputs, self._started = notebook, [], time.monotonic()
+        if address := os.environ.get("DASK_SCHEDULER_ADDRESS"):
+            from distributed import Client
+
+            Client(address)
+        missing = self.lacks(needs)
+        if missing:
+            _say(
+                f"{notebook}: site {self.name!r} has no {', '.join(missing)}; nothing done. "
+                f"To supply it, name it under `inputs` in data/sites/{self.name}.yml (see template.yml)."
+            )
+            self.finish()
+            _skip_rest_of_notebook()
+        return self
+
+    def record(self, path: Path) -> Path:
+        """Note a file as an output of the running notebook."""
+        if path not in self.outputs:
+            self.outputs.append(path)
+        return path
+
+    def finish(self) -> None:
+        """End a notebook: list its outputs for make, and say what it took."""
+        import resource
+
+        self.executed.mkdir(parents=True, exist_ok=True)
+        listing = self.executed / f"{self.notebook}.outputs"
+        part = listing.with_suffix(".outputs.part")
+        part.write_text("".join(f"{os.path.relpath(p, ROOT)}\n" for p in self.outputs))
+        part.replace(listing)
+        peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        _say(f"{self.notebook}: {time.monotonic() - self._started:.1f} s, peak memory {peak_gib:.2f} GiB")
+
+    def __repr__(self) -> str:
+        """Say what the site has, in a few lines."""
+        inputs = self.config.inputs
+        lines = [f"Site {self.name} ({self.kind}, {self.size}): {self.config.title}"]
+        lines += [f"  SAR        {name:8s} {s.band} band, {s.role}" for name, s in inputs.sar.items()]
+        lines += [
+            f"  discharge  {n:8s} {g.drainage_area_km2:g} km2, {g.role}" for n, g in inputs.discharge.items()
+        ]
+        lines += [f"  climate    {inputs.climate.path}"] if inputs.climate else []
+        lines += [f"  drivers    {', '.join(inputs.drivers)}"] if inputs.drivers else []
+        lacking = self.lacks(("sar", "tracks", "rate_prior", "discharge", "climate", "drivers", "areas"))
+        lines += [f"  not given  {', '.join(lacking)}"] if lacking else []
+        assumed = [f"{name}.looks" for name, s in inputs.sar.items() if s.looks is None and s.unwrapped]
+        lines += [f"  assumed    {', '.join(assumed)}"] if assumed else []
+        return "\n".join(lines)
+
+
+def _say(text: str) -> None:
+    print(text)  # noqa: T201  a notebook's reader, by hand or in the executed copy, must see it
+
+
+def _skip_rest_of_notebook() -> None:
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    if shell is None:
+        raise RuntimeError("the site lacks an input of this notebook")
+    shell.input_transformers_cleanup.append(lambda lines: ["pass\n"])
+
+
+def load_site(name_or_path: str | Path, size: str = "full", out: str | Path = "") -> Site:
+    """Read and validate a site file.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        A name of data/sites/<name>.yml, or the path of a site file.
+    size : {"full", "quick"}
+        Quick keeps everything it writes below build/quick.
+    out : str, optional
+        Folder (relative to the repository) that takes all the writes of a what-if run.
+
+    Returns
+    -------
+    Site
+
+    Raises
+    ------
+    FileNotFoundError
+        No such site; the message lists the sites there are.
+    ValueError
+        A wrong key or value; the message names the file, the key and the valid ones.
+    """
+    if size not in ("full", "quick"):
+        raise ValueError(f"size is {size!r}; it must be 'full' or 'quick'")
+    path = Path(name_or_path)
+    if path.suffix not in (".yml", ".yaml"):
+        path = SITES / f"{name_or_path}.yml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in SITES.glob("*.yml") if p.stem != "template"))
+        raise FileNotFoundError(
+            f"no site file {path}; sites are: {known}. Copy data/sites/template.yml to make one."
+        )
+    if not re.fullmatch(r"[A-Za-z0-9_]+", path.stem):
+        raise ValueError(f"{path}: a site's name has letters, digits and _ only, not {path.stem!r}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path}: not readable as YAML ({error}); compare data/sites/template.yml"
+        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds no keys; compare data/sites/template.yml")
+    try:
+        config = SiteConfig.model_validate(content)
+    except ValidationError as error:
+        raise ValueError(_explain(path, error)) from error
+    return Site(path.stem, config, size, out)
+
+
+def _explain(path: Path, error: ValidationError) -> str:
+    """Turn pydantic's report into lines that name the file, the key and the valid keys."""
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        line = f"{path}: key `{key}`: {item['msg']}"
+        if item["type"] == "extra_forbidden":
+            model = SiteConfig
+            for part in item["loc"][:-1]:
+                model = _model_below(model, part)
+            line = f"{path}: unknown key `{key}`; valid keys here: {', '.join(sorted(model.model_fields))}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _model_below(model, part):
+    if not isinstance(part, str) or part not in getattr(model, "model_fields", {}):
+        return model
+    annotation = model.model_fields[part].annotation
+    candidates = [annotation, *getattr(annotation, "__args__", ())]
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model)
+
+
+def registry(site_name: str) -> pd.DataFrame:
+    """Give the public originals of a site: file, repository, commit, path, mirror, sha256."""
+    table = pd.read_csv(SITES / "registry.csv", dtype=str)
+    return table[table["site"] == site_name]
+
+
+def fetch(site: Site) -> Site:
+    """Make the raw inputs of a site exist: simulate the twin, or get the public originals.
+
+    Originals come from the folder named by the environment variable DATA_MIRROR where it holds them,
+    otherwise by download; both are checked against the registry's sha256. Inputs that only the user
+    can supply are checked for, and what is missing is named.
+
+    Raises
+    ------
+    FileNotFoundError
+        An input is missing; the message names each file, its source and where to put it.
+    """
+    if site.kind == "twin":
+        from helpers import twin
+
+        twin.simulate(site.raw, seed=site.seed, size=site.size, **site.config.physics)
+        return site
+    for row in registry(site.name).itertuples():
+        fetch_file(row, site.raw)
+    _convert(site)
+    _check_present(site)
+    return site
+
+
+def fetch_file(row, folder: Path) -> Path:
+    """Get one file of the registry into ``folder``, from the mirror or the public original."""
+    import pooch
+
+    target = folder / row.file
+    if target.is_file() and pooch.file_hash(str(target)) == row.sha256:
+        return target
+    mirror = os.environ.get("DATA_MIRROR", "")
+    if mirror and (Path(mirror) / row.mirror).is_file():
+        source = Path(mirror) / row.mirror
+        if pooch.file_hash(str(source)) != row.sha256:
+            raise ValueError(f"{source}: its sha256 is not that of data/sites/registry.csv; get it anew")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(target.name + ".part")
+        shutil.copyfile(source, part)
+        part.replace(target)
+        return target
+    url = f"https://github.com/{row.repository}/raw/{row.commit}/{row.path}"
+    try:
+        pooch.retrieve(url, known_hash=f"sha256:{row.sha256}", fname=target.name, path=target.parent)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{target} is missing and {url} could not be reached ({error.__class__.__name__}); "
+            "connect to the network or set DATA_MIRROR to a folder that holds the originals"
+        ) from error
+    return target
+
+
+def _convert(site: Site) -> None:
+    """Build the plain tables of inputs whose public original is a MATLAB file."""
+    daily, annual = site.raw / "dailyflow_octave.mat", site.raw / "annualdata_octave.mat"
+    if not daily.is_file():
+        return
+    from scipy.io import loadmat
+
+    content = loadmat(daily, squeeze_me=True)
+    when = pd.to_datetime(pd.DataFrame(content["T"][:, :3], columns=["year", "month", "day"]))
+    table = pd.DataFrame({"date": when, "q_m3s": content["Q"] / 86400.0, "precipitation_mm": content["R"]})
+    _write_csv(table, site.raw / "daily.csv")
+    record = loadmat(annual, squeeze_me=True, variable_names=["Data"])["Data"]
+    # the file stores MATLAB day numbers; day 719529 is 1970-01-01
+    days = np.asarray(record["Time"].item(), dtype="int64") - 719529
+    years = days.astype("datetime64[D]").astype("datetime64[Y]").astype(int) + 1970
+    thickness = {"active_layer_thickness_cm": record["Dc"].item(), "std_cm": record["sigDc"].item()}
+    _write_csv(pd.DataFrame({"year": years, **thickness}), site.raw / "active_layer.csv")
+
+
+def _write_csv(table: pd.DataFrame, path: Path) -> None:
+    part = path.with_name(path.name + ".part")
+    table.to_csv(part, index=False, float_format="%.8g", lineterminator="\n")
+    part.replace(path)
+
+
+def _check_present(site: Site) -> None:
+    inputs = site.config.inputs
+    wanted = [(s.path or s.unwrapped, f"inputs.sar.{n}", s.source) for n, s in inputs.sar.items()]
+    wanted += [(g.path, f"inputs.discharge.{n}", g.source) for n, g in inputs.discharge.items()]
+    wanted += [(inputs.climate.path, "inputs.climate", inputs.climate.source)] if inputs.climate else []
+    wanted += [(d.path, f"inputs.drivers.{n}", d.source) for n, d in inputs.drivers.items()]
+    wanted += [(inputs.areas, "inputs.areas", "")] if inputs.areas else []
+    absent = [(path, key, source) for path, key, source in wanted if not any(site.raw.glob(path))]
+    if absent:
+        lines = [
+            f"  {site.raw / path}  ({key}){': ' + source if source else ''}" for path, key, source in absent
+        ]
+        raise FileNotFoundError(
+            f"site {site.name!r} lacks {len(absent)} of {len(wanted)} inputs; put there:\n" + "\n".join(lines)
+        )

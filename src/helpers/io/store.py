@@ -1,0 +1,155 @@
+"""Derived data, results and truth: written whole or not at all, read with an error that names the remedy."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import xarray as xr
+
+from helpers.io.site import Site
+
+RESULT_COLUMNS = ["name", "value", "lower", "upper", "unit", "truth", "method"]
+
+
+def write(obj: xr.Dataset | xr.DataArray | pd.DataFrame, site: Site, name: str) -> Path:
+    """Write a derived file of the running notebook: ``.zarr``, ``.nc``, ``.tif`` or ``.csv`` by its ending.
+
+    The file is built beside its place and renamed, so a reader never meets half of one.
+    """
+    path = site.derived / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    _remove(part)
+    if path.suffix == ".zarr":
+        # one chunk layout for the file: what the graph has; encodings of an earlier file do not apply
+        _bare(obj).to_zarr(part, mode="w", zarr_format=2, consolidated=True)
+    elif path.suffix == ".nc":
+        _bare(obj).to_netcdf(part, engine="h5netcdf", encoding=_compressed(obj))
+    elif path.suffix == ".tif":
+        obj.rio.to_raster(part, driver="GTiff", compress="deflate")
+    elif path.suffix == ".csv":
+        obj.to_csv(part, index=False, float_format="%.8g", lineterminator="\n")
+    else:
+        raise ValueError(f"{name}: a derived file ends in .zarr, .nc, .tif or .csv")
+    _swap(part, path)
+    return site.record(path)
+
+
+def _bare(obj):
+    obj = obj.to_dataset(name=obj.name or "data") if isinstance(obj, xr.DataArray) else obj.copy()
+    for variable in obj.variables.values():
+        for key in ("chunks", "preferred_chunks", "compressors", "filters", "compressor", "shards"):
+            variable.encoding.pop(key, None)
+    return obj
+
+
+def _compressed(obj) -> dict:
+    names = obj.data_vars if isinstance(obj, xr.Dataset) else [obj.name or "data"]
+    data = obj if isinstance(obj, xr.Dataset) else obj.to_dataset(name=obj.name or "data")
+    return {
+        n: {"zlib": True, "complevel": 4} for n in names if data[n].ndim > 0 and data[n].dtype.kind in "fiub"
+    }
+
+
+def _swap(part: Path, path: Path) -> None:
+    if path.is_dir():
+        # a folder cannot be replaced in one step: the old one steps aside first
+        old = path.with_name(path.name + ".old.part")
+        _remove(old)
+        path.rename(old)
+        part.rename(path)
+        _remove(old)
+    else:
+        part.replace(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def read(site: Site, name: str) -> xr.Dataset | pd.DataFrame:
+    """Open a derived file of an earlier notebook (zarr and netCDF as Dataset, CSV as DataFrame).
+
+    Raises
+    ------
+    FileNotFoundError
+        The file is not there; the message names the notebook to run first.
+    """
+    path = next((folder / name for folder in site.read_from if (folder / name).exists()), None)
+    if path is None:
+        size = " SIZE=quick" if site.size == "quick" else ""
+        raise FileNotFoundError(
+            f"{site.derived / name} is missing; run the notebook that starts with {name[:2]}_ first "
+            f"(`make all SITE={site.name}{size}` runs all in order)"
+        )
+    if path.suffix == ".zarr":
+        return xr.open_zarr(path, consolidated=True)
+    if path.suffix == ".nc":
+        with xr.open_dataset(path, engine="h5netcdf") as data:
+            return data.load()
+    return pd.read_csv(path)
+
+
+def exists(site: Site, name: str) -> bool:
+    """Say whether an earlier notebook has written this derived file."""
+    return any((folder / name).exists() for folder in site.read_from)
+
+
+def read_truth(site: Site) -> xr.Dataset | None:
+    """Open the twin's truth, for scoring only; None on a real site."""
+    path = site.raw / "truth.zarr"
+    return xr.open_zarr(path, consolidated=True) if site.kind == "twin" and path.exists() else None
+
+
+def write_results(site: Site, notebook: str, rows: list[dict]) -> pd.DataFrame:
+    """Write the numbers of a notebook: a row each, with 95 % limits and, on the twin, the truth.
+
+    Parameters
+    ----------
+    rows : list of dict
+        Keys name, value, lower, upper, unit, truth, method; lower, upper and truth may be absent.
+        Names are unique within a table.
+
+    Raises
+    ------
+    ValueError
+        An unknown key, a missing name, value or unit, a name used twice, or limits on the wrong side.
+    """
+    for row in rows:
+        unknown, missing = set(row) - set(RESULT_COLUMNS), {"name", "value", "unit"} - set(row)
+        if unknown or missing:
+            raise ValueError(f"results of {notebook}: row {row.get('name')!r} has {unknown=}, {missing=}")
+        if _number(row, "lower") > row["value"] or _number(row, "upper") < row["value"]:
+            raise ValueError(f"results of {notebook}: {row['name']!r} lies outside its own interval: {row}")
+    table = pd.DataFrame(rows).reindex(columns=RESULT_COLUMNS)
+    if table["name"].duplicated().any():
+        twice = sorted(table.loc[table["name"].duplicated(), "name"])
+        raise ValueError(f"results of {notebook}: names used twice: {', '.join(twice)}")
+    path = site.results / f"{notebook}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    table.to_csv(part, index=False, float_format="%.6g", lineterminator="\n")
+    part.replace(path)
+    site.record(path)
+    return table
+
+
+def _number(row: dict, key: str) -> float:
+    value = row.get(key)
+    return math.nan if value is None or isinstance(value, str) else float(value)
+
+
+def read_results(folder: Path) -> pd.DataFrame:
+    """Read every results table of a folder into one, with the column ``notebook``."""
+    tables = [
+        pd.read_csv(path).assign(notebook=path.stem) for path in sorted(folder.glob("[0-9][0-9]_*.csv"))
+    ]
+    if not tables:
+        raise FileNotFoundError(f"{folder} holds no results table; run `make all` or `make quick` first")
+    return pd.concat(tables, ignore_index=True)
