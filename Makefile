@@ -72,7 +72,7 @@ $(RUN)/03_constrained_sbas.ipynb: $(RUN)/02_sbas.ipynb $(H)/sbas.py $(H)/timefun
 $(RUN)/04_merge.ipynb: $(RUN)/03_constrained_sbas.ipynb $(H)/merge.py
 $(RUN)/05_thaw_scaling.ipynb: $(RUN)/04_merge.ipynb $(H)/thaw.py
 $(RUN)/06_degradation.ipynb: $(RUN)/05_thaw_scaling.ipynb $(H)/merge.py
-$(RUN)/07_recession.ipynb: $(RUN)/01_ingest.ipynb $(RUN)/06_degradation.ipynb $(wildcard $(H)/recession.py $(H)/*recession*.py)
+$(RUN)/07_recession.ipynb: $(RUN)/01_ingest.ipynb $(RUN)/06_degradation.ipynb $(wildcard $(H)/recession.py $(H)/recession/*.py)
 $(RUN)/08_attribution.ipynb: $(RUN)/06_degradation.ipynb $(H)/attribution.py
 
 $(NOTEBOOKS): %: $(RUN)/%.ipynb ## run one analysis and what it needs, e.g. `make 08_attribution SIZE=quick`

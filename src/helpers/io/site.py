@@ -129,6 +129,7 @@ class SiteConfig(_Strict):
     epochs: list[Epoch] = []
     knots: list[date] = Field([], description="dates at which the rate of the joined record may change")
     reference_area: ReferenceArea | None = None
+    permafrost_limit_m: float | None = Field(None, description="lower limit of permafrost, height in m")
     inputs: Inputs = Inputs()
     physics: dict[str, float | int | bool | str] = Field({}, description="keywords of twin.simulate")
 
