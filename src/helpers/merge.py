@@ -1,0 +1,854 @@
+"""Merge sensors: geometry, one joined record, and what a comparison of epochs may claim.
+
+Line-of-sight values are mm (or mm/yr) positive toward the satellite, vertical ones positive up.
+``decompose`` and ``project_up`` treat rates, ``join`` treats series: every sensor has its own offset
+and the ground one rate that may change, so a gap without any sensor is bridged by the prior alone and
+the posterior sd says so. ``thin`` asks what another sensor's calendar would have seen. The rest
+(``zone_mean``, ``contrast``, ``equivalence``, ``change_point``) turns maps into statements with an error budget.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import rioxarray  # noqa: F401  (registers the .rio accessor)
+import xarray as xr
+from scipy import optimize, signal, stats
+
+log = logging.getLogger(__name__)
+
+YEAR = 365.25  # days
+LOS = ("los_east", "los_north", "los_up")
+FLOOR_MM = 0.01  # a series is never taken as better known than this: weights stay finite
+
+
+# ------------------------------------------------------------------------------------------ grids
+def _name(track: xr.Dataset, number: int) -> str:
+    return str(track.attrs.get("sensor", f"track {number}"))
+
+
+def _require(track: xr.Dataset, names, number: int) -> None:
+    missing = [n for n in names if n not in track]
+    if missing:
+        raise ValueError(
+            f"{_name(track, number)}: no variable {', '.join(missing)} (found {', '.join(map(str, track.data_vars))}); "
+            "a track needs them on (y, x)"
+        )
+
+
+def _step(coordinate: xr.DataArray) -> float:
+    values = coordinate.values
+    return abs(float(values[-1] - values[0])) / (values.size - 1) if values.size > 1 else np.inf
+
+
+def resample(track: xr.Dataset, like: xr.Dataset | xr.DataArray) -> xr.Dataset:
+    """Bring a track onto the grid of another, once.
+
+    Same grid: returned as it is. A finer grid is first averaged over whole cells (means of the standard
+    deviations: errors of neighbours are taken as fully correlated), then interpolated linearly; another
+    coordinate system is reprojected bilinearly. NaN stays NaN.
+
+    Parameters
+    ----------
+    track : Dataset with dims (..., y, x)
+    like : Dataset or DataArray giving x, y and, if it has one, the coordinate system
+
+    Returns
+    -------
+    Dataset on the grid of `like`; lazy where `track` is lazy and shares its coordinate system.
+
+    Raises
+    ------
+    ValueError
+        The grids do not overlap.
+    """
+    if all(track[d].size == like[d].size and np.allclose(track[d], like[d], rtol=0, atol=1e-6) for d in "yx"):
+        return track.assign_coords(x=like.x, y=like.y)
+    crs, target = track.rio.crs, like.rio.crs
+    if crs is not None and target is not None and crs != target:
+        spatial = track[[v for v in track.data_vars if {"y", "x"} <= set(track[v].dims)]].drop_attrs(
+            deep=False
+        )
+        template = (
+            like if isinstance(like, xr.DataArray) else like[next(n for n in like if "y" in like[n].dims)]
+        )
+        template = template.isel({d: 0 for d in template.dims if d not in ("y", "x")}, drop=True)
+        try:
+            moved = xr.Dataset(
+                {
+                    n: a.astype("f8").rio.reproject_match(template, resampling=1, nodata=np.nan)
+                    for n, a in spatial.items()
+                }
+            )
+        except Exception as error:  # rasterio raises its own types when nothing overlaps
+            raise ValueError(
+                f"{_name(track, 0)}: cannot be reprojected from {crs} to {target}: {error}"
+            ) from error
+        moved = moved.assign_coords(x=like.x, y=like.y).assign_attrs(track.attrs)
+        if not any(bool(a.notnull().any()) for a in moved.values()):
+            raise ValueError(
+                f"{_name(track, 0)}: its grid ({crs}) does not overlap the target grid ({target})"
+            )
+        return moved
+    for d in "yx":
+        low, high = float(track[d].min()), float(track[d].max())
+        if low > float(like[d].max()) or high < float(like[d].min()):
+            raise ValueError(
+                f"{_name(track, 0)}: its grid does not overlap the target grid along {d}: "
+                f"{low:g}..{high:g} against {float(like[d].min()):g}..{float(like[d].max()):g}; "
+                "check the coordinate systems (spatial_ref)"
+            )
+    factor = {d: round(_step(like[d]) / _step(track[d])) for d in "yx" if np.isfinite(_step(like[d]))}
+    factor = {d: f for d, f in factor.items() if f > 1}
+    if factor:
+        track = track.coarsen(factor, boundary="trim").mean(keep_attrs=True)
+    return track.interp(x=like.x, y=like.y, method="linear")
+
+
+# --------------------------------------------------------------------------------------- geometry
+def decompose(tracks, *, north_std_mm_yr=3.0) -> xr.Dataset:
+    """East and up rates from line-of-sight rates of two or more directions.
+
+    Weighted least squares per pixel for (east, up), north neglected: r = los_east E + los_up U.
+
+    Parameters
+    ----------
+    tracks : list of Dataset
+        Each with rate, rate_std (mm/yr, toward the satellite), los_east, los_north, los_up on (y, x), any grids.
+    north_std_mm_yr : float or DataArray (y, x)
+        Assumed sd of the neglected north rate; stored as `north_std`.
+
+    Returns
+    -------
+    Dataset (y, x) on the first track's grid
+        up, up_std, east, east_std, north_std (mm/yr) and north_leak_up, north_leak_east: mm/yr of error per
+        mm/yr of neglected north motion. up_std and east_std hold observation noise only; add
+        ``north_leak * north_std`` in quadrature for the whole. NaN where fewer than two tracks see the pixel.
+
+    Raises
+    ------
+    ValueError
+        Fewer than two tracks, a missing variable, or grids that do not overlap.
+    """
+    tracks = list(tracks)
+    if len(tracks) < 2:
+        raise ValueError(
+            f"decompose: {len(tracks)} track(s); two directions are needed (one: use project_up)"
+        )
+    names = ["rate", "rate_std", *LOS]
+    for i, track in enumerate(tracks):
+        _require(track, names, i)
+    on_grid = [resample(t[names], tracks[0]) for t in tracks]
+    ee = eu = uu = er = ur = en = un = n = 0.0
+    for t in on_grid:
+        seen = np.isfinite(t.rate) & np.isfinite(t.rate_std) & np.isfinite(t.los_up)
+        w = xr.where(seen, 1.0 / np.maximum(t.rate_std, 1e-6) ** 2, 0.0)
+        e, north, u, rate = (v.where(seen, 0.0) for v in (t.los_east, t.los_north, t.los_up, t.rate))
+        ee, eu, uu = ee + w * e * e, eu + w * e * u, uu + w * u * u
+        er, ur = er + w * e * rate, ur + w * u * rate
+        en, un = en + w * e * north, un + w * u * north
+        n = n + seen
+    det = ee * uu - eu**2
+    # two looks from the same side leave E and U inseparable: no number is better than one of 1e6 mm/yr
+    det = det.where((n >= 2) & (det > 1e-8 * ee * uu))
+    east_std, up_std = np.sqrt(uu / det), np.sqrt(ee / det)
+    north_std = xr.full_like(det, 1.0).where(np.isfinite(det)) * north_std_mm_yr
+    out = {
+        "up": (ee * ur - eu * er) / det, "up_std": up_std,
+        "east": (uu * er - eu * ur) / det, "east_std": east_std,
+        "north_std": north_std,
+        "north_leak_up": (ee * un - eu * en) / det, "north_leak_east": (uu * en - eu * un) / det,
+    }  # fmt: skip
+    out = xr.Dataset(out).transpose("y", "x")
+    for v in out:
+        out[v].attrs = {
+            "units": "1" if "leak" in v else "mm yr-1",
+            "long_name": v.replace("_", " ") + " rate",
+        }
+    out.attrs["tracks"] = ", ".join(_name(t, i) for i, t in enumerate(tracks))
+    return out
+
+
+def project_up(track: xr.Dataset, *, east=None, horizontal_std_mm_yr=0.0) -> xr.Dataset:
+    """Vertical rate of one track, taking horizontal motion as known or as an error.
+
+    Parameters
+    ----------
+    track : Dataset with rate, rate_std, los_* on (y, x)
+    east : Dataset (east, east_std) or DataArray, optional
+        East rate in mm/yr that is subtracted first (its sd is propagated).
+    horizontal_std_mm_yr : float or DataArray
+        Sd of the unknown horizontal rate in each of east (unless given) and north.
+
+    Returns
+    -------
+    Dataset (y, x): up, up_std in mm/yr.
+    """
+    _require(track, ["rate", "rate_std", *LOS], 0)
+    value, std = _east_on(east, track)
+    unknown = (track.los_north * horizontal_std_mm_yr) ** 2
+    unknown = unknown + (track.los_east * (horizontal_std_mm_yr if east is None else std)) ** 2
+    out = xr.Dataset(
+        {
+            "up": (track.rate - track.los_east * value) / track.los_up,
+            "up_std": np.sqrt(track.rate_std**2 + unknown) / np.abs(track.los_up),
+        }
+    )
+    for v in out:
+        out[v].attrs = {"units": "mm yr-1", "long_name": v.replace("_", " ") + " rate"}
+    return out.assign_attrs(sensor=_name(track, 0))
+
+
+def _east_on(east, like):
+    """East rate and its sd on the grid of `like`; zeros where none is given."""
+    if east is None:
+        return 0.0, 0.0
+    data = east if isinstance(east, xr.Dataset) else east.to_dataset(name="east")
+    data = resample(data[[v for v in ("east", "east_std") if v in data]], like)
+    return data["east"], data["east_std"] if "east_std" in data else xr.zeros_like(data["east"])
+
+
+# ------------------------------------------------------------------------------------ joined record
+@dataclass(frozen=True)
+class _Model:
+    """What `join` fits, for one set of dates: rows of the design and the prior precision."""
+
+    observed: np.ndarray  # (obs, parameter): ground + offset + drift of the sensor
+    ground: np.ndarray  # (time, parameter): ground alone
+    rates: np.ndarray  # (epoch, parameter): mean rate over each epoch
+    prior: np.ndarray  # (parameter, parameter) precision
+    sensor: np.ndarray  # (obs,) number of the sensor
+    at: np.ndarray  # (obs,) place of the observation on the time axis
+    n_ground: int
+    reference: int  # place of the date where displacement is 0
+
+    @property
+    def n_sensors(self) -> int:
+        """Number of sensors."""
+        return int(self.sensor.max()) + 1
+
+
+def _years(dates) -> np.ndarray:
+    return np.asarray(dates, "datetime64[D]").astype(float) / YEAR
+
+
+def _segments(knots: np.ndarray, longest_yr: float):
+    """Borders of the pieces of constant rate: the knots, and no piece longer than `longest_yr`."""
+    borders, is_knot = [knots[0]], [True]
+    for a, b in itertools.pairwise(knots):
+        n = max(1, int(np.ceil((b - a) / longest_yr - 1e-9)))
+        borders.extend(np.linspace(a, b, n + 1)[1:])
+        is_knot.extend([False] * (n - 1) + [True])
+    return np.array(borders), np.array(is_knot)
+
+
+def _overlap(start, end, borders) -> np.ndarray:
+    """Years of [start, end] in each piece: (n, pieces)."""
+    a, b = np.atleast_1d(start)[:, None], np.atleast_1d(end)[:, None]
+    return np.clip(np.minimum(b, borders[1:]) - np.maximum(a, borders[:-1]), 0, None)
+
+
+def _seasonal(t, knots, harmonics: int) -> np.ndarray:
+    """Annual sine and cosine whose size runs linearly between the knots: (n, 2 * harmonics * knots)."""
+    hats = np.stack([np.interp(t, knots, row) for row in np.eye(knots.size)], axis=1)
+    waves = [f(2 * np.pi * k * t) for k in range(1, harmonics + 1) for f in (np.sin, np.cos)]
+    return np.concatenate([hats * w[:, None] for w in waves], axis=1) if waves else np.empty((t.size, 0))
+
+
+def _walk(first_std: float, step_std: np.ndarray) -> np.ndarray:
+    """Precision of a random walk: first value ~ N(0, first_std), steps ~ N(0, step_std)."""
+    n = step_std.size + 1
+    difference = np.eye(n) - np.eye(n, k=-1)
+    return difference.T @ np.diag(1.0 / np.concatenate([[first_std], step_std]) ** 2) @ difference
+
+
+def _build(dates, times, knots, reference, o) -> _Model:
+    t_obs, t_out, t_knot = _years(np.concatenate(dates)), _years(times), _years(knots)
+    borders, is_knot = _segments(t_knot, o["segment_yr"])
+    middle = (borders[1:] + borders[:-1]) / 2
+    jump = np.where(is_knot[1:-1], o["rate_change_std"], 0.0)
+    rate_prior = _walk(o["rate_std_first"], np.hypot(o["rate_walk"] * np.sqrt(np.diff(middle)), jump))
+    node_prior = _walk(o["seasonal_std"], np.full(t_knot.size - 1, max(o["seasonal_change_std"], 1e-6)))
+    blocks = [rate_prior] + [node_prior] * (2 * o["harmonics"])
+    n_ground = sum(b.shape[0] for b in blocks)
+    n_sensors = len(dates)
+    prior = np.zeros((n_ground + 2 * n_sensors,) * 2)
+    k = 0
+    for b in blocks:
+        prior[k : k + len(b), k : k + len(b)] = b
+        k += len(b)
+
+    def rows(t):
+        ramp = _overlap(np.full(t.size, borders[0]), t, borders)
+        return np.concatenate([ramp, _seasonal(t, t_knot, o["harmonics"])], axis=1)
+
+    sensor = np.repeat(np.arange(n_sensors), [len(d) for d in dates])
+    since = t_obs - np.array([_years(d)[0] for d in dates])[sensor]
+    own = np.eye(n_sensors)[sensor]
+    epochs = _overlap(t_knot[:-1], t_knot[1:], borders) / np.diff(t_knot)[:, None]
+    pad = ((0, 0), (0, 2 * n_sensors))
+    rates = np.pad(epochs, ((0, 0), (0, n_ground - epochs.shape[1] + 2 * n_sensors)))
+    observed = np.concatenate([rows(t_obs), own, own * since[:, None]], axis=1)
+    at = np.searchsorted(times, np.concatenate(dates))
+    return _Model(observed, np.pad(rows(t_out), pad), rates, prior, sensor, at, n_ground, reference)
+
+
+def _solve(y, variance, drift, model: _Model, covariances, deviation, inflation):
+    """Posterior of a set of pixels.
+
+    y, variance (pixel, obs) mm; drift (pixel, sensor) mm/yr sd of each sensor's own rate error; covariances: per
+    sensor an (n, n) matrix or None; deviation mm sd of the ground about the model; inflation (obs,).
+    """
+    a, k, s_count = model.observed, model.n_ground, model.n_sensors
+    valid = np.isfinite(y) & np.isfinite(variance)
+    filled = np.where(valid, y, 0.0)
+    total = np.where(valid, variance, 1.0) + deviation**2 * inflation
+    weight = np.where(valid, 1.0 / total, 0.0)
+    diagonal = np.isin(model.sensor, [s for s in range(s_count) if covariances[s] is None])
+    w = weight * diagonal
+    outer = (a[:, :, None] * a[:, None, :]).reshape(len(a), -1)
+    normal = (w @ outer).reshape(len(y), a.shape[1], a.shape[1]) + model.prior
+    right = (w * filled) @ a
+    for s, cov in enumerate(covariances):
+        if cov is None:
+            continue
+        here = np.flatnonzero(model.sensor == s)
+        cov = cov + np.diag(deviation**2 * inflation[here])
+        patterns, which = np.unique(valid[:, here], axis=0, return_inverse=True)
+        for i, pattern in enumerate(patterns):
+            pixels, rows = np.flatnonzero(which.ravel() == i), here[pattern]
+            if rows.size:
+                gain = np.linalg.solve(cov[np.ix_(pattern, pattern)], a[rows])
+                normal[pixels] += a[rows].T @ gain
+                right[pixels] += filled[np.ix_(pixels, rows)] @ gain
+    count = np.stack([valid[:, model.sensor == s].sum(1) for s in range(s_count)], axis=1)
+    i = np.arange(s_count)
+    # offsets have a flat prior (so a constant added to a series moves nothing else); a sensor without data needs one
+    normal[:, k + i, k + i] += np.where(count > 0, 1e-12, 1.0)
+    normal[:, k + s_count + i, k + s_count + i] += 1.0 / np.maximum(drift, 1e-4) ** 2
+    posterior = np.linalg.inv(normal)
+    theta = np.einsum("pij,pj->pi", posterior, right)
+
+    # the ground's own deviation on observed dates: what the data say beyond the model
+    n_time = len(model.ground)
+    precision = np.where(valid, 1.0 / np.where(valid, variance, 1.0), 0.0)
+    at_date = np.zeros((len(y), n_time))
+    np.add.at(at_date.T, model.at, precision.T)
+    share = precision * deviation**2 / (1.0 + deviation**2 * at_date[:, model.at])
+    rest = deviation**2 / (1.0 + deviation**2 * at_date)
+    rows = np.broadcast_to(model.ground, (len(y), *model.ground.shape)).copy()
+    np.subtract.at(rows.transpose(1, 0, 2), model.at, (share[:, :, None] * a).transpose(1, 0, 2))
+    level = np.zeros((n_time, len(y)))
+    np.add.at(level, model.at, (share * filled).T)
+    level = level.T + np.einsum("ptm,pm->pt", rows, theta)
+    r = model.reference
+    rows -= rows[:, r : r + 1].copy()
+    spread = np.einsum("ptm,ptm->pt", rows @ posterior, rows)
+    spread = np.where(np.arange(n_time) == r, 0.0, spread + rest + rest[:, r : r + 1])
+    rate = theta @ model.rates.T
+    rate_var = np.einsum("em,pmn,en->pe", model.rates, posterior, model.rates, optimize=True)
+    offset = np.where(count > 0, theta[:, k : k + s_count], np.nan)
+    offset_std = np.where(count > 0, np.sqrt(np.abs(posterior[:, k + i, k + i])), np.nan)
+    out = [
+        level - level[:, r : r + 1],
+        np.sqrt(np.abs(spread)),
+        offset,
+        offset_std,
+        rate,
+        np.sqrt(np.abs(rate_var)),
+    ]
+    empty = count.sum(1) == 0
+    for v in out:
+        v[empty] = np.nan
+    return out
+
+
+def _join_block(y, variance, drift, *, model, covariances, deviation, inflation, lot=256):
+    """`_solve` on arrays (..., obs), in lots that keep the rows (lot, time, parameter) in cache-sized memory."""
+    shape = y.shape[:-1]
+    flat = [np.asarray(v, float).reshape(-1, v.shape[-1]) for v in (y, variance, drift)]
+    sizes = [len(model.ground)] * 2 + [model.n_sensors] * 2 + [len(model.rates)] * 2
+    out = [np.full((len(flat[0]), n), np.nan) for n in sizes]
+    used = np.flatnonzero(np.isfinite(flat[0]).any(1))
+    for start in range(0, used.size, lot):
+        pixels = used[start : start + lot]
+        for target, values in zip(
+            out, _solve(*(v[pixels] for v in flat), model, covariances, deviation, inflation), strict=True
+        ):
+            target[pixels] = values
+    return tuple(v.reshape(*shape, v.shape[-1]) for v in out)
+
+
+def _variance(track: xr.Dataset, t: np.ndarray):
+    """Per-date variance of the series (LOS, mm2) that is independent from date to date, and the rate error (mm/yr).
+
+    A series carries one error common to its dates (the first date's) and, where the track has `rate_std`, one that
+    grows with time; both are parameters of the join, so only the rest may count as independent. Where the first
+    date's sd is 0 the datum's variance is taken as half the median of the others and given back to the first date.
+    """
+    variance = track.displacement_std.astype("f8") ** 2
+    drift = track["rate_std"] if "rate_std" in track else xr.zeros_like(variance.isel(time=0, drop=True))
+    since = xr.DataArray(t - t[0], dims="time")
+    rest = np.maximum(variance - (drift * since) ** 2, 0.05 * variance)
+    if t.size > 1:
+        later = rest.isel(time=slice(1, None))
+        later = later.chunk({"time": -1}) if later.chunks else later
+        datum = 0.5 * later.quantile(0.5, "time", skipna=True).drop_vars("quantile")
+        is_datum = variance.isel(time=0, drop=True) == 0
+        first = since == 0
+        rest = xr.where(is_datum & ~first, np.maximum(rest - datum, 0.1 * rest), rest)
+        rest = xr.where(is_datum & first, datum, rest)
+    return np.maximum(rest, FLOOR_MM**2), drift
+
+
+def _increment_covariance(track: xr.Dataset, number: int) -> np.ndarray:
+    """Covariance (time, time) of the series from that of its steps; row i is the step that ends at date i."""
+    steps = np.asarray(track["increment_cov"].values, float)
+    n = track.sizes["time"]
+    if steps.shape != (n, n) or not np.isfinite(steps[1:, 1:]).all():
+        raise ValueError(
+            f"{_name(track, number)}: increment_cov must be finite and ({n}, {n}), one row a date; found {steps.shape}"
+        )
+    steps = steps.copy()
+    steps[0], steps[:, 0] = 0.0, 0.0
+    summed = np.tril(np.ones((n, n)))
+    return summed @ steps @ summed.T + FLOOR_MM**2 * np.eye(n)
+
+
+def _check_tracks(tracks) -> list[str]:
+    if not tracks:
+        raise ValueError("join: the list of tracks is empty")
+    names = []
+    for i, track in enumerate(tracks):
+        _require(track, ["displacement", "los_up"], i)
+        name = _name(track, i)
+        if "displacement_std" not in track and "increment_cov" not in track:
+            raise ValueError(f"{name}: neither displacement_std nor increment_cov: the join cannot weigh it")
+        dates = track.time.values
+        if dates.size == 0 or (np.diff(dates) <= np.timedelta64(0)).any():
+            raise ValueError(
+                f"{name}: its dates are empty, unsorted or repeated; sort them (ds.sortby('time')) first"
+            )
+        if name in names:
+            raise ValueError(f"two tracks are called {name!r}; give each its own attr 'sensor'")
+        names.append(name)
+    return names
+
+
+def _knots(knots, first, last) -> np.ndarray:
+    """Sorted knots (days); the record's ends are added where the data reach beyond the outer knots."""
+    knots = np.asarray(pd.DatetimeIndex(knots).values, "datetime64[D]")
+    if (np.diff(knots) <= np.timedelta64(0)).any():
+        raise ValueError(f"join: knots must increase strictly, got {', '.join(map(str, knots))}")
+    ends = [d for d, outside in ((first, knots.size == 0 or first < knots[0]),) if outside]
+    tail = [d for d, outside in ((last, knots.size == 0 or last > knots[-1]),) if outside]
+    return np.concatenate([np.array(ends, "datetime64[D]"), knots, np.array(tail, "datetime64[D]")])
+
+
+def join(
+    tracks, *, knots, like=None, east=None, max_slope_deg=10.0,
+    deviation_std_mm=5.0, deviation_days=0.0, rate_walk_mm_yr=1.0, rate_change_std_mm_yr=10.0,
+    harmonics=1, seasonal_std_mm=30.0, seasonal_change_std_mm=10.0, times=None, gap_days=92, segment_yr=1.0,
+) -> xr.Dataset:  # fmt: skip
+    """Join the series of several sensors into one vertical record.
+
+    Each sensor sees ground + its own offset + its own rate error + noise, divided by los_up. The ground is
+    the integral of a rate that is constant over pieces of at most `segment_yr` years, wanders from piece to piece
+    as a random walk, may jump at the knots, plus an annual wave whose size runs linearly between knots, plus a
+    deviation that is free from date to date. Nothing links sensors that do not overlap except this prior:
+    across a gap the posterior sd opens, and ``data_weight`` of an epoch without data is near 0.
+
+    Parameters
+    ----------
+    tracks : list of Dataset
+        displacement and displacement_std (time, y, x) in mm along the line of sight, or displacement with
+        increment_cov (time, time2) (covariance of the steps between successive dates, row i the step ending at
+        date i, first row unused); los_up (and los_east with `east`); optional slope_deg (y, x); optional rate_std
+        (y, x) mm/yr: the part of the error that grows with time, kept as the sensor's own rate error. attr sensor.
+    knots : dates
+        Where the rate may change; epochs are the intervals between them. Data beyond the outer knots add an epoch.
+    like : Dataset or DataArray, optional
+        Grid of the result; the first track's by default.
+    east : Dataset (east, east_std) or DataArray, optional
+        East rate (mm/yr) removed before projecting; its sd enters each sensor's rate error.
+    max_slope_deg : float
+        Pixels steeper than this in any track's slope_deg are masked, unless `east` is known there: downslope
+        creep is horizontal and would be read as subsidence.
+    deviation_std_mm, deviation_days : float
+        Sd of the ground about the model and its correlation time. The latter inflates the deviation's variance
+        by (1 + rho) / (1 - rho), rho the correlation over the sensor's median spacing.
+    rate_walk_mm_yr, rate_change_std_mm_yr : float
+        Random walk of the rate: mm/yr per square root of a year, and the sd of a jump at a knot.
+    harmonics, seasonal_std_mm, seasonal_change_std_mm : int, float
+        Number of seasonal harmonics, prior sd of their coefficients and of the change from knot to knot.
+    times : dates, optional
+        Where the record is wanted beside the observed dates; by default every `gap_days` inside longer gaps.
+
+    Returns
+    -------
+    Dataset
+        displacement_up, displacement_up_std (time, y, x) in mm since the first date; offset, offset_std
+        (sensor, y, x) in mm; rate, rate_std (epoch, y, x) in mm/yr, the mean over the whole epoch;
+        data_weight (epoch, y, x) = 1 - posterior variance / variance the
+        prior leaves when the other epochs are known: 0 where the rate is only a prior. Coordinates observed (time),
+        epoch = "start/end". Lazy where the tracks are lazy.
+
+    Raises
+    ------
+    ValueError
+        Empty list, missing variables, unsorted or repeated dates, unsorted knots, grids without overlap.
+    """
+    tracks = list(tracks)
+    names = _check_tracks(tracks)
+    like = tracks[0] if like is None else like
+    covariances = [
+        _increment_covariance(t, i) if "increment_cov" in t else None for i, t in enumerate(tracks)
+    ]
+    keep = ("displacement", "displacement_std", "los_up", "los_east", "slope_deg", "rate_std")
+    tracks = [resample(t[[v for v in keep if v in t]], like) for t in tracks]
+    dates = [t.time.values.astype("datetime64[D]") for t in tracks]
+    observed = np.unique(np.concatenate(dates))
+    knots = _knots(knots, observed[0], observed[-1])
+    if times is None:
+        steps = np.timedelta64(int(gap_days), "D")
+        gaps = [np.arange(a + steps, b, steps) for a, b in itertools.pairwise(observed) if b - a > steps]
+        times = np.concatenate(gaps) if gaps else observed[:0]
+    times = np.union1d(observed, np.asarray(times, "datetime64[D]"))
+    times = times[(times >= knots[0]) & (times <= knots[-1])]
+    options = dict(
+        segment_yr=segment_yr, rate_change_std=rate_change_std_mm_yr, rate_walk=rate_walk_mm_yr,
+        rate_std_first=5.0 * rate_change_std_mm_yr, harmonics=harmonics, seasonal_std=seasonal_std_mm,
+        seasonal_change_std=seasonal_change_std_mm,
+    )  # fmt: skip
+    model = _build(dates, times, knots, int(np.searchsorted(times, observed[0])), options)
+    y, variance, drift = _observations(tracks, dates, covariances, names, like, east, max_slope_deg)
+    inflation = np.concatenate([np.full(len(d), _inflation(d, deviation_days)) for d in dates])
+    core = [["obs"], ["obs"], ["sensor"]]
+    outputs = [["time"]] * 2 + [["sensor"]] * 2 + [["epoch"]] * 2
+    sizes = {"time": times.size, "sensor": len(tracks), "epoch": knots.size - 1}
+    result = xr.apply_ufunc(
+        _join_block, y, variance, drift, input_core_dims=core, output_core_dims=outputs, dask="parallelized",
+        kwargs=dict(model=model, covariances=covariances, deviation=float(deviation_std_mm), inflation=inflation),
+        output_dtypes=[float] * 6, dask_gufunc_kwargs={"output_sizes": sizes, "allow_rechunk": True},
+    )  # fmt: skip
+    k = model.n_ground
+    joint = model.rates[:, :k] @ np.linalg.inv(model.prior[:k, :k]) @ model.rates[:, :k].T
+    alone = xr.DataArray(1.0 / np.diag(np.linalg.inv(joint)), dims="epoch")
+    keys = ["displacement_up", "displacement_up_std", "offset", "offset_std", "rate", "rate_std"]
+    out = xr.Dataset(dict(zip(keys, (r.transpose(r.dims[-1], "y", "x") for r in result), strict=True)))
+    out["data_weight"] = (1.0 - out.rate_std**2 / alone).clip(0.0, 1.0)
+    out = out.assign_coords(
+        time=times.astype("datetime64[ns]"),
+        sensor=names,
+        epoch=[f"{a}/{b}" for a, b in itertools.pairwise(knots)],
+        observed=("time", np.isin(times, observed)),
+    )
+    units = {"displacement": "mm", "offset": "mm", "rate": "mm yr-1", "data": "1"}
+    for v in out:
+        out[v].attrs = {"units": units[v.split("_")[0]], "long_name": v.replace("_", " ")}
+    mask = (
+        f"slope_deg <= {max_slope_deg:g} or east rate known"
+        if east is not None
+        else f"slope_deg <= {max_slope_deg:g}"
+    )
+    return out.assign_attrs(
+        mask=mask, deviation_std_mm=float(deviation_std_mm), rate_walk_mm_yr=float(rate_walk_mm_yr)
+    )
+
+
+def _inflation(dates, deviation_days: float) -> float:
+    if deviation_days <= 0 or len(dates) < 2:
+        return 1.0
+    rho = np.exp(-np.median(np.diff(dates)).astype(float) / deviation_days)
+    return float((1 + rho) / (1 - rho))
+
+
+def _observations(tracks, dates, covariances, names, like, east, max_slope_deg):
+    """Vertical observations, their variance (obs, y, x) and each sensor's rate error (sensor, y, x)."""
+    east_rate, east_std = _east_on(east, like)
+    values, variances, drifts = [], [], []
+    for track, days, cov, name in zip(tracks, dates, covariances, names, strict=True):
+        t = _years(days)
+        y = track.displacement.astype("f8")
+        if cov is None:
+            variance, drift = _variance(track, t)
+        else:
+            centred = np.eye(t.size) - 1.0 / t.size
+            marginal = np.maximum(np.diag(centred @ cov @ centred), FLOOR_MM**2)
+            variance = xr.zeros_like(y) + xr.DataArray(marginal, dims="time")
+            drift = xr.zeros_like(y.isel(time=0, drop=True))
+            # a covariance is common to the scene: it is read as vertical at the mean incidence
+            cov /= float(track.los_up.mean()) ** 2
+        if east is not None:
+            _require(track, ["los_east"], 0)
+            y = y - track.los_east * east_rate * xr.DataArray(t - t[0], dims="time")
+            drift = np.hypot(drift, track.los_east * east_std)
+        if "slope_deg" in track:
+            flat = track.slope_deg <= max_slope_deg
+            y = y.where(flat if east is None else flat | np.isfinite(east_rate))
+        if name == names[0] and not bool(np.isfinite(y).any()):
+            log.warning("%s: no valid value left after masking", name)
+        up = np.abs(track.los_up)
+        values.append((y / track.los_up).drop_vars("time").rename(time="obs").transpose("obs", "y", "x"))
+        spread = (variance / up**2).drop_vars("time", errors="ignore").rename(time="obs")
+        variances.append(spread.transpose("obs", "y", "x"))
+        drifts.append((drift / up).transpose("y", "x"))
+
+    def together(arrays, dim):
+        arrays = [a.reset_coords(drop=True).assign_coords(y=like.y, x=like.x) for a in arrays]
+        return xr.concat(arrays, dim, coords="minimal", compat="override", join="override")
+
+    y, variance, drift = together(values, "obs"), together(variances, "obs"), together(drifts, "sensor")
+    return y, variance, drift.fillna(0.0)
+
+
+# ------------------------------------------------------------------------------ other calendars
+def thin(series: xr.DataArray, stack: xr.Dataset, start, *, max_days=12) -> xr.Dataset:
+    """Interferograms another sensor would have seen of this series, had it flown on its own calendar.
+
+    The dates of `stack` move by whole years so that the first falls in the year of `start`; each takes the value of
+    the nearest date of `series`. Pairs, baselines and coherence are those of `stack`.
+
+    Parameters
+    ----------
+    series : DataArray (time, y, x), mm toward the satellite
+    stack : Dataset (pair, y, x) whose calendar is imposed, on the same grid
+    start : year, or a date in it
+    max_days : int
+        A pair is dropped if either of its dates has no date of the series within this many days.
+
+    Returns
+    -------
+    Dataset like `stack`: unwrapped_phase from the series (rad, positive away), coherence and geometry kept.
+
+    Raises
+    ------
+    ValueError
+        No pair is left, or the grids differ.
+    """
+    if any(series.sizes[d] != stack.sizes[d] for d in "yx"):
+        raise ValueError("thin: series and stack are on different grids; resample the stack first")
+    year = int(start) if isinstance(start, int | np.integer) else pd.Timestamp(start).year
+    shift = year - pd.DatetimeIndex(stack.reference.values).min().year
+    available = pd.DatetimeIndex(series.time.values)
+
+    def place(dates):
+        moved = pd.DatetimeIndex(dates) + pd.DateOffset(years=shift)
+        nearest = available.get_indexer(moved, method="nearest")
+        return nearest, np.abs((available[nearest] - moved).days) <= max_days
+
+    (first, ok_1), (second, ok_2) = place(stack.reference.values), place(stack.secondary.values)
+    keep = np.flatnonzero(ok_1 & ok_2 & (first < second))
+    if keep.size == 0:
+        raise ValueError(
+            f"thin: no pair of {_name(stack, 0)} moved by {shift} years falls on the series "
+            f"({available[0]:%Y-%m-%d}..{available[-1]:%Y-%m-%d})"
+        )
+    out = stack.isel(pair=keep)
+    motion = series.isel(time=xr.DataArray(second[keep], dims="pair")).drop_vars("time") - series.isel(
+        time=xr.DataArray(first[keep], dims="pair")
+    ).drop_vars("time")
+    phase = -4 * np.pi / stack.attrs["wavelength_m"] * motion / 1000
+    out["unwrapped_phase"] = phase.where(np.isfinite(out.unwrapped_phase)).astype("f4")
+    out = out.assign_coords(
+        reference=("pair", available[first[keep]].values), secondary=("pair", available[second[keep]].values)
+    )
+    return out.assign_attrs(calendar_of=_name(stack, 0), shift_years=shift)
+
+
+# -------------------------------------------------------------------- from maps to statements
+def correlation_length(field: xr.DataArray, *, max_lag_m=None) -> float:
+    """Length l (m) of exp(-h / l) that fits the spatial correlation of a field's deviations from its mean.
+
+    Missing values are left out pair by pair. The mean is that of the field, so l is limited by about a quarter of
+    its extent; a field without correlation gives a length below the pixel.
+    """
+    values = np.asarray(field.transpose("y", "x").values, float)
+    seen = np.isfinite(values)
+    if seen.sum() < 30:
+        return float("nan")
+    centred = np.where(seen, values - values[seen].mean(), 0.0)
+    pairs = signal.fftconvolve(seen.astype(float), seen[::-1, ::-1].astype(float))
+    product = signal.fftconvolve(centred, centred[::-1, ::-1])
+    lag = _lags(field)
+    limit = max_lag_m or 0.35 * min(field.sizes["y"] * _step(field.y), field.sizes["x"] * _step(field.x))
+    use = (pairs > 20) & (lag > 0) & (lag <= limit)
+    if not use.any():
+        return float("nan")
+    rho = product[use] / np.round(pairs[use]) / centred[seen].var()
+    weight = np.sqrt(pairs[use])
+    step = min(_step(field.y), _step(field.x))
+
+    def misfit(parameters):
+        share, length = parameters
+        return weight * (share * np.exp(-lag[use] / np.exp(length)) - rho)
+
+    fit = optimize.least_squares(
+        misfit, [0.8, np.log(3 * step)], bounds=([0, np.log(step / 10)], [1, np.log(10 * limit)])
+    )
+    share, length = fit.x[0], float(np.exp(fit.x[1]))
+    # a nugget averages out like independent pixels: keep the area under the correlation, share * l^2
+    return float(max(np.sqrt(share) * length, step / 10))
+
+
+def _lags(field: xr.DataArray) -> np.ndarray:
+    ny, nx = field.sizes["y"], field.sizes["x"]
+    dy, dx = (_step(field[d]) if field.sizes[d] > 1 else 0.0 for d in "yx")
+    return np.hypot(np.arange(-ny + 1, ny)[:, None] * dy, np.arange(-nx + 1, nx)[None] * dx)
+
+
+def zone_mean(
+    field: xr.DataArray, std: xr.DataArray, zones: xr.DataArray, *, length_m: float, common_std=0.0
+):
+    """Mean of each zone with the sd its correlated pixels leave it.
+
+    Var(mean) = common_std^2 + sum_ij s_i s_j exp(-h_ij / l) / M^2, summed exactly over all pairs of pixels.
+
+    Parameters
+    ----------
+    field, std : DataArray (y, x)
+    zones : DataArray (y, x) of labels (strings or numbers; "" and NaN belong to none), or bool (y, x) with dim zone
+    length_m : float
+        Correlation length l of the errors, in the units of x and y.
+    common_std : float
+        Sd of what the whole scene shares (the reference), in the units of the field.
+
+    Returns
+    -------
+    DataFrame indexed by zone: mean, std, std_independent (without the common part), n_pixels, n_effective, spread
+    (sd between pixels).
+    """
+    lag = _lags(field)
+    correlation = np.exp(-lag / max(length_m, 1e-9))
+    rows = {}
+    for name, inside in _masks(zones):
+        use = inside & np.isfinite(field).values & np.isfinite(std).values
+        n = int(use.sum())
+        if n == 0:
+            rows[name] = dict(
+                mean=np.nan, std=np.nan, std_independent=np.nan, n_pixels=0, n_effective=0.0, spread=np.nan
+            )
+            continue
+        s = np.where(use, std.values, 0.0).astype(float)
+        total = float((signal.fftconvolve(s, s[::-1, ::-1]) * correlation).sum())
+        square = float((s**2).sum())
+        own = np.sqrt(max(total, square)) / n
+        value = field.values[use].astype(float)
+        rows[name] = dict(
+            mean=value.mean(), std=float(np.hypot(own, common_std)), std_independent=own, n_pixels=n,
+            n_effective=square / n / own**2 if own > 0 else float(n), spread=value.std(),
+        )  # fmt: skip
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("zone")
+
+
+def _masks(zones: xr.DataArray):
+    if "zone" in zones.dims:
+        return [
+            (str(z), zones.sel(zone=z).transpose("y", "x").values.astype(bool)) for z in zones.zone.values
+        ]
+    values = zones.transpose("y", "x").values
+    labels = [v for v in pd.unique(values.ravel()) if not (pd.isna(v) or v == "")]
+    return [(str(label), values == label) for label in sorted(labels, key=str)]
+
+
+def contrast(before, after, errors: dict, *, level=0.95, power=0.8) -> dict:
+    """Difference of two epochs (after - before) with its whole error budget.
+
+    Parameters
+    ----------
+    before, after : float
+        Rates (mm/yr) of the two epochs.
+    errors : dict
+        name -> (sd before, sd after) or one sd of the difference; independent of each other. Name at least fit,
+        reference, geometry and sampling: an error left out is an error taken as 0.
+
+    Returns
+    -------
+    dict: difference, std, lower, upper, minimal_detectable (found with the stated power), share_<name> of the variance.
+    """
+    variance = {k: float(np.sum(np.square(v))) for k, v in errors.items()}
+    total = sum(variance.values())
+    std = np.sqrt(total)
+    z = stats.norm.ppf(0.5 + level / 2)
+    difference = float(after - before)
+    out = dict(difference=difference, std=std, lower=difference - z * std, upper=difference + z * std)
+    out["minimal_detectable"] = (z + stats.norm.ppf(power)) * std
+    return out | {f"share_{k}": v / total if total > 0 else np.nan for k, v in variance.items()}
+
+
+def equivalence(value, std, margin, *, level=0.95) -> dict:
+    """Two one-sided tests: is |value| below the margin, and what margin could be claimed?
+
+    Returns
+    -------
+    dict: equivalent (bool), p_value (of |true value| >= margin), claimable: the smallest margin that `level` allows.
+    """
+    if margin <= 0:
+        raise ValueError(f"equivalence: the margin must be positive, got {margin}")
+    p = max(stats.norm.sf((margin - value) / std), stats.norm.sf((margin + value) / std))
+    claimable = abs(value) + stats.norm.ppf(level) * std
+    return dict(equivalent=bool(p < 1 - level), p_value=float(p), claimable=float(claimable))
+
+
+def change_point(series: pd.DataFrame, candidates, *, level=0.95, harmonics=1) -> pd.DataFrame:
+    """When did the rate change? The same test at every candidate date, so that placebo dates tell its false alarms.
+
+    Generalised least squares of value = offset(sensor) + rate t + change max(t - date, 0) + annual wave.
+    The residual's scale is estimated from the model without a change where it exceeds the stated std.
+
+    Parameters
+    ----------
+    series : DataFrame
+        Columns date, value, std, and sensor (one offset each).
+    candidates : dates
+        Dates tried; those with fewer than three dates on either side get NaN.
+
+    Returns
+    -------
+    DataFrame
+        date, change, change_std (in value's unit per year), gain (fall of chi2 against no change), z;
+        attrs best, lower, upper (dates whose gain is within the chi2 limit of the best; level), scale.
+    """
+    t = _years(pd.DatetimeIndex(series["date"]).values.astype("datetime64[D]"))
+    sensor = pd.get_dummies(series["sensor"]).to_numpy(float) if "sensor" in series else np.ones((t.size, 1))
+    waves = [f(2 * np.pi * k * t) for k in range(1, harmonics + 1) for f in (np.sin, np.cos)]
+    base = np.column_stack([sensor, t - t.mean(), *waves])
+    weight = 1.0 / series["std"].to_numpy(float)
+    y = series["value"].to_numpy(float) * weight
+    good = np.isfinite(y)
+    if good.sum() < base.shape[1] + 3:
+        raise ValueError(f"change_point: {good.sum()} dates for {base.shape[1]} parameters; needs three more")
+
+    def fit(design):
+        scaled = (design * weight[:, None])[good]
+        solution, *_ = np.linalg.lstsq(scaled, y[good], rcond=None)
+        residual = y[good] - scaled @ solution
+        return solution, float(residual @ residual), scaled
+
+    _, none, _ = fit(base)
+    scale = max(1.0, none / (good.sum() - base.shape[1]))
+    rows = []
+    dates = pd.DatetimeIndex(candidates)
+    for date, when in zip(dates, _years(dates.values.astype("datetime64[D]")), strict=True):
+        row = dict(date=date, change=np.nan, change_std=np.nan, gain=np.nan, z=np.nan)
+        if min((t[good] < when).sum(), (t[good] > when).sum()) >= 3:
+            solution, chi2, scaled = fit(np.column_stack([base, np.clip(t - when, 0, None)]))
+            spread = np.sqrt(np.linalg.pinv(scaled.T @ scaled)[-1, -1] * scale)
+            row |= dict(
+                change=solution[-1], change_std=spread, gain=(none - chi2) / scale, z=solution[-1] / spread
+            )
+        rows.append(row)
+    out = pd.DataFrame(rows)
+    if out.gain.notna().any():
+        near = out.gain >= out.gain.max() - stats.chi2.ppf(level, 1)
+        out.attrs = dict(
+            best=out.date[out.gain.idxmax()],
+            lower=out.date[near].min(),
+            upper=out.date[near].max(),
+            scale=scale,
+        )
+    return out

@@ -1,0 +1,476 @@
+"""Claims of helpers.merge on synthetic truth."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers import merge
+
+YEAR = 365.25
+DESC, ASC = (0.619, -0.115, 0.777), (-0.616, -0.109, 0.780)
+KNOTS = ["1997-01-01", "2000-10-01", "2003-01-01", "2011-06-01", "2014-10-01", "2024-01-01"]
+TRUE = np.array([-1.0, -1.0, -8.0, -10.0, -14.0])  # mm/yr between the knots
+
+
+def grid(n=4, m=5, step=500.0, x0=0.0, y0=0.0):
+    return {"y": y0 - step * np.arange(n), "x": x0 + step * np.arange(m)}
+
+
+def rate_track(east, north, up, los, std=1.0, coords=None, sensor="a"):
+    """A LOS rate that sees the given motion exactly."""
+    coords = coords or grid()
+    shape = (len(coords["y"]), len(coords["x"]))
+    full = [
+        xr.DataArray(np.broadcast_to(v, shape).astype(float), coords, ["y", "x"]) for v in (east, north, up)
+    ]
+    rate = sum(v * c for v, c in zip(full, los, strict=True))
+    out = xr.Dataset({"rate": rate, "rate_std": xr.full_like(rate, std)}, attrs={"sensor": sensor})
+    for name, c in zip(("los_east", "los_north", "los_up"), los, strict=True):
+        out[name] = xr.full_like(rate, c)
+    return out
+
+
+def ground(dates, knots=KNOTS, rates=TRUE, amplitude=0.0):
+    """Piecewise linear position (mm) with an annual wave."""
+    t = np.asarray(dates, "datetime64[D]").astype(float) / YEAR
+    borders = np.asarray(pd.DatetimeIndex(knots).values, "datetime64[D]").astype(float) / YEAR
+    position = np.concatenate([[0.0], np.cumsum(np.diff(borders) * rates)])
+    return np.interp(t, borders, position) + amplitude * np.sin(2 * np.pi * t)
+
+
+def series_track(start, end, days, sensor, noise=0.0, std=None, rng=None, shape=(1, 1), los_up=0.78, **kw):
+    dates = np.arange(np.datetime64(start), np.datetime64(end), np.timedelta64(days, "D")).astype(
+        "datetime64[ns]"
+    )
+    truth = ground(dates, **kw) * los_up
+    values = np.broadcast_to(truth[:, None, None], (truth.size, *shape)).copy()
+    if rng is not None:
+        values += rng.normal(0, noise, values.shape)
+    values = values - values[:1] if rng is None else values
+    coords = {"time": dates, **grid(*shape)}
+    out = xr.Dataset(
+        {
+            "displacement": (("time", "y", "x"), values),
+            "displacement_std": (("time", "y", "x"), np.full(values.shape, noise if std is None else std)),
+            "los_up": (("y", "x"), np.full(shape, los_up)),
+            "los_east": (("y", "x"), np.full(shape, 0.6)),
+        },
+        coords=coords,
+        attrs={"sensor": sensor},
+    )
+    return out
+
+
+def archive(noise=0.0, rng=None, shape=(1, 1), **kw):
+    """Three generations with the two real gaps."""
+    spans = [("1997-01-05", "2000-10-01", 35, "ers"), ("2003-01-01", "2010-10-01", 35, "envisat")]
+    spans += [("2007-01-01", "2011-05-20", 46, "alos1"), ("2014-10-05", "2023-12-20", 12, "s1_desc")]
+    return [series_track(*s, noise=noise, rng=rng, shape=shape, **kw) for s in spans]
+
+
+# ------------------------------------------------------------------------------------ decompose
+def test_two_directions_give_back_the_motion_they_were_made_of():
+    """Noise-free ascending and descending rates decompose exactly when nothing moves north."""
+    east = np.linspace(-10, 10, 20).reshape(4, 5)
+    up = np.linspace(-15, 5, 20).reshape(4, 5)
+    out = merge.decompose([rate_track(east, 0, up, DESC), rate_track(east, 0, up, ASC, sensor="b")])
+    np.testing.assert_allclose(out.east, east, atol=1e-9)
+    np.testing.assert_allclose(out.up, up, atol=1e-9)
+
+
+def test_sd_and_north_leak_are_those_of_the_geometry():
+    """At 39 degrees: sd(up) 0.91 and sd(east) 1.14 per unit of LOS sd; north leaks -0.15 into up, 0 into east."""
+    out = merge.decompose([rate_track(0, 0, 0, DESC), rate_track(0, 0, 0, ASC)])
+    assert float(out.up_std[0, 0]) == pytest.approx(0.91, abs=0.005)
+    assert float(out.east_std[0, 0]) == pytest.approx(1.14, abs=0.01)
+    assert float(out.north_leak_up[0, 0]) == pytest.approx(-0.15, abs=0.01)
+    assert float(out.north_leak_east[0, 0]) == pytest.approx(0.0, abs=0.01)
+    leak = merge.decompose([rate_track(0, 7.0, 0, DESC), rate_track(0, 7.0, 0, ASC)])
+    np.testing.assert_allclose(leak.up, 7.0 * out.north_leak_up, atol=1e-9)
+
+
+def test_sd_of_the_decomposition_covers_over_noise_draws():
+    """z of up and east has sd 1 over independent pixels with unequal noise in the two tracks."""
+    rng = np.random.default_rng(3)
+    coords = grid(80, 80)
+    a = rate_track(3.0, 0, -8.0, DESC, std=1.0, coords=coords)
+    b = rate_track(3.0, 0, -8.0, ASC, std=2.5, coords=coords)
+    for t in (a, b):
+        t["rate"] = t.rate + rng.normal(0, 1, t.rate.shape) * t.rate_std
+    out = merge.decompose([a, b])
+    for name, truth in (("up", -8.0), ("east", 3.0)):
+        z = (out[name] - truth) / out[name + "_std"]
+        assert float(z.std()) == pytest.approx(1.0, abs=0.03)
+        assert abs(float(z.mean())) < 4 / 80
+
+
+def test_same_look_direction_cannot_be_decomposed_for_free():
+    """Two descending tracks give a huge sd or NaN, never a confident number."""
+    near = (0.618, -0.115, 0.778)
+    out = merge.decompose([rate_track(0, 0, -5.0, DESC), rate_track(0, 0, -5.0, near)])
+    assert not (out.up_std < 100).any()
+
+
+def test_tracks_on_other_grids_come_to_the_first():
+    """A plane sampled on a shifted, finer grid is recovered on the first grid; outside it is NaN."""
+    a_grid = grid(12, 10, 500.0)
+    b_grid = grid(60, 50, 100.0, x0=730.0, y0=-410.0)
+
+    def plane(c):
+        return -10 + 1e-3 * c["x"][None, :] - 5e-4 * c["y"][:, None]
+
+    a = rate_track(2.0, 0, plane(a_grid), DESC, coords=a_grid)
+    b = rate_track(2.0, 0, plane(b_grid), ASC, coords=b_grid, sensor="b")
+    out = merge.decompose([a, b])
+    assert out.up.shape == (12, 10)
+    inside = np.isfinite(out.up)
+    assert 40 < int(inside.sum()) < 120
+    np.testing.assert_allclose(out.up.where(inside, 0), xr.where(inside, plane(a_grid), 0), atol=1e-6)
+
+
+def test_a_track_in_another_projection_is_reprojected():
+    """Geographic and UTM grids of one place meet; a constant field stays constant."""
+    utm = {"y": 4_220_000.0 - 500 * np.arange(20), "x": 500_000.0 + 500 * np.arange(20)}
+    degrees = {"y": 38.2 - 0.004 * np.arange(60), "x": 98.9 + 0.005 * np.arange(80)}
+    a = rate_track(0, 0, -5.0, DESC, coords=utm).rio.write_crs("EPSG:32647")
+    b = rate_track(0, 0, -5.0, ASC, coords=degrees, sensor="b").rio.write_crs("EPSG:4326")
+    out = merge.decompose([a, b])
+    assert out.up.shape == (20, 20)
+    assert float(np.isfinite(out.up).mean()) > 0.9
+    np.testing.assert_allclose(out.up.values[np.isfinite(out.up)], -5.0, atol=1e-3)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_decompose_needs_two_tracks(count):
+    """One or no track is an error that names the way out."""
+    with pytest.raises(ValueError, match="two directions"):
+        merge.decompose([rate_track(0, 0, 0, DESC)] * count)
+
+
+def test_bad_tracks_are_named():
+    """A track without los_up, and grids that do not overlap, are errors that say which and what."""
+    good = rate_track(0, 0, 0, DESC)
+    with pytest.raises(ValueError, match=r"b: no variable los_up"):
+        merge.decompose([good, rate_track(0, 0, 0, ASC, sensor="b").drop_vars("los_up")])
+    with pytest.raises(ValueError, match="does not overlap"):
+        merge.decompose([good, rate_track(0, 0, 0, ASC, coords=grid(x0=1e6), sensor="b")])
+
+
+def test_a_pixel_seen_by_one_track_only_is_nan():
+    """NaN in one of two tracks leaves the pixel undetermined."""
+    a, b = rate_track(1.0, 0, -5.0, DESC), rate_track(1.0, 0, -5.0, ASC)
+    b["rate"][1, 2] = np.nan
+    out = merge.decompose([a, b])
+    assert np.isnan(out.up[1, 2]) and np.isnan(out.east_std[1, 2])
+    assert int(np.isfinite(out.up).sum()) == 19
+
+
+def test_descending_alone_misreads_creep_by_080_and_east_corrects_it():
+    """Vertical from one track errs by 0.80 v_E; with the east rate known the error is gone."""
+    track = rate_track(10.0, 0, -5.0, DESC)
+    assert float((merge.project_up(track).up + 5.0)[0, 0]) == pytest.approx(0.80 * 10, abs=0.05)
+    east = xr.Dataset({"east": xr.full_like(track.rate, 10.0), "east_std": xr.full_like(track.rate, 2.0)})
+    fixed = merge.project_up(track, east=east)
+    np.testing.assert_allclose(fixed.up, -5.0, atol=1e-9)
+    assert float(fixed.up_std[0, 0]) == pytest.approx(np.hypot(1.0, 2.0 * 0.619) / 0.777, rel=1e-6)
+
+
+# ----------------------------------------------------------------------------------------- join
+def test_noise_free_record_gives_back_every_observed_rate():
+    """Rates of observed epochs return within 0.02 mm/yr, the seasonal wave and the datum of each sensor absorbed."""
+    out = merge.join(archive(amplitude=8.0), knots=KNOTS, deviation_std_mm=0.1)
+    assert next(iter(out.epoch.values)) == "1997-01-01/2000-10-01"
+    np.testing.assert_allclose(out.rate[[0, 2, 4], 0, 0], TRUE[[0, 2, 4]], atol=0.02)
+
+
+def test_one_sensor_alone_stays_itself():
+    """A single precise sensor comes back as its own series over los_up, first date 0 with sd 0."""
+    track = series_track("2015-01-01", "2020-01-01", 12, "s1", std=0.05)
+    rng = np.random.default_rng(0)
+    track["displacement"] = track.displacement + rng.normal(0, 4, track.displacement.shape)
+    out = merge.join([track], knots=["2015-01-01", "2020-01-01"])
+    own = (track.displacement - track.displacement[0]) / track.los_up
+    np.testing.assert_allclose(out.displacement_up.sel(time=track.time), own, atol=0.02)
+    assert float(out.displacement_up[0, 0, 0]) == 0 and float(out.displacement_up_std[0, 0, 0]) == 0
+
+
+def test_sd_opens_where_no_sensor_looked():
+    """The change across each gap is far less certain than a change of the same length within a sensor's life."""
+    rng = np.random.default_rng(1)
+    out = merge.join(archive(noise=3.0, rng=rng), knots=KNOTS)
+    std = out.displacement_up_std[:, 0, 0]
+
+    def at(d):
+        return float(std.sel(time=d, method="nearest"))
+
+    assert at("2002-12-01") > 2 * at("2000-09-01")
+    assert at("2014-09-01") > 1.5 * at("2011-05-01")
+    inside = float(std.sel(time=slice("2015", "2023")).diff("time").sum())
+    assert abs(inside) < at("2014-09-01") - at("2011-05-01")
+    weight = out.data_weight[:, 0, 0].values
+    assert weight[[0, 2, 4]].min() > 0.9 and weight[[1, 3]].max() < 0.1
+
+
+def test_intervals_of_rates_and_record_cover_the_truth_drawn_from_the_model():
+    """Over 400 independent draws of rates and noise, 95 % intervals cover 95 % (gap epochs and positions too)."""
+    rng = np.random.default_rng(11)
+    n = 400
+    spans = [("1997-01-05", "2000-10-01", 35, "ers"), ("2003-01-01", "2010-10-01", 35, "envisat")]
+    spans += [("2014-10-05", "2023-12-20", 24, "s1_desc")]
+    first = rng.normal(0, 50, n)
+    rates = first[:, None] + np.concatenate(
+        [np.zeros((n, 1)), np.cumsum(rng.normal(0, 10, (n, 4)), axis=1)], axis=1
+    )
+    tracks = []
+    for start, end, days, name in spans:
+        t = series_track(start, end, days, name, shape=(1, n), std=4.0)
+        for i in range(n):
+            t["displacement"][:, 0, i] = 0.78 * ground(t.time.values, rates=rates[i]) + rng.normal(0, 50)
+        # deviation of the ground (3 mm up) and noise of the sensor (4 mm along the line of sight)
+        t["displacement"] = t.displacement + rng.normal(0, 4, t.displacement.shape)
+        t["displacement"] = t.displacement + 0.78 * rng.normal(0, 3, t.displacement.shape)
+        tracks.append(t)
+    # the walk is off: the drawn rates jump at the knots only
+    out = merge.join(tracks, knots=KNOTS, deviation_std_mm=3.0, rate_walk_mm_yr=1e-3)
+    z = (out.rate.values[:, 0].T - rates) / out.rate_std.values[:, 0].T
+    hits = (np.abs(z) < 1.96).mean(axis=0)
+    margin = 4 * np.sqrt(0.05 * 0.95 / n)
+    assert np.all(np.abs(hits - 0.95) < margin), hits
+    assert z.std() == pytest.approx(1.0, abs=0.08)
+    # positions across the gaps, against the smooth ground at both ends
+    when = np.array(["1997-01-05", "2012-11-01", "2019-06-01"], "datetime64[D]")
+    truth = np.array([ground(when, rates=r) for r in rates])
+    near = out.sel(time=when.astype("datetime64[ns]"), method="nearest")
+    error = near.displacement_up.values[:, 0].T - (truth - truth[:, :1])
+    drift = np.array([ground(near.time.values, rates=r) for r in rates]) - truth
+    error = error - (drift - drift[:, :1])
+    z = error[:, 1:] / np.sqrt(near.displacement_up_std.values[1:, 0].T ** 2)
+    assert np.all(np.abs((np.abs(z) < 1.96).mean(axis=0) - 0.95) < margin + 0.02)
+
+
+@settings(max_examples=15, deadline=None)
+@given(shift=st.floats(-500, 500), which=st.integers(0, 3))
+def test_a_constant_added_to_a_sensor_moves_only_its_offset(shift, which):
+    """The datum of a sensor is no information: only offset(sensor) follows it."""
+    tracks = archive(noise=3.0, rng=np.random.default_rng(5))
+    before = merge.join(tracks, knots=KNOTS)
+    tracks[which]["displacement"] = tracks[which].displacement + shift
+    after = merge.join(tracks, knots=KNOTS)
+    np.testing.assert_allclose(after.rate, before.rate, atol=1e-5)
+    np.testing.assert_allclose(after.displacement_up, before.displacement_up, atol=1e-4)
+    moved = (after.offset - before.offset)[:, 0, 0].values
+    np.testing.assert_allclose(moved, np.where(np.arange(4) == which, shift / 0.78, 0.0), atol=1e-3)
+
+
+def test_a_sensor_with_its_own_rate_error_does_not_buy_certainty():
+    """rate_std of a track bounds the epoch rate's sd from below, however many dates there are."""
+    track = series_track("2015-01-01", "2023-01-01", 12, "s1", std=1.0)
+    free = merge.join([track], knots=["2015-01-01", "2023-01-01"])
+    track["rate_std"] = xr.full_like(track.los_up, 2.0)
+    tied = merge.join([track], knots=["2015-01-01", "2023-01-01"])
+    assert float(free.rate_std[0, 0, 0]) < 1.0
+    assert 2.0 / 0.78 * 0.95 < float(tied.rate_std[0, 0, 0]) < 3.2
+
+
+def test_increments_with_a_covariance_weigh_as_the_equal_series_of_independent_dates():
+    """Steps of a series with white dates have a tridiagonal covariance; both descriptions give the same rates."""
+    rng = np.random.default_rng(2)
+    white = series_track("2015-01-01", "2019-01-01", 24, "s1", noise=3.0, rng=rng, shape=(2, 2))
+    n = white.sizes["time"]
+    step = np.eye(n) - np.eye(n, k=-1)
+    steps = white.drop_vars("displacement_std")
+    steps["increment_cov"] = (("time", "time2"), step @ (9.0 * np.eye(n)) @ step.T)
+    steps["displacement"] = steps.displacement - steps.displacement[0]
+    steps["displacement"][5, 0, 0] = np.nan
+    white["displacement"][5, 0, 0] = np.nan
+    knots = ["2015-01-01", "2017-01-01", "2019-01-01"]
+    a, b = merge.join([white], knots=knots), merge.join([steps], knots=knots)
+    np.testing.assert_allclose(a.rate, b.rate, atol=0.02)
+    np.testing.assert_allclose(a.rate_std, b.rate_std, rtol=0.02)
+    steps["increment_cov"] = steps.increment_cov * np.nan
+    with pytest.raises(ValueError, match="increment_cov"):
+        merge.join([steps], knots=knots)
+
+
+def test_missing_dates_pixels_and_sensors_are_left_out():
+    """A pixel without data is NaN, one without a sensor lacks only that offset, one missing date changes little."""
+    tracks = archive(noise=3.0, rng=np.random.default_rng(4), shape=(2, 2))
+    tracks[0]["displacement"][:, 0, 1] = np.nan
+    tracks[3]["displacement"][7, 1, 0] = np.nan
+    for t in tracks:
+        t["displacement"][:, 1, 1] = np.nan
+    out = merge.join(tracks, knots=KNOTS)
+    assert np.isnan(out.displacement_up[:, 1, 1]).all() and np.isnan(out.rate[:, 1, 1]).all()
+    assert np.isnan(out.offset.sel(sensor="ers")[0, 1]) and np.isfinite(out.rate[:, 0, 1]).all()
+    assert float(out.data_weight[0, 0, 1]) < 0.3 < 0.9 < float(out.data_weight[0, 0, 0])
+    assert np.isfinite(out.displacement_up[:, 1, 0]).all()
+
+
+def test_steep_pixels_are_masked_unless_their_east_rate_is_known():
+    """Creep on a steep pixel reads as subsidence: masked without `east`, right with it."""
+    track = series_track("2015-01-01", "2020-01-01", 24, "s1", std=0.1, shape=(1, 2))
+    t = (track.time - track.time[0]) / np.timedelta64(1, "D") / YEAR
+    track["displacement"] = track.displacement + 0.6 * 10.0 * t * xr.DataArray([0.0, 1.0], dims="x")
+    track["slope_deg"] = (("y", "x"), [[3.0, 25.0]])
+    knots = ["2015-01-01", "2020-01-01"]
+    out = merge.join([track], knots=knots)
+    assert np.isnan(out.rate[0, 0, 1]) and float(out.rate[0, 0, 0]) == pytest.approx(-14, abs=0.2)
+    east = xr.DataArray([[0.0, 10.0]], dims=("y", "x"), coords={"y": track.y, "x": track.x})
+    np.testing.assert_allclose(merge.join([track], knots=knots, east=east).rate[0, 0], -14, atol=0.2)
+
+
+def test_dask_in_lazy_out_and_the_same_numbers():
+    """Blocks give what arrays give, and nothing is computed before it is asked for."""
+    tracks = archive(noise=3.0, rng=np.random.default_rng(6), shape=(4, 4))
+    eager = merge.join(tracks, knots=KNOTS)
+    lazy = merge.join([t.chunk({"y": 2, "x": 2}) for t in tracks], knots=KNOTS)
+    assert lazy.rate.chunks is not None and lazy.displacement_up.chunks is not None
+    for v in ("rate", "rate_std", "displacement_up", "displacement_up_std", "offset"):
+        np.testing.assert_allclose(lazy[v], eager[v], atol=1e-8, err_msg=v)
+
+
+def test_bad_input_to_join_is_named():
+    """Empty list, no los_up, unsorted knots or dates, equal names and grids apart each say what is wrong."""
+    a = series_track("2015-01-01", "2016-01-01", 24, "s1", std=1.0)
+    knots = ["2015-01-01", "2016-01-01"]
+    with pytest.raises(ValueError, match="empty"):
+        merge.join([], knots=knots)
+    with pytest.raises(ValueError, match="s1: no variable los_up"):
+        merge.join([a.drop_vars("los_up")], knots=knots)
+    with pytest.raises(ValueError, match="neither displacement_std nor increment_cov"):
+        merge.join([a.drop_vars("displacement_std")], knots=knots)
+    with pytest.raises(ValueError, match="knots must increase"):
+        merge.join([a], knots=knots[::-1])
+    with pytest.raises(ValueError, match="unsorted"):
+        merge.join([a.isel(time=slice(None, None, -1))], knots=knots)
+    with pytest.raises(ValueError, match="two tracks"):
+        merge.join([a, a], knots=knots)
+    far = a.assign_coords(x=a.x + 1e6).assign_attrs(sensor="far")
+    with pytest.raises(ValueError, match="far: its grid does not overlap"):
+        merge.join([a, far], knots=knots)
+
+
+# ------------------------------------------------------------------------------------- thinning
+def test_a_calendar_imposed_on_a_series_reproduces_its_differences():
+    """Each thinned pair holds the series' own difference between the dates nearest to the moved calendar."""
+    series = series_track("2016-01-01", "2022-01-01", 12, "s1", std=1.0, amplitude=10.0).displacement
+    dates = np.array(["1997-06-01", "1997-08-10", "1998-06-20", "1998-09-01"], "datetime64[ns]")
+    stack = xr.Dataset(
+        {"unwrapped_phase": (("pair", "y", "x"), np.zeros((3, 1, 1), "f4"))},
+        coords={
+            "reference": ("pair", dates[:3]),
+            "secondary": ("pair", dates[1:]),
+            "y": series.y,
+            "x": series.x,
+        },
+        attrs={"sensor": "ers", "wavelength_m": 0.05656},
+    )
+    out = merge.thin(series, stack, 2018)
+    assert pd.DatetimeIndex(out.reference.values).year.tolist() == [2018, 2018, 2019]
+    gap = out.reference.values - (dates[:3] + np.timedelta64(21 * 365 + 5, "D"))
+    assert np.all(np.abs(gap / np.timedelta64(1, "D")) <= 12)
+    motion = series.sel(time=out.secondary.values).values - series.sel(time=out.reference.values).values
+    np.testing.assert_allclose(-0.05656 / (4 * np.pi) * out.unwrapped_phase * 1000, motion, atol=1e-4)
+    with pytest.raises(ValueError, match="no pair of ers"):
+        merge.thin(series, stack, 2035)
+
+
+# ------------------------------------------------------------------------------------ statements
+def noise_field(rng, n, length, step=500.0, spin=None):
+    """Gaussian field with exponential correlation on a grid (sd 1)."""
+    y, x = np.meshgrid(np.arange(n) * step, np.arange(n) * step, indexing="ij")
+    points = np.stack([y.ravel(), x.ravel()], axis=1)
+    distance = np.sqrt(((points[:, None] - points[None]) ** 2).sum(-1))
+    factor = np.linalg.cholesky(np.exp(-distance / length) + 1e-9 * np.eye(n * n))
+    draws = factor @ rng.normal(size=(n * n, spin or 1))
+    coords = grid(n, n, step)
+    return xr.DataArray(
+        draws.T.reshape(-1, n, n), {"draw": np.arange(spin or 1), **coords}, ["draw", "y", "x"]
+    )
+
+
+def test_sd_of_a_zone_mean_is_that_of_correlated_pixels():
+    """Over 600 fields the spread of the zone mean equals its stated sd; independent pixels would claim far less."""
+    rng = np.random.default_rng(8)
+    fields = noise_field(rng, 16, 2000.0, spin=600)
+    zones = xr.full_like(fields[0], 1.0).where(fields.x > 2000)
+    one = merge.zone_mean(fields[0], xr.ones_like(fields[0]), zones, length_m=2000.0)
+    inside = fields.where(zones == 1)
+    spread = float(inside.mean(("y", "x")).std())
+    assert one["std"].iloc[0] == pytest.approx(spread, rel=0.1)
+    n = int((zones == 1).sum())
+    assert one.n_pixels.iloc[0] == n and one.n_effective.iloc[0] < n / 5
+    common = merge.zone_mean(fields[0], xr.ones_like(fields[0]), zones, length_m=2000.0, common_std=3.0)
+    assert common["std"].iloc[0] == pytest.approx(np.hypot(3.0, one["std"].iloc[0]))
+
+
+def test_independent_pixels_count_fully_and_empty_zones_are_nan():
+    """Without correlation n_effective is the number of valid pixels; a zone without pixels gives NaN."""
+    field = xr.DataArray(np.zeros((4, 5)), grid(), ["y", "x"])
+    field[0, 0] = np.nan
+    zones = xr.DataArray(np.full((4, 5), "mined", dtype=object), grid(), ["y", "x"])
+    zones[3] = "empty"
+    out = merge.zone_mean(field.where(zones == "mined"), xr.ones_like(field), zones, length_m=1e-6)
+    assert out.loc["mined", "n_effective"] == pytest.approx(14) and np.isnan(out.loc["empty", "mean"])
+
+
+def test_correlation_length_is_found():
+    """The median over 20 fields of 40 x 40 pixels is within 35 % of the truth; white noise gives less than a pixel."""
+    rng = np.random.default_rng(9)
+    found = [merge.correlation_length(f) for f in noise_field(rng, 40, 1500.0, spin=20)]
+    assert np.median(found) == pytest.approx(1500, rel=0.35)
+    white = xr.DataArray(rng.normal(size=(40, 40)), grid(40, 40), ["y", "x"])
+    assert merge.correlation_length(white) < 500
+
+
+def test_contrast_adds_every_error_and_states_what_it_could_find():
+    """Variances add; an effect of minimal_detectable is found in 80 % of draws."""
+    out = merge.contrast(-1.0, -9.0, {"fit": (3.0, 0.0), "reference": 4.0})
+    assert out["difference"] == -8.0 and out["std"] == pytest.approx(5.0)
+    assert out["share_fit"] == pytest.approx(9 / 25) and out["upper"] == pytest.approx(
+        -8 + 1.96 * 5, abs=0.01
+    )
+    draws = np.random.default_rng(0).normal(out["minimal_detectable"], 5.0, 20000)
+    assert (draws > 1.96 * 5.0).mean() == pytest.approx(0.8, abs=0.01)
+
+
+def test_equivalence_errs_in_five_percent_at_the_margin():
+    """With the truth on the margin, equivalence is claimed in 5 % of draws; well inside it is claimed often."""
+    rng = np.random.default_rng(1)
+    at = [merge.equivalence(v, 1.0, 5.0)["equivalent"] for v in rng.normal(5.0, 1.0, 4000)]
+    assert np.mean(at) == pytest.approx(0.05, abs=0.012)
+    inside = merge.equivalence(0.5, 1.0, 5.0)
+    assert inside["equivalent"] and inside["claimable"] == pytest.approx(0.5 + 1.645, abs=0.01)
+    with pytest.raises(ValueError, match="margin"):
+        merge.equivalence(0.0, 1.0, 0.0)
+
+
+def test_change_point_finds_the_date_and_spares_the_placebos():
+    """A change of -10 mm/yr in 2008 is dated within its interval; a straight series alarms at about the level."""
+    dates = pd.date_range("2003-01-01", "2016-01-01", freq="35D")
+    t = (dates - dates[0]).days.to_numpy() / YEAR
+    when = (pd.Timestamp("2008-07-01") - dates[0]).days / YEAR
+    rng = np.random.default_rng(7)
+    candidates = pd.date_range("2005-01-01", "2014-01-01", freq="180D")
+
+    def scan(change):
+        value = (
+            -2 * t
+            + change * np.clip(t - when, 0, None)
+            + 6 * np.sin(2 * np.pi * t)
+            + rng.normal(0, 5, t.size)
+        )
+        frame = pd.DataFrame({"date": dates, "value": value, "std": 5.0, "sensor": "a"})
+        return merge.change_point(frame, candidates)
+
+    found = [scan(-10.0) for _ in range(40)]
+    hits = [f.attrs["lower"] <= pd.Timestamp("2008-07-01") <= f.attrs["upper"] for f in found]
+    assert np.mean(hits) > 0.8
+    assert np.mean([f.change[f.gain.idxmax()] for f in found]) == pytest.approx(-10, abs=1.0)
+    alarms = np.mean([(np.abs(scan(0.0).z) > 1.96).mean() for _ in range(60)])
+    assert alarms < 0.12
+    with pytest.raises(ValueError, match="change_point"):
+        merge.change_point(pd.DataFrame({"date": dates[:4], "value": 0.0, "std": 1.0}), candidates)
