@@ -1,0 +1,71 @@
+"""Fill a text with the run's own numbers: no number of RC1.md is typed by hand.
+
+A placeholder ``{{05_thaw_scaling:cv_mid}}`` becomes the value with its 95 % interval and unit;
+``{{05_thaw_scaling:cv_mid|value}}`` the bare value, ``|interval`` the interval, ``|truth`` the twin's truth.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from helpers.io.store import read_results
+
+_PLACEHOLDER = re.compile(r"\{\{(\w+):([\w.+-]+)(?:\|(\w+))?\}\}")
+
+
+def fill(template: str, results: pd.DataFrame) -> str:
+    """Replace every placeholder of a text by the number it names.
+
+    Parameters
+    ----------
+    template : str
+        Text with placeholders ``{{notebook:name}}`` or ``{{notebook:name|part}}``.
+    results : pandas.DataFrame
+        As `io.read_results` gives it.
+
+    Raises
+    ------
+    KeyError
+        A placeholder names a number that the results do not hold; every such one is listed.
+    """
+    table = results.set_index(["notebook", "name"])
+    unknown = [m.group(0) for m in _PLACEHOLDER.finditer(template) if m.group(1, 2) not in table.index]
+    if unknown:
+        raise KeyError(f"no such number in the results: {', '.join(sorted(set(unknown)))}")
+    return _PLACEHOLDER.sub(lambda m: _written(table.loc[m.group(1, 2)], m.group(3) or "all"), template)
+
+
+def _written(row: pd.Series, part: str) -> str:
+    unit = "" if row["unit"] in ("1", 1) else f" {row['unit']}"
+    interval = f"[{_short(row['lower'])}, {_short(row['upper'])}]" if pd.notna(row["lower"]) else ""
+    forms = {
+        "value": _short(row["value"]),
+        "interval": interval,
+        "truth": _short(row["truth"]) + unit,
+        "all": " ".join(filter(None, [_short(row["value"]), interval])) + unit,
+    }
+    if part not in forms:
+        raise KeyError(f"a placeholder asks for {part!r}; it can be {', '.join(forms)}")
+    return forms[part]
+
+
+def _short(value: float) -> str:
+    if pd.isna(value):
+        return "not testable"
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def main(template: str, results: str, target: str) -> None:
+    """Write ``target`` from a template and a folder of results tables, whole or not at all."""
+    text = fill(Path(template).read_text(encoding="utf-8"), read_results(Path(results)))
+    part = Path(target + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(target)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

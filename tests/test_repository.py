@@ -1,0 +1,165 @@
+"""The repository keeps its promises: clean notebooks, links that resolve, environments that agree."""
+
+import ast
+import csv
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+TEXTS = [ROOT / n for n in ("README.md", "REPRODUCING.md", "CONTRIBUTING.md", "data/README.md")]
+MAKEFILE = (ROOT / "Makefile").read_text()
+# names that IPython reads as a magic when an annotated assignment begins with them
+MAGICS = "alias autocall automagic bookmark cd colors conda config debug dhist dirs edit env gui hist history logoff logon logstart logstate logstop ls lsmagic macro magic matplotlib notebook page paste pastebin pdb pdef pdoc pfile pinfo pip popd pprint precision prun psearch psource pushd pwd pycat pylab quickref recall rehashx reload_ext rerun reset run save sc set_env store sx system tb time timeit unalias unload_ext who who_ls whos xdel xmode".split()
+
+
+def cells(path, kind):
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    return [("".join(c["source"]), c) for c in notebook["cells"] if c["cell_type"] == kind]
+
+
+def ids(path):
+    return path.stem
+
+
+def test_there_are_eight_notebooks():
+    """The eight questions of the study are there, in order."""
+    assert [p.stem[:2] for p in NOTEBOOKS] == [f"{i:02d}" for i in range(1, 9)]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=ids)
+def test_notebook_is_clean(path):
+    """No outputs, no execution counts, the plain python3 kernel: `make tidy` mends it."""
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+    for text, cell in cells(path, "code"):
+        assert not cell["outputs"] and cell["execution_count"] is None, f"run `make tidy`: {text[:60]!r}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=ids)
+def test_notebook_has_one_parameters_cell(path):
+    """One tagged cell of typed scalars; its first name is no line magic, which IPython would run instead."""
+    tagged = [text for text, cell in cells(path, "code") if "parameters" in cell["metadata"].get("tags", [])]
+    assert len(tagged) == 1
+    body = ast.parse(tagged[0]).body
+    assert all(isinstance(node, ast.AnnAssign) for node in body), "parameters are typed scalars"
+    names = [node.target.id for node in body]
+    assert names[:3] == ["site_name", "size", "out"]
+    assert names[0] not in MAGICS
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=ids)
+def test_notebook_works_anywhere(path):
+    """No path of one machine, no change of directory, no filter that hides every warning."""
+    text = "\n".join(t for t, _ in cells(path, "code"))
+    for forbidden in (
+        "/home/",
+        "/root/",
+        "os.chdir",
+        "plt.show",
+        'filterwarnings("ignore")',
+        "%matplotlib inline",
+    ):
+        assert forbidden not in text, f"{path.name} has {forbidden}"
+    assert "site.finish()" in text and f'.start("{path.stem}"' in text
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=ids)
+def test_notebook_checks_before_it_draws(path):
+    """Claims are asserted before the first figure is saved."""
+    code = [t for t, _ in cells(path, "code")]
+    draws = next(i for i, t in enumerate(code) if "plot.save(" in t)
+    assert any(re.search(r"^\s*assert ", t, re.M) for t in code[:draws]), "no check before the first figure"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=ids)
+def test_notebook_is_in_the_makefile(path):
+    """Every notebook has its rule, and names only figures that carry its own number."""
+    assert path.stem in MAKEFILE
+    code = "\n".join(t for t, _ in cells(path, "code"))
+    for name in re.findall(r'plot\.save\(\s*\w+,\s*site,\s*"([^"]+)"', code):
+        assert name.startswith(path.stem[:2]), f"{path.name} saves {name}"
+
+
+@pytest.mark.parametrize("path", [t for t in TEXTS if t.exists()], ids=ids)
+def test_links_resolve(path):
+    """Every link to a file of the repository leads somewhere."""
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
+        if not re.match(r"[a-z]+:", target):
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_readme_names_figures_that_notebooks_save():
+    """Every figure of the README's table is saved by the notebook named beside it, and every saved one is there."""
+    code = "\n".join(t for p in NOTEBOOKS for t, _ in cells(p, "code"))
+    saved = set(re.findall(r'plot\.save\(\s*\w+,\s*site,\s*"([^"]+)"', code))
+    named = set(re.findall(r"\bfigures/(\d\d_\w+)\.png", (ROOT / "README.md").read_text()))
+    assert named == saved, f"README only: {named - saved}; notebooks only: {saved - named}"
+
+
+def test_the_two_environments_agree():
+    """environment.yml and pyproject.toml name the same packages, and the lock holds them all with hashes."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    wanted = {re.split(r"[<>=\[ ]", name)[0] for name in project}
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    given = {re.split(r"[<>= ]", d)[0] for d in conda if isinstance(d, str)} - {"python", "pip", "make"}
+    assert given == wanted
+    lock = (ROOT / "requirements.lock").read_text()
+    locked = set(re.findall(r"^([a-z0-9_.-]+)==", lock, re.M))
+    assert wanted <= locked
+    assert lock.count("--hash=sha256:") > len(locked)
+
+
+def test_no_number_of_the_answers_is_typed():
+    """Every number with a unit in the answers to the referee is a placeholder, filled from the results."""
+    text = (ROOT / "data" / "RC1.template.md").read_text(encoding="utf-8")
+    typed = re.findall(r"(?<![\w{:.])[-+]?\d+(?:\.\d+)?\s?(?:mm/yr|mm|%|m3/s|1/day|days?)(?![\w}])", text)
+    assert not typed, f"typed by hand: {typed}"
+    assert len(re.findall(r"\{\{\w+:", text)) >= 10
+
+
+def test_answers_are_those_of_the_results():
+    """RC1.md is what the template and the committed results give: no number in it from anywhere else."""
+    from helpers.io import answers, read_results
+
+    template = (ROOT / "data" / "RC1.template.md").read_text(encoding="utf-8")
+    assert (ROOT / "RC1.md").read_text(encoding="utf-8") == answers.fill(
+        template, read_results(ROOT / "data" / "results")
+    )
+
+
+def test_registry_pins_every_original():
+    """Each public original has a repository, a commit and a sha256; no file is listed twice."""
+    rows = list(csv.DictReader((ROOT / "data" / "sites" / "registry.csv").open()))
+    assert len({(r["site"], r["file"]) for r in rows}) == len(rows)
+    for row in rows:
+        assert re.fullmatch(r"[0-9a-f]{64}", row["sha256"]) and re.fullmatch(r"[0-9a-f]{7,40}", row["commit"])
+
+
+def test_labels_are_spelled_out():
+    """No label of a figure holds the usual misspellings (RC1, specific comment 3)."""
+    code = "\n".join(t for p in NOTEBOOKS for t, _ in cells(p, "code")).lower()
+    for wrong in (
+        "susidence",
+        "subsidance",
+        "defomation",
+        "deformtion",
+        "permfrost",
+        "streamfow",
+        "recesion",
+        "coherance",
+        "temperture",
+        "anual ",
+        "seasonl",
+        "velocty",
+        "uncertainity",
+        "elevaton",
+        "accross",
+        "seperat",
+    ):
+        assert wrong not in code, f"a misspelling: {wrong}"
