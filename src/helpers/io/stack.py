@@ -1,0 +1,338 @@
+"""The one form every reader returns: the interferogram stack, checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import rasterio.crs
+import rasterio.transform
+import rioxarray  # noqa: F401  registers the .rio accessor
+import xarray as xr
+
+log = logging.getLogger(__name__)
+
+SPEED_OF_LIGHT = 299_792_458.0  # m/s
+_BANDS = {"X": (0.024, 0.0375), "C": (0.0375, 0.075), "S": (0.075, 0.15), "L": (0.15, 0.30)}
+_PHASE_ATTRS = {"units": "rad", "long_name": "unwrapped phase", "positive_direction": "away from satellite"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """A north-up raster grid: CRS, corner transform and size in pixels."""
+
+    crs: rasterio.crs.CRS
+    transform: rasterio.transform.Affine
+    width: int
+    height: int
+
+    @property
+    def x(self) -> np.ndarray:
+        """Cell centres, left to right."""
+        return self.transform.c + self.transform.a * (np.arange(self.width) + 0.5)
+
+    @property
+    def y(self) -> np.ndarray:
+        """Cell centres, top to bottom."""
+        return self.transform.f + self.transform.e * (np.arange(self.height) + 0.5)
+
+    def offset(self, other: Grid) -> tuple[float, float]:
+        """Row and column of ``other``'s first pixel in this grid (fractions mean misalignment)."""
+        return (
+            (other.transform.f - self.transform.f) / self.transform.e,
+            (other.transform.c - self.transform.c) / self.transform.a,
+        )
+
+
+def band_of(wavelength_m: float) -> str:
+    """Letter of the radar band; a wavelength outside 2.4-30 cm is refused (wrong unit)."""
+    for name, (low, high) in _BANDS.items():
+        if low <= wavelength_m < high:
+            return name
+    raise ValueError(
+        f"wavelength {wavelength_m} m is no SAR band (0.024-0.30 m): give metres, not cm, mm or a frequency"
+    )
+
+
+def parse_dates(values, source) -> np.ndarray:
+    """Turn yyyymmdd strings (or bytes) into datetime64[ns]; an impossible date is an error naming the file."""
+    text = [v.decode() if isinstance(v, bytes) else str(v) for v in values]
+    out = []
+    for item in text:
+        try:
+            if len(item) != 8:
+                raise ValueError
+            out.append(pd.to_datetime(item, format="%Y%m%d"))
+        except ValueError:
+            raise ValueError(f"{source}: {item!r} is not a date of the form yyyymmdd") from None
+    return np.array(out, dtype="datetime64[ns]")
+
+
+def order_pairs(reference, secondary, source) -> np.ndarray:
+    """Indices that sort pairs by date; reversed, empty or repeated pairs are errors.
+
+    Parameters
+    ----------
+    reference, secondary : array of datetime64, shape (pair,)
+    source : str or list of str
+        Where the pairs come from: one name, or one per pair.
+
+    Returns
+    -------
+    ndarray of int, shape (pair,)
+    """
+    reference = np.asarray(reference, "datetime64[ns]")
+    secondary = np.asarray(secondary, "datetime64[ns]")
+    names = [str(s) for s in source] if isinstance(source, list | tuple) else [str(source)] * len(reference)
+    if len(reference) == 0:
+        raise ValueError(f"{source}: no interferogram")
+    label = [f"{str(a)[:10]} - {str(b)[:10]}" for a, b in zip(reference, secondary, strict=True)]
+    for k in np.flatnonzero(secondary <= reference):
+        raise ValueError(
+            f"{names[k]}: pair {label[k]} has its reference date on or after its secondary date; "
+            "the phase of a reversed pair has the opposite sign: reprocess it or negate and rename the file"
+        )
+    order = np.lexsort((secondary, reference))
+    same = np.flatnonzero(
+        (np.diff(reference[order]) == np.timedelta64(0)) & (np.diff(secondary[order]) == np.timedelta64(0))
+    )
+    for k in same:
+        first, second = order[k], order[k + 1]
+        raise ValueError(f"pair {label[first]} is given twice: {names[first]} and {names[second]}; keep one")
+    return order
+
+
+def apply_zero_rule(phase, coherence=None, component=None, zero_is_nodata=False):
+    """Set what is no data to NaN, in place, and return (phase, coherence).
+
+    A stored 0 is no data where coherence is 0 or NaN or the connected component is 0, or, when neither
+    is given, where the file declares 0 as its nodata value. Any other 0 is a value (a referenced pixel).
+
+    Parameters
+    ----------
+    phase, coherence, component : ndarray, any shape, the same for all
+    zero_is_nodata : bool or ndarray broadcastable to phase
+        Whether the file declares 0 as nodata.
+    """
+    phase[~np.isfinite(phase)] = np.nan
+    zero = phase == 0
+    if zero.any():
+        missing = np.zeros_like(zero)
+        if coherence is not None:
+            missing |= zero & ~(coherence > 0)
+        if component is not None:
+            missing |= zero & (component == 0)
+        if coherence is None and component is None:
+            missing |= zero & zero_is_nodata
+        phase[missing] = np.nan
+    if coherence is not None:
+        # no data in both layers is no measurement of zero coherence
+        coherence[np.isnan(phase) & (coherence == 0)] = np.nan
+    return phase, coherence
+
+
+def los_from_angles(incidence_deg, azimuth_deg):
+    """Unit vector ground to satellite (east, north, up).
+
+    Parameters
+    ----------
+    incidence_deg : array, degrees from vertical
+    azimuth_deg : array
+        Degrees from north, anticlockwise positive, of the direction ground to satellite.
+    """
+    incidence, azimuth = np.radians(incidence_deg), np.radians(azimuth_deg)
+    horizontal = np.sin(incidence)
+    return -horizontal * np.sin(azimuth), horizontal * np.cos(azimuth), np.cos(incidence)
+
+
+def geometry_from_los(east, north, up, source) -> dict:
+    """Geometry layers from a unit vector field; anything not of unit length is an error."""
+    length = np.sqrt(east**2 + north**2 + up**2)
+    seen = np.isfinite(length) & (length > 0)
+    if not seen.any():
+        raise ValueError(f"{source}: the line-of-sight vector is empty")
+    if abs(np.median(length[seen]) - 1) > 0.02:
+        raise ValueError(
+            f"{source}: line-of-sight components have length {np.median(length[seen]):.3f}, not 1: "
+            "they must be the east, north, up parts of a unit vector from ground to satellite"
+        )
+    if np.median(up[seen]) <= 0:
+        raise ValueError(
+            f"{source}: up component is negative: the vector must point from ground to satellite"
+        )
+    east, north, up = (np.where(seen, v / np.where(seen, length, 1), np.nan) for v in (east, north, up))
+    incidence = np.degrees(np.arccos(np.clip(up, -1, 1)))
+    return {"los_east": east, "los_north": north, "los_up": up, "incidence_angle": incidence}
+
+
+def _check_geometry(geometry: dict, attrs: dict, source) -> None:
+    incidence = geometry.get("incidence_angle")
+    if incidence is not None:
+        middle = np.nanmedian(incidence) if np.isfinite(incidence).any() else np.nan
+        if not 5 < middle < 75:
+            raise ValueError(
+                f"{source}: incidence angle {middle:.2f} is outside 5-75 degrees from vertical "
+                "(radians, or an elevation angle?)"
+            )
+    heading = attrs.get("heading_deg")
+    if heading is None:
+        return
+    ascending = np.cos(np.radians(heading)) > 0
+    direction = "ascending" if ascending else "descending"
+    if attrs.setdefault("orbit_direction", direction) != direction:
+        raise ValueError(
+            f"{source}: heading {heading:.1f} degrees is {direction}, "
+            f"but the orbit direction is given as {attrs['orbit_direction']}"
+        )
+
+
+def _check_look_side(geometry: dict, attrs: dict, source) -> None:
+    east, direction = geometry.get("los_east"), attrs.get("orbit_direction")
+    if east is None or direction is None or not np.isfinite(east).any():
+        return
+    seen = np.nanmedian(east)
+    expected = -1 if direction == "ascending" else 1
+    if seen * expected < 0 and attrs.get("antenna_side", "right") == "right":
+        raise ValueError(
+            f"{source}: a right-looking {direction} orbit sees the satellite in the "
+            f"{'west' if expected < 0 else 'east'}, but los_east is {seen:+.2f}: "
+            "is the vector from satellite to ground?"
+        )
+
+
+def assemble(
+    phase,
+    reference,
+    secondary,
+    grid: Grid,
+    *,
+    source,
+    wavelength_m: float,
+    coherence=None,
+    component=None,
+    perpendicular_baseline=None,
+    geometry: dict | None = None,
+    **attrs,
+) -> xr.Dataset:
+    """Build the interferogram stack from sorted, checked parts.
+
+    Parameters
+    ----------
+    phase, coherence, component : array (pair, y, x), numpy or dask
+        Phase in rad, positive away from the satellite; coherence 0-1.
+    reference, secondary : datetime64 (pair,)
+    grid : Grid
+    source : str
+        Name used in error messages.
+    wavelength_m : float
+    perpendicular_baseline : array (pair,), m
+    geometry : dict of arrays (y, x)
+        ``incidence_angle`` (degrees from vertical), ``los_east``, ``los_north``, ``los_up``, ``height`` (m).
+    **attrs
+        sensor, heading_deg, orbit_direction, looks ...; None values are left out.
+
+    Returns
+    -------
+    Dataset with dims (pair, y, x)
+    """
+    geometry = {k: v for k, v in (geometry or {}).items() if v is not None}
+    attrs = {k: v for k, v in attrs.items() if v is not None}
+    attrs = {"band": band_of(wavelength_m), "wavelength_m": float(wavelength_m), **attrs}
+    if "looks" in attrs and not attrs["looks"] >= 1:
+        raise ValueError(f"{source}: effective number of looks {attrs['looks']} must be at least 1")
+    _check_geometry(geometry, attrs, source)
+    _check_look_side(geometry, attrs, source)
+    n = len(reference)
+    bperp = (
+        np.full(n, np.nan) if perpendicular_baseline is None else np.asarray(perpendicular_baseline, float)
+    )
+    dims = ("pair", "y", "x")
+    data = {"unwrapped_phase": (dims, phase, dict(_PHASE_ATTRS))}
+    if coherence is not None:
+        data["coherence"] = (dims, coherence, {"units": "1", "long_name": "interferometric coherence"})
+    if component is not None:
+        data["component"] = (dims, component, {"long_name": "connected component, 0 = invalid"})
+    names = {
+        "incidence_angle": ("degree", "incidence angle from vertical"),
+        "los_east": ("1", "east part of the unit vector from ground to satellite"),
+        "los_north": ("1", "north part of the unit vector from ground to satellite"),
+        "los_up": ("1", "up part of the unit vector from ground to satellite"),
+        "height": ("m", "height"),
+    }
+    for name, layer in geometry.items():
+        units, long_name = names[name]
+        layer = np.asarray(layer, np.float32)
+        if layer.shape != (grid.height, grid.width):
+            raise ValueError(f"{source}: {name} has shape {layer.shape}, the phase {grid.height, grid.width}")
+        data[name] = (("y", "x"), layer, {"units": units, "long_name": long_name})
+    stack = xr.Dataset(
+        data,
+        coords={
+            "reference": ("pair", np.asarray(reference, "datetime64[ns]")),
+            "secondary": ("pair", np.asarray(secondary, "datetime64[ns]")),
+            "perpendicular_baseline": ("pair", bperp, {"units": "m"}),
+            "y": grid.y,
+            "x": grid.x,
+        },
+        attrs=attrs,
+    )
+    return with_grid_mapping(stack.rio.write_crs(grid.crs))
+
+
+def with_grid_mapping(stack: xr.Dataset) -> xr.Dataset:
+    """Write the transform and name the grid mapping on every map, so that each finds its CRS in the file."""
+    stack = stack.rio.write_transform()
+    for name in stack.data_vars:
+        if {"y", "x"} <= set(stack[name].dims):
+            stack[name].encoding["grid_mapping"] = "spatial_ref"
+    return stack
+
+
+def check_stack(stack: xr.Dataset, source) -> xr.Dataset:
+    """Check a stack read from the project's own files against the data model and sort its pairs."""
+    missing = {"unwrapped_phase"} - set(stack.data_vars) | {"reference", "secondary", "x", "y"} - set(
+        stack.coords
+    )
+    if missing:
+        raise ValueError(f"{source}: not an interferogram stack, it lacks {', '.join(sorted(missing))}")
+    phase = stack["unwrapped_phase"]
+    if phase.dims != ("pair", "y", "x"):
+        raise ValueError(f"{source}: unwrapped_phase has dims {phase.dims}, expected ('pair', 'y', 'x')")
+    if phase.attrs.get("units", "rad") not in ("rad", "radian", "radians"):
+        raise ValueError(f"{source}: unwrapped_phase is in {phase.attrs['units']!r}, expected rad")
+    for name in ("reference", "secondary"):
+        if not np.issubdtype(stack[name].dtype, np.datetime64):
+            raise ValueError(f"{source}: coordinate {name} is {stack[name].dtype}, expected datetime64")
+    if "wavelength_m" not in stack.attrs:
+        raise ValueError(f"{source}: attribute wavelength_m is missing")
+    band_of(float(stack.attrs["wavelength_m"]))
+    order = order_pairs(stack["reference"].values, stack["secondary"].values, str(source))
+    return stack if np.array_equal(order, np.arange(order.size)) else stack.isel(pair=order)
+
+
+def strip_rows(n_pair: int, width: int, height: int, layers: int, megabytes: float, multiple: int = 1) -> int:
+    """Rows per block such that one block of all pairs stays below ``megabytes``."""
+    rows = int(megabytes * 2**20 / (4 * layers * max(n_pair * width, 1)))
+    rows = max(multiple, rows // multiple * multiple)
+    return min(rows, height)
+
+
+def delayed_strips(read, layers: int, n_pair: int, height: int, width: int, rows: int, token: str):
+    """Dask array (layer, pair, y, x) of float32 from ``read(row_start, row_stop)``."""
+    import dask
+
+    task = dask.delayed(read, pure=True, traverse=False)
+    strips = []
+    for start in range(0, height, rows):
+        stop = min(start + rows, height)
+        strips.append(
+            da.from_delayed(
+                task(start, stop, dask_key_name=f"read-{token}-{start}"),
+                shape=(layers, n_pair, stop - start, width),
+                dtype=np.float32,
+            )
+        )
+    return da.concatenate(strips, axis=2)
