@@ -16,7 +16,10 @@ from helpers.io.stack import assemble, check_stack, los_from_angles, order_pairs
 
 __all__ = ["read_geotiff_pairs", "read_stack", "write_mintpy_stack", "write_mintpy_timeseries"]
 
-_RECOGNISED = "MintPy ifgramStack.h5, a LiCSAR GEOC folder, a folder of HyP3 products, or a .zarr or .nc of this project"
+_RECOGNISED = (
+    "MintPy ifgramStack.h5, a LiCSAR GEOC folder, a folder of HyP3 products, "
+    "or a .zarr or .nc of this project"
+)
 
 
 def read_stack(path, **options) -> xr.Dataset:

@@ -1,0 +1,35 @@
+"""Interferogram networks: loops, unwrapping errors, reference, delay, fading bias.
+
+Apply in this order: `correct_unwrapping`, `reference`, `correct_delay`, `correct_fading`, then `helpers.sbas.invert`.
+"""
+
+from helpers.network.closure import closure, closure_rms, correct_unwrapping
+from helpers.network.graph import (
+    adjacency_depth,
+    components,
+    dates,
+    incidence,
+    loops,
+    pair_index,
+    pair_length_days,
+    prune,
+    triplets,
+)
+from helpers.network.reference import reference, reference_rate_std
+
+__all__ = [
+    "adjacency_depth",
+    "closure",
+    "closure_rms",
+    "components",
+    "correct_unwrapping",
+    "dates",
+    "incidence",
+    "loops",
+    "pair_index",
+    "pair_length_days",
+    "prune",
+    "reference",
+    "reference_rate_std",
+    "triplets",
+]

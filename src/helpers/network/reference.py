@@ -1,0 +1,214 @@
+"""One reference area for every pair, with the error it brings."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import rioxarray  # noqa: F401  registers the .rio accessor
+import scipy.optimize
+import xarray as xr
+from rasterio.warp import transform_bounds
+
+from helpers import _noise
+from helpers.network.graph import dates, incidence
+
+log = logging.getLogger(__name__)
+
+DAYS_PER_YEAR = 365.25
+
+
+def reference(stack: xr.Dataset, area, *, min_pixels: int = 25, name: str | None = None) -> xr.Dataset:
+    """Refer every pair to one area: subtract the median phase of the area's valid pixels.
+
+    Parameters
+    ----------
+    stack : Dataset
+        Dims (pair, y, x), `unwrapped_phase` in rad.
+    area : DataArray of bool (y, x), or (west, south, east, north) in degrees, or (row, column)
+        The reference area. One pixel (row, column) is accepted as it is, for comparison with other software.
+    min_pixels : int
+        A pair with fewer valid pixels in the area cannot be referred: it becomes no data and is listed in
+        the attribute ``unreferenced_pairs``.
+    name : str, optional
+        Stored as attribute ``reference_area``.
+
+    Returns
+    -------
+    Dataset
+        As ``stack``, with ``reference_std`` (pair), rad: sd of the median, from the scatter in the area and
+        its spatial correlation. Attributes ``reference_std`` (mm, rms over pairs), ``reference_rate_std``
+        (mm/yr, `reference_rate_std`), ``reference_area``, ``reference_y``, ``reference_x``.
+
+    Raises
+    ------
+    ValueError
+        The area lies outside the stack, has too few pixels, or no pair can be referred.
+    """
+    inside, single = _area_mask(stack, area)
+    needed = 1 if single else min_pixels
+    if inside.sum() < needed:
+        raise ValueError(
+            f"the reference area has {int(inside.sum())} pixels on this grid, needs {needed}: enlarge it"
+        )
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    box = {"y": slice(rows[0], rows[-1] + 1), "x": slice(columns[0], columns[-1] + 1)}
+    window = stack["unwrapped_phase"].isel(box).transpose("pair", "y", "x").values.astype(float)
+    window[:, ~inside[box["y"], box["x"]]] = np.nan
+    count = np.isfinite(window).sum(axis=(1, 2))
+    good = count >= needed
+    if not good.any():
+        raise ValueError(
+            f"no pair has {needed} valid pixels in the reference area (at most {count.max()}): choose another area"
+        )
+    median = np.full(count.size, np.nan)
+    median[good] = np.nanmedian(window[good].reshape(good.sum(), -1), axis=1)
+    std = np.full(count.size, np.nan)
+    if single:
+        std[good] = _pixel_std(stack.isel(box), good)
+    else:
+        std[good] = [_median_std(w) for w in window[good]]
+    lost = [
+        f"{str(a)[:10]}_{str(b)[:10]}"
+        for a, b in zip(stack["reference"].values[~good], stack["secondary"].values[~good], strict=True)
+    ]
+    if lost:
+        log.warning("%d pairs have fewer than %d valid pixels in the reference area", len(lost), needed)
+
+    phase = stack["unwrapped_phase"]
+    shift = xr.DataArray(median.astype(phase.dtype), dims="pair")
+    out = stack.assign(
+        unwrapped_phase=(phase - shift).assign_attrs(phase.attrs),
+        reference_std=("pair", std, {"units": "rad", "long_name": "sd of the reference"}),
+    )
+    row, column = _central_pixel(inside, window, box)
+    to_mm = stack.attrs["wavelength_m"] / (4 * np.pi) * 1000
+    out.attrs.update(
+        reference_area=name or f"{int(inside.sum())} pixels around row {row}, column {column}",
+        reference_y=float(stack["y"][row]),
+        reference_x=float(stack["x"][column]),
+        reference_std=float(np.sqrt(np.nanmean(std**2)) * to_mm) if np.isfinite(std).any() else np.nan,
+        unreferenced_pairs=lost,
+    )
+    out.attrs["reference_rate_std"] = reference_rate_std(out)
+    return out
+
+
+def _area_mask(stack, area) -> tuple[np.ndarray, bool]:
+    shape = (stack.sizes["y"], stack.sizes["x"])
+    if isinstance(area, xr.DataArray):
+        if area.shape != shape or not (
+            np.allclose(area["y"], stack["y"]) and np.allclose(area["x"], stack["x"])
+        ):
+            raise ValueError(f"the mask of the reference area is not on the stack's grid {shape}")
+        return area.values.astype(bool), False
+    area = tuple(area)
+    if len(area) == 2:
+        row, column = (int(v) for v in area)
+        if not (0 <= row < shape[0] and 0 <= column < shape[1]):
+            raise ValueError(f"reference pixel {row, column} is outside the stack's {shape}")
+        mask = np.zeros(shape, bool)
+        mask[row, column] = True
+        return mask, True
+    if len(area) != 4:
+        raise ValueError(f"reference area {area}: give a mask, (west, south, east, north) or (row, column)")
+    west, south, east, north = area
+    if stack.rio.crs is not None and not stack.rio.crs.is_geographic:
+        west, south, east, north = transform_bounds("EPSG:4326", stack.rio.crs, west, south, east, north)
+    x, y = stack["x"].values, stack["y"].values
+    mask = np.outer((y >= south) & (y <= north), (x >= west) & (x <= east))
+    if not mask.any():
+        raise ValueError(
+            f"reference area {area} (west, south, east, north) lies outside the stack "
+            f"({x.min():.4f}, {y.min():.4f}, {x.max():.4f}, {y.max():.4f}, {stack.rio.crs})"
+        )
+    return mask, False
+
+
+def _median_std(values: np.ndarray) -> float:
+    """Sd of the median of a small map (y, x), pixels correlated in space.
+
+    The lag-one correlation r of the map gives an exponential correlation length l = -1 / ln r pixels; n
+    pixels then count as n / (1 + 2 pi l^2) independent ones.
+    """
+    good = np.isfinite(values)
+    n = good.sum()
+    centred = values - np.median(values[good])
+    scale = 1.4826 * np.median(np.abs(centred[good]))
+    if scale == 0:
+        return 0.0
+    products = [centred[1:] * centred[:-1], centred[:, 1:] * centred[:, :-1]]
+    products = np.concatenate([p[np.isfinite(p)] for p in products])
+    r = np.clip(products.mean() / np.var(centred[good]), 0, 0.95) if products.size else 0.0
+    length = -1 / np.log(r) if r > 0.01 else 0.0
+    effective = max(n / (1 + 2 * np.pi * length**2), 1.0)
+    return float(np.sqrt(np.pi / 2) * scale / np.sqrt(effective))
+
+
+def _pixel_std(pixel: xr.Dataset, good) -> np.ndarray:
+    """Sd of the phase of one pixel from its coherence; NaN where coherence or looks are unknown."""
+    if "coherence" not in pixel or "looks" not in pixel.attrs:
+        return np.full(good.sum(), np.nan)
+    return np.sqrt(_noise.phase_variance(pixel["coherence"].values[good, 0, 0], pixel.attrs["looks"]))
+
+
+def _central_pixel(inside, window, box) -> tuple[int, int]:
+    """The pixel of the area valid in the most pairs, nearest to its middle."""
+    often = np.isfinite(window).sum(axis=0)
+    candidates = np.argwhere((often == often.max()) & inside[box["y"], box["x"]])
+    middle = candidates.mean(axis=0)
+    row, column = candidates[np.argmin(((candidates - middle) ** 2).sum(axis=1))]
+    return int(row + box["y"].start), int(column + box["x"].start)
+
+
+def date_variance(stack: xr.Dataset, pair_variance) -> np.ndarray:
+    """Split variances of pairs into variances of dates, v_pair = v_first + v_second, none negative.
+
+    Parameters
+    ----------
+    pair_variance : array (pair,)
+        NaN is left out.
+
+    Returns
+    -------
+    ndarray (date,)
+        NaN for a date that no valid pair reaches.
+    """
+    good = np.isfinite(pair_variance)
+    design = np.abs(incidence(stack))[good]
+    out = np.full(design.shape[1], np.nan)
+    seen = design.any(axis=0)
+    if seen.any():
+        out[seen] = scipy.optimize.nnls(design[:, seen], np.asarray(pair_variance)[good])[0]
+    return out
+
+
+def reference_rate_std(stack: xr.Dataset, atmosphere=None) -> float:
+    """Sd (mm/yr) of the error that the reference gives to every rate of the scene alike.
+
+    Parameters
+    ----------
+    stack : Dataset
+        From `reference`.
+    atmosphere : array (date,), mm, optional
+        Sd of the delay left per date (`helpers.network.atmosphere`): the reference area's own delay is
+        common to the whole scene.
+
+    Returns
+    -------
+    float
+        Sd of the least-squares slope through the dates.
+    """
+    to_mm = stack.attrs["wavelength_m"] / (4 * np.pi) * 1000
+    if not np.isfinite(stack["reference_std"]).any():
+        variance = np.zeros(dates(stack).size)
+    else:
+        variance = np.nan_to_num(date_variance(stack, (stack["reference_std"].values * to_mm) ** 2))
+    if atmosphere is not None:
+        variance = variance + np.nan_to_num(np.asarray(atmosphere, float)) ** 2
+    elif not np.isfinite(stack["reference_std"]).any():
+        return float("nan")
+    days = dates(stack)
+    years = (days - days[0]) / np.timedelta64(1, "D") / DAYS_PER_YEAR
+    lever = np.asarray(years - years.mean(), float)
+    return float(np.sqrt((lever**2 * variance).sum()) / (lever**2).sum())
