@@ -15,7 +15,13 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 TEXTS = [ROOT / n for n in ("README.md", "REPRODUCING.md", "CONTRIBUTING.md", "data/README.md")]
 MAKEFILE = (ROOT / "Makefile").read_text()
 # names that IPython reads as a magic when an annotated assignment begins with them
-MAGICS = "alias autocall automagic bookmark cd colors conda config debug dhist dirs edit env gui hist history logoff logon logstart logstate logstop ls lsmagic macro magic matplotlib notebook page paste pastebin pdb pdef pdoc pfile pinfo pip popd pprint precision prun psearch psource pushd pwd pycat pylab quickref recall rehashx reload_ext rerun reset run save sc set_env store sx system tb time timeit unalias unload_ext who who_ls whos xdel xmode".split()
+MAGICS = """
+    alias autocall automagic bookmark cd colors conda config debug dhist dirs edit env gui hist history
+    logoff logon logstart logstate logstop ls lsmagic macro magic matplotlib notebook page paste
+    pastebin pdb pdef pdoc pfile pinfo pip popd pprint precision prun psearch psource pushd pwd pycat
+    pylab quickref recall rehashx reload_ext rerun reset run save sc set_env store sx system tb time
+    timeit unalias unload_ext who who_ls whos xdel xmode
+""".split()
 
 
 def cells(path, kind):

@@ -1,0 +1,262 @@
+"""Sites and derived files: what is read is validated, what is written is whole."""
+
+import hashlib
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers import io
+from helpers.io import answers
+from helpers.io.site import SITES, Site, SiteConfig
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A site whose folders lie in a temporary place."""
+    made = Site("somewhere", SiteConfig(title="somewhere", kind="real"))
+    made.raw, made.derived, made.results, made.figures, made.executed = (
+        tmp_path / n for n in ("raw", "derived", "results", "figures", "build")
+    )
+    made.read_from = [made.derived]
+    made.notebook = "05_thaw_scaling"
+    return made
+
+
+@pytest.mark.parametrize("path", sorted(SITES.glob("*.yml")), ids=lambda p: p.stem)
+def test_every_site_file_is_valid(path):
+    """Each committed site file loads and names itself."""
+    assert io.load_site(path.stem).name == path.stem
+
+
+def test_unknown_site_lists_the_known():
+    """A name that is no site gets the names that are."""
+    with pytest.raises(FileNotFoundError, match="datong_twin.*heihe"):
+        io.load_site("atlantis")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("title: a\nkind: real\ngauge: 3\n", "unknown key `gauge`; valid keys here: epochs"),
+        ("title: a\nkind: real\ninputs: {sar: {s1: {role: main, band: C, path: p, lookz: 3}}}\n", "lookz.*looks"),
+        ("title: a\nkind: imaginary\n", "kind"),
+        ("title: a\nkind: real\ninputs: {sar: {s1: {role: main, band: C}}}\n", "exactly one of `path`"),
+        ("title: a\nkind: real\ninputs: {sar: {s1: {role: main, band: C, unwrapped: '*.tif'}}}\n", "wavelength_m"),
+        ("title: a\nkind: real\nreference_area: {name: n}\n", "exactly one of `polygon`"),
+        ("- a\n- b\n", "holds no keys"),
+        ("title: [unclosed\n", "not readable as YAML"),
+        ("title: !!python/object/apply:os.system ['true']\nkind: real\n", "not readable as YAML"),
+        ("", "holds no keys"),
+    ],
+)
+def test_wrong_site_file_names_file_and_key(tmp_path, text, told):
+    """A wrong key or value names the file, the key and the valid ones."""
+    path = tmp_path / "mine.yml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=told) as caught:
+        io.load_site(path)
+    assert str(path) in str(caught.value)
+
+
+def test_site_names_cannot_leave_the_tree(tmp_path):
+    """A site's name becomes a folder's: nothing but letters, digits and _."""
+    path = tmp_path / "..evil.yml"
+    path.write_text("title: a\nkind: real\n")
+    with pytest.raises(ValueError, match="letters, digits"):
+        io.load_site(path)
+
+
+def test_quick_touches_nothing_but_build():
+    """Everything a quick run writes lies below build/quick."""
+    site = io.load_site("datong_twin", "quick")
+    for folder in (site.raw, site.derived, site.results, site.figures, site.executed):
+        assert folder.is_relative_to(io.ROOT / "build" / "quick")
+
+
+def test_other_sites_never_write_the_committed_folders():
+    """Only the default site at full size writes figures/ and data/results/ themselves."""
+    default, other = io.load_site("datong_twin"), io.load_site("heihe")
+    assert default.figures == io.ROOT / "figures" and other.figures == default.figures / "heihe"
+    assert other.results == default.results / "heihe"
+
+
+def test_what_if_writes_apart_and_reads_through(tmp_path):
+    """A what-if run writes its own files and still finds those it did not make."""
+    usual = io.load_site("heihe", "quick")
+    changed = io.load_site("heihe", "quick", out=tmp_path)
+    assert changed.derived.is_relative_to(tmp_path) and changed.figures.is_relative_to(tmp_path)
+    assert changed.read_from == [changed.derived, usual.derived]
+
+
+def test_missing_inputs_are_all_named(site):
+    """What only the user can supply is listed with its place, key and source."""
+    config = SiteConfig.model_validate(
+        {
+            "title": "t",
+            "kind": "real",
+            "inputs": {
+                "sar": {"s1": {"role": "main", "band": "C", "path": "GEOC", "source": "the LiCS portal"}},
+                "discharge": {"g": {"role": "target", "path": "q.csv", "drainage_area_km2": 10}},
+            },
+        }
+    )
+    site.config = config
+    with pytest.raises(FileNotFoundError, match=r"lacks 2 of 2 inputs(.|\n)*inputs.sar.s1.*LiCS portal"):
+        io.fetch(site)
+
+
+def test_needs_are_answered(site):
+    """A site says which of a notebook's needs it lacks."""
+    assert site.lacks(("sar", "discharge", "climate", "areas")) == ["sar", "discharge", "climate", "areas"]
+    twin = io.load_site("datong_twin")
+    assert twin.lacks(("sar", "tracks", "rate_prior", "discharge", "climate", "drivers", "areas")) == []
+
+
+def test_mirror_is_checked_by_its_hash(mirror, tmp_path, monkeypatch):
+    """A mirror's file with another content is refused; the right one arrives whole."""
+    from helpers.io.site import fetch_file
+
+    row = next(io.registry("heihe").itertuples())
+    assert hashlib.sha256(fetch_file(row, tmp_path / "raw").read_bytes()).hexdigest() == row.sha256
+    false = tmp_path / "mirror" / row.mirror
+    false.parent.mkdir(parents=True)
+    false.write_text("not the original")
+    monkeypatch.setenv("DATA_MIRROR", str(tmp_path / "mirror"))
+    shutil.rmtree(tmp_path / "raw")
+    with pytest.raises(ValueError, match="sha256"):
+        fetch_file(row, tmp_path / "raw")
+    assert not list((tmp_path / "raw").rglob("*.*"))
+
+
+def test_kuparuk_table_is_the_river_of_the_original(mirror, tmp_path):
+    """The daily table built from the MATLAB file agrees with a conversion made apart from it."""
+    site = io.load_site("kuparuk")
+    site.raw = tmp_path
+    io.fetch(site)
+    ours = pd.read_csv(tmp_path / "daily.csv", parse_dates=["date"]).set_index("date")["q_m3s"]
+    theirs = pd.read_csv(mirror / "kuparuk" / "kuparuk_m3s.csv", parse_dates=["date"]).set_index("date")["q_m3s"]
+    both = pd.concat([ours, theirs], axis=1, sort=True).dropna()
+    assert len(both) == ours.notna().sum() > 13_000
+    np.testing.assert_allclose(both.iloc[:, 0], both.iloc[:, 1], rtol=1e-5)
+    thickness = pd.read_csv(tmp_path / "active_layer.csv").set_index("year")
+    assert thickness.loc[1992, "active_layer_thickness_cm"] == 48 and thickness.loc[1992, "std_cm"] == 8
+
+
+# --- derived files -----------------------------------------------------------------------------------------
+def _cube(chunked=False):
+    data = xr.Dataset(
+        {"rate": (("y", "x"), np.array([[1.0, np.nan], [3.0, 4.0]]), {"units": "mm/yr"})},
+        coords={"y": [1.0, 0.0], "x": [0.0, 1.0]},
+    )
+    return data.chunk({"y": 1}) if chunked else data
+
+
+@pytest.mark.parametrize("name", ["05_a.nc", "05_a.zarr"])
+def test_what_is_written_is_read_back(site, name):
+    """Values, NaN, units and coordinates survive; a second write replaces the first, chunked or not."""
+    io.write(_cube(), site, name)
+    io.write(_cube(chunked=True) + 1, site, name)
+    xr.testing.assert_equal(io.read(site, name).load(), _cube() + 1)
+    assert [p.name for p in site.derived.iterdir()] == [name]
+    assert site.outputs == [site.derived / name]
+
+
+@pytest.mark.parametrize("name", ["05_a.nc", "05_a.zarr"])
+def test_a_failed_write_leaves_the_old_file(site, name):
+    """An error halfway through keeps the file there was."""
+    import dask.array
+
+    io.write(_cube(), site, name)
+
+    def fail(block):
+        raise RuntimeError("the disk is gone")
+
+    bad = xr.Dataset({"rate": (("y", "x"), dask.array.ones((2, 2)).map_blocks(fail, dtype=float))})
+    with pytest.raises(RuntimeError, match="the disk is gone"):
+        io.write(bad, site, name)
+    xr.testing.assert_equal(io.read(site, name).load(), _cube())
+
+
+def test_same_data_same_bytes(site):
+    """netCDF and CSV of the same data are the same bytes."""
+    table = pd.DataFrame({"a": [1.0, np.nan], "b": ["x", "y"]})
+    for name, data in (("05_a.nc", _cube()), ("05_a.csv", table)):
+        first = io.write(data, site, name).read_bytes()
+        assert io.write(data, site, name).read_bytes() == first
+
+
+def test_missing_derived_file_names_the_notebook(site):
+    """The error says which notebook to run."""
+    with pytest.raises(FileNotFoundError, match="starts with 02_ first"):
+        io.read(site, "02_rates.nc")
+
+
+def test_finish_lists_the_outputs(site):
+    """Make learns from a notebook's list which files its stamp stands for."""
+    io.write(_cube(), site, "05_a.nc")
+    site.finish()
+    lines = (site.executed / "05_thaw_scaling.outputs").read_text().splitlines()
+    assert len(lines) == 1 and lines[0].endswith("derived/05_a.nc")
+
+
+# --- results -----------------------------------------------------------------------------------------------
+def test_results_have_fixed_columns(site):
+    """Columns in order, truth empty where there is none."""
+    rows = [{"name": "rate", "value": -7.0, "lower": -9.0, "upper": -5.0, "unit": "mm/yr", "method": "m"}]
+    io.write_results(site, "05_thaw_scaling", rows)
+    back = io.read_results(site.results)
+    assert list(back.columns) == ["name", "value", "lower", "upper", "unit", "truth", "method", "notebook"]
+    assert back["truth"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ([{"name": "a", "value": 1}], "missing"),
+        ([{"name": "a", "value": 1, "unit": "1", "sd": 2}], "unknown"),
+        ([{"name": "a", "value": 1, "unit": "1"}] * 2, "used twice: a"),
+        ([{"name": "a", "value": 1, "lower": 2, "upper": 3, "unit": "1"}], "outside its own interval"),
+    ],
+)
+def test_wrong_results_are_refused(site, rows, told):
+    """A row without unit, with an unknown column, twice, or outside its interval does not get in."""
+    with pytest.raises(ValueError, match=told):
+        io.write_results(site, "05_thaw_scaling", rows)
+    assert not site.results.exists() or not list(site.results.iterdir())
+
+
+# --- answers -----------------------------------------------------------------------------------------------
+RESULTS = pd.DataFrame(
+    {
+        "notebook": "03_x",
+        "name": ["bias", "cover"],
+        "value": [-1.23456, np.nan],
+        "lower": [-2.0, np.nan],
+        "upper": [0.5, np.nan],
+        "unit": ["mm/yr", "1"],
+        "truth": [0.0, np.nan],
+    }
+)
+
+
+def test_answers_carry_value_interval_and_unit():
+    """A placeholder becomes the number of the table."""
+    text = answers.fill("a {{03_x:bias}} b {{03_x:bias|value}} c {{03_x:cover}} d {{03_x:bias|truth}}", RESULTS)
+    assert text == "a -1.23 [-2, 0.5] mm/yr b -1.23 c not testable d 0 mm/yr"
+
+
+@given(st.text(alphabet=st.characters(blacklist_characters="{}"), max_size=40))
+def test_text_without_placeholders_is_untouched(text):
+    """Nothing but placeholders changes."""
+    assert answers.fill(text, RESULTS) == text
+
+
+def test_unknown_numbers_are_all_named():
+    """Every placeholder without a number is named at once."""
+    with pytest.raises(KeyError, match=r"\{\{03_x:gone\}\}, \{\{04_y:bias\}\}"):
+        answers.fill("{{03_x:gone}} {{04_y:bias}}", RESULTS)
