@@ -1,0 +1,164 @@
+"""Driver layers as satellites and maps would give them, and the true importance of each group."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from .ground import Table
+from .motion import cold_factor, moisture_factor
+from .physics import Physics, Switches
+from .weather import stream
+
+#: name -> (unit, long name, CRS, cell in m, group)
+LAYERS = {
+    "elevation": ("m", "height above sea level", "EPSG:4326", 200, "thermal"),
+    "slope": ("degree", "slope of the terrain", "EPSG:4326", 200, "slope"),
+    "lst": ("degC", "mean land surface temperature of the thaw season", "EPSG:32647", 1000, "thermal"),
+    "precipitation": ("mm yr-1", "annual precipitation", "EPSG:32647", 1000, "thermal"),
+    "snow_cover": ("1", "share of the year with snow on the ground", "EPSG:32647", 500, "thermal"),
+    "ndvi": ("1", "normalised difference vegetation index of July and August", "EPSG:4326", 200, "moisture"),
+    "soil_moisture": ("m3 m-3", "soil moisture of the upper 0.5 m", "EPSG:32647", 500, "moisture"),
+    "ground_ice": (
+        "1",
+        "ground ice index of the permafrost map, 0 none to 1 rich",
+        "EPSG:32647",
+        500,
+        "ground_ice",
+    ),
+    "distance_to_mine": ("km", "distance to the nearest pit or heap", "EPSG:4326", 200, "distance_to_mine"),
+    "albedo": ("1", "surface albedo of the thaw season after 2015", "EPSG:32647", 500, "albedo"),
+    "albedo_change": ("1", "albedo after 2015 less albedo before 2003", "EPSG:32647", 500, "albedo"),
+}
+GROUPS = ("thermal", "slope", "moisture", "ground_ice", "distance_to_mine", "albedo")
+
+
+def darkening(fields: dict[str, np.ndarray], on: Switches) -> np.ndarray:
+    """Change of albedo, after less before: dust near the mine and changes that have nothing to do with it."""
+    dust = -0.08 * np.exp(-fields["distance"] / 3.0) * on.mining
+    return dust + 0.02 * fields["darkening_noise"]
+
+
+def true_layers(fields: dict[str, np.ndarray], p: Physics) -> dict[str, np.ndarray]:
+    """Noise-free layers on the grid of `fields` (which hold ``darkening``)."""
+    z, wet, rock = fields["elevation"], fields["wetness"], fields["rock"]
+    albedo = (
+        0.19
+        + 0.025 * fields["albedo_noise"]
+        + fields["darkening"]
+        - 0.07 * fields["north_east"]
+        - 0.02 * (wet - 0.5)
+    )
+    return {
+        "elevation": z,
+        "slope": fields["slope"],
+        "lst": 11.5 - p.lapse_c_km * (z - 4000) / 1000 - 1.5 * (wet - 0.5) + 6 * (0.19 - albedo),
+        "precipitation": p.precipitation_mm_yr * (1 + 0.25 * (z - 4000) / 1000),
+        "snow_cover": np.clip(0.30 + 0.35 * (z - 4000) / 1000, 0.02, 0.95),
+        "ndvi": fields["vegetation"],
+        "soil_moisture": 0.12 + 0.30 * wet * (1 - 0.7 * rock),
+        "ground_ice": fields["ice"] * fields["permafrost"] * (1 - rock),
+        "distance_to_mine": fields["distance"],
+        "albedo": np.clip(albedo, 0.03, 0.5),
+        "albedo_change": fields["darkening"],
+    }
+
+
+_ERROR = {
+    "elevation": 5.0,
+    "slope": 0.6,
+    "lst": 0.7,
+    "precipitation": 25.0,
+    "snow_cover": 0.04,
+    "ndvi": 0.03,
+    "soil_moisture": 0.03,
+    "ground_ice": 0.10,
+    "albedo": 0.01,
+    "albedo_change": 0.008,
+}
+_BOUNDS = {
+    "snow_cover": (0, 1),
+    "ndvi": (-0.1, 1),
+    "soil_moisture": (0.02, 0.6),
+    "ground_ice": (0, 1),
+    "albedo": (0.02, 0.6),
+}
+
+
+def observed_layers(layers: dict[str, np.ndarray], seed: int, on: Switches) -> dict[str, np.ndarray]:
+    """The layers with the errors of their products, half of the variance smooth over kilometres."""
+    from .terrain import MASTER, random_field
+
+    rng = stream(seed, "driver errors")
+    out = {}
+    for name, value in layers.items():
+        error = 0.0
+        if on.noise and name in _ERROR:
+            smooth = random_field(rng, value.shape, MASTER.cell_km, length_km=1.5)
+            error = _ERROR[name] * np.sqrt(0.5) * (smooth + rng.normal(size=value.shape))
+        out[name] = np.clip(value + error, *_BOUNDS.get(name, (-np.inf, np.inf)))
+    return out
+
+
+def generator(
+    x: dict[str, np.ndarray], table: Table, trend: np.ndarray, strength, p: Physics, on: Switches
+) -> np.ndarray:
+    """Noise-free vertical rate after mining (mm/yr) of pixels described by their true drivers.
+
+    Parameters
+    ----------
+    x : dict
+        elevation, ice (index incl. permafrost and rock: 0 none), wetness, distance, darkening; (pixel,).
+    trend : ndarray, (2, column)
+        Rate of the undisturbed columns, and of what mining adds, mm/yr: the interpolation table.
+    strength : tuple of float
+        Rate per unit of the climate, mining and albedo courses.
+    """
+    column, weight = table.weights(x["elevation"], x["ice"], x["wetness"])
+    share = weight * (1 - x["rock"])[:, None]
+    near = np.exp(-x["distance"] / p.disturbed_reach_km)
+    rate = (trend[0][column] * share).sum(1) + near * (trend[1][column] * share).sum(1)
+    wet = (
+        x["ice"]
+        * x["permafrost"]
+        * (1 - x["rock"])
+        * cold_factor(x["elevation"], p)
+        * moisture_factor(x["wetness"], p)
+    )
+    rate = rate + strength[0] * p.climate_rate_mm_yr * wet
+    rate = rate + strength[1] * p.mining_rate_mm_yr * wet * np.exp(-x["distance"] / p.mining_reach_km)
+    if on.albedo_effect:
+        rate = rate + strength[2] * p.albedo_rate_mm_yr * wet * np.clip(-x["darkening"], 0, None) / 0.08
+    return rate
+
+
+#: which inputs of the generator each group of drivers describes
+_INPUTS = {
+    "thermal": ("elevation",),
+    "slope": (),
+    "moisture": ("wetness",),
+    "ground_ice": ("ice", "permafrost", "rock"),
+    "distance_to_mine": ("distance",),
+    "albedo": ("darkening",),
+}
+
+
+def importance(
+    x, table, trend, strength, seed: int, p: Physics, on: Switches, repeats: int = 20
+) -> xr.DataArray:
+    """True grouped permutation importance: loss of R2 of the generator when a group is shuffled over the pixels."""
+    rng = stream(seed, "importance")
+    whole = generator(x, table, trend, strength, p, on)
+    out = []
+    for group in GROUPS:
+        names = _INPUTS[group]
+        loss = []
+        for _ in range(repeats if names else 1):
+            order = rng.permutation(whole.size)
+            mixed = {name: value[order] if name in names else value for name, value in x.items()}
+            again = generator(mixed, table, trend, strength, p, on)
+            loss.append(np.mean((again - whole) ** 2) / np.var(whole))
+        out.append(np.mean(loss))
+    return xr.DataArray(
+        np.array(out), {"group": list(GROUPS)}, "group", attrs={"long_name": "loss of R2", "units": "1"}
+    )
