@@ -66,7 +66,7 @@ $(STAMPS): $(RUN)/%.ipynb: notebooks/%.ipynb $(IO) $(SITEFILE) | $(ENV)
 	@rm -f $(RUN)/$*.failed.ipynb
 	@mv -f $@.part.ipynb $@
 
-$(RUN)/01_ingest.ipynb: $(wildcard $(H)/twin/*.py) $(H)/io/inputs.py $(H)/io/insar.py $(H)/io/discharge.py data/sites/registry.csv
+$(RUN)/01_ingest.ipynb: $(wildcard $(H)/twin/*.py) $(filter-out $(IO),$(wildcard $(H)/io/*.py)) data/sites/registry.csv
 $(RUN)/02_sbas.ipynb: $(RUN)/01_ingest.ipynb $(H)/network.py $(H)/sbas.py $(H)/timefunc.py
 $(RUN)/03_constrained_sbas.ipynb: $(RUN)/02_sbas.ipynb $(H)/sbas.py $(H)/timefunc.py
 $(RUN)/04_merge.ipynb: $(RUN)/03_constrained_sbas.ipynb $(H)/merge.py

@@ -11,6 +11,7 @@ import xarray as xr
 
 from helpers.io.site import Site
 
+BLOCK_BYTES = 32_000_000
 RESULT_COLUMNS = ["name", "value", "lower", "upper", "unit", "truth", "method"]
 
 
@@ -24,8 +25,7 @@ def write(obj: xr.Dataset | xr.DataArray | pd.DataFrame, site: Site, name: str) 
     part = path.with_name(path.name + ".part")
     _remove(part)
     if path.suffix == ".zarr":
-        # one chunk layout for the file: what the graph has; encodings of an earlier file do not apply
-        _bare(obj).to_zarr(part, mode="w", zarr_format=2, consolidated=True)
+        _in_blocks(_bare(obj)).to_zarr(part, mode="w", zarr_format=2, consolidated=True)
     elif path.suffix == ".nc":
         _bare(obj).to_netcdf(part, engine="h5netcdf", encoding=_compressed(obj))
     elif path.suffix == ".tif":
@@ -44,6 +44,16 @@ def _bare(obj):
         for key in ("chunks", "preferred_chunks", "compressors", "filters", "compressor", "shards"):
             variable.encoding.pop(key, None)
     return obj
+
+
+def _in_blocks(data: xr.Dataset) -> xr.Dataset:
+    """Chunk by rows with every pair and date in one block, as an inversion wants it: about 32 MB a block."""
+    if "y" not in data.dims:
+        return data
+    other = [size for dim, size in data.sizes.items() if dim in ("pair", "time")]
+    row_bytes = 4 * data.sizes.get("x", 1) * max(other, default=1)
+    rows = int(min(data.sizes["y"], max(1, BLOCK_BYTES // row_bytes)))
+    return data.chunk({**dict.fromkeys(data.dims, -1), "y": rows})
 
 
 def _compressed(obj) -> dict:
@@ -89,9 +99,10 @@ def read(site: Site, name: str) -> xr.Dataset | pd.DataFrame:
             f"(`make all SITE={site.name}{size}` runs all in order)"
         )
     if path.suffix == ".zarr":
-        return xr.open_zarr(path, consolidated=True)
+        data = xr.open_zarr(path, consolidated=True, decode_coords="all")
+        return data.assign_coords({name: coord.load() for name, coord in data.coords.items()})
     if path.suffix == ".nc":
-        with xr.open_dataset(path, engine="h5netcdf") as data:
+        with xr.open_dataset(path, engine="h5netcdf", decode_coords="all") as data:
             return data.load()
     return pd.read_csv(path)
 
@@ -104,7 +115,7 @@ def exists(site: Site, name: str) -> bool:
 def read_truth(site: Site) -> xr.Dataset | None:
     """Open the twin's truth, for scoring only; None on a real site."""
     path = site.raw / "truth.zarr"
-    return xr.open_zarr(path, consolidated=True) if site.kind == "twin" and path.exists() else None
+    return xr.open_zarr(path, decode_coords="all") if site.kind == "twin" and path.exists() else None
 
 
 def write_results(site: Site, notebook: str, rows: list[dict]) -> pd.DataFrame:
