@@ -220,7 +220,7 @@ def test_intervals_of_rates_and_record_cover_the_truth_drawn_from_the_model():
     n = 400
     spans = [("1997-01-05", "2000-10-01", 35, "ers"), ("2003-01-01", "2010-10-01", 35, "envisat")]
     spans += [("2014-10-05", "2023-12-20", 24, "s1_desc")]
-    first = rng.normal(0, 50, n)
+    first = rng.normal(0, 50, n)  # the prior's own first rate: 5 x the jump
     rates = first[:, None] + np.concatenate(
         [np.zeros((n, 1)), np.cumsum(rng.normal(0, 10, (n, 4)), axis=1)], axis=1
     )
@@ -234,7 +234,9 @@ def test_intervals_of_rates_and_record_cover_the_truth_drawn_from_the_model():
         t["displacement"] = t.displacement + 0.78 * rng.normal(0, 3, t.displacement.shape)
         tracks.append(t)
     # the walk is off: the drawn rates jump at the knots only
-    out = merge.join(tracks, knots=KNOTS, deviation_std_mm=3.0, rate_walk_mm_yr=1e-3)
+    out = merge.join(
+        tracks, knots=KNOTS, deviation_std_mm=3.0, rate_walk_mm_yr=1e-3, rate_change_std_mm_yr=10.0
+    )
     z = (out.rate.values[:, 0].T - rates) / out.rate_std.values[:, 0].T
     hits = (np.abs(z) < 1.96).mean(axis=0)
     margin = 4 * np.sqrt(0.05 * 0.95 / n)
@@ -273,6 +275,27 @@ def test_a_sensor_with_its_own_rate_error_does_not_buy_certainty():
     tied = merge.join([track], knots=["2015-01-01", "2023-01-01"])
     assert float(free.rate_std[0, 0, 0]) < 1.0
     assert 2.0 / 0.78 * 0.95 < float(tied.rate_std[0, 0, 0]) < 3.2
+
+
+def test_ground_that_remembers_its_deviation_needs_the_correlation_time():
+    """With deviations correlated over 40 days the rate's z has sd near 1 when told so, and well above 1 when not."""
+    rng = np.random.default_rng(12)
+    n = 300
+    track = series_track("2015-01-01", "2021-01-01", 12, "s1", shape=(1, n), std=1.0, los_up=1.0)
+    rho, steps = np.exp(-12 / 40), track.sizes["time"]
+    deviation = rng.normal(0, 5, (steps, n))
+    for i in range(1, steps):
+        deviation[i] = rho * deviation[i - 1] + np.sqrt(1 - rho**2) * deviation[i]
+    noise = rng.normal(0, 1, deviation.shape)
+    track["displacement"] = track.displacement + (deviation + noise)[:, None]
+    knots = ["2015-01-01", "2021-01-01"]
+
+    def spread(days):
+        out = merge.join([track], knots=knots, deviation_days=days, rate_walk_mm_yr=1e-3)
+        return float(((out.rate + 14.0) / out.rate_std).std())
+
+    assert spread(40.0) == pytest.approx(1.0, abs=0.15)
+    assert spread(0.0) > 1.5
 
 
 def test_increments_with_a_covariance_weigh_as_the_equal_series_of_independent_dates():

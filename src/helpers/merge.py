@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -19,9 +18,11 @@ import rioxarray  # noqa: F401  (registers the .rio accessor)
 import xarray as xr
 from scipy import optimize, signal, stats
 
+from helpers._record import build, solve_block, years
+
 log = logging.getLogger(__name__)
 
-YEAR = 365.25  # days
+METRES_PER_DEGREE = 111_195.0  # of latitude, on a sphere of 6371 km
 LOS = ("los_east", "los_north", "los_up")
 FLOOR_MM = 0.01  # a series is never taken as better known than this: weights stay finite
 
@@ -213,176 +214,6 @@ def _east_on(east, like):
 
 
 # ------------------------------------------------------------------------------------ joined record
-@dataclass(frozen=True)
-class _Model:
-    """What `join` fits, for one set of dates: rows of the design and the prior precision."""
-
-    observed: np.ndarray  # (obs, parameter): ground + offset + drift of the sensor
-    ground: np.ndarray  # (time, parameter): ground alone
-    rates: np.ndarray  # (epoch, parameter): mean rate over each epoch
-    prior: np.ndarray  # (parameter, parameter) precision
-    sensor: np.ndarray  # (obs,) number of the sensor
-    at: np.ndarray  # (obs,) place of the observation on the time axis
-    n_ground: int
-    reference: int  # place of the date where displacement is 0
-
-    @property
-    def n_sensors(self) -> int:
-        """Number of sensors."""
-        return int(self.sensor.max()) + 1
-
-
-def _years(dates) -> np.ndarray:
-    return np.asarray(dates, "datetime64[D]").astype(float) / YEAR
-
-
-def _segments(knots: np.ndarray, longest_yr: float):
-    """Borders of the pieces of constant rate: the knots, and no piece longer than `longest_yr`."""
-    borders, is_knot = [knots[0]], [True]
-    for a, b in itertools.pairwise(knots):
-        n = max(1, int(np.ceil((b - a) / longest_yr - 1e-9)))
-        borders.extend(np.linspace(a, b, n + 1)[1:])
-        is_knot.extend([False] * (n - 1) + [True])
-    return np.array(borders), np.array(is_knot)
-
-
-def _overlap(start, end, borders) -> np.ndarray:
-    """Years of [start, end] in each piece: (n, pieces)."""
-    a, b = np.atleast_1d(start)[:, None], np.atleast_1d(end)[:, None]
-    return np.clip(np.minimum(b, borders[1:]) - np.maximum(a, borders[:-1]), 0, None)
-
-
-def _seasonal(t, knots, harmonics: int) -> np.ndarray:
-    """Annual sine and cosine whose size runs linearly between the knots: (n, 2 * harmonics * knots)."""
-    hats = np.stack([np.interp(t, knots, row) for row in np.eye(knots.size)], axis=1)
-    waves = [f(2 * np.pi * k * t) for k in range(1, harmonics + 1) for f in (np.sin, np.cos)]
-    return np.concatenate([hats * w[:, None] for w in waves], axis=1) if waves else np.empty((t.size, 0))
-
-
-def _walk(first_std: float, step_std: np.ndarray) -> np.ndarray:
-    """Precision of a random walk: first value ~ N(0, first_std), steps ~ N(0, step_std)."""
-    n = step_std.size + 1
-    difference = np.eye(n) - np.eye(n, k=-1)
-    return difference.T @ np.diag(1.0 / np.concatenate([[first_std], step_std]) ** 2) @ difference
-
-
-def _build(dates, times, knots, reference, o) -> _Model:
-    t_obs, t_out, t_knot = _years(np.concatenate(dates)), _years(times), _years(knots)
-    borders, is_knot = _segments(t_knot, o["segment_yr"])
-    middle = (borders[1:] + borders[:-1]) / 2
-    jump = np.where(is_knot[1:-1], o["rate_change_std"], 0.0)
-    rate_prior = _walk(o["rate_std_first"], np.hypot(o["rate_walk"] * np.sqrt(np.diff(middle)), jump))
-    node_prior = _walk(o["seasonal_std"], np.full(t_knot.size - 1, max(o["seasonal_change_std"], 1e-6)))
-    blocks = [rate_prior] + [node_prior] * (2 * o["harmonics"])
-    n_ground = sum(b.shape[0] for b in blocks)
-    n_sensors = len(dates)
-    prior = np.zeros((n_ground + 2 * n_sensors,) * 2)
-    k = 0
-    for b in blocks:
-        prior[k : k + len(b), k : k + len(b)] = b
-        k += len(b)
-
-    def rows(t):
-        ramp = _overlap(np.full(t.size, borders[0]), t, borders)
-        return np.concatenate([ramp, _seasonal(t, t_knot, o["harmonics"])], axis=1)
-
-    sensor = np.repeat(np.arange(n_sensors), [len(d) for d in dates])
-    since = t_obs - np.array([_years(d)[0] for d in dates])[sensor]
-    own = np.eye(n_sensors)[sensor]
-    epochs = _overlap(t_knot[:-1], t_knot[1:], borders) / np.diff(t_knot)[:, None]
-    pad = ((0, 0), (0, 2 * n_sensors))
-    rates = np.pad(epochs, ((0, 0), (0, n_ground - epochs.shape[1] + 2 * n_sensors)))
-    observed = np.concatenate([rows(t_obs), own, own * since[:, None]], axis=1)
-    at = np.searchsorted(times, np.concatenate(dates))
-    return _Model(observed, np.pad(rows(t_out), pad), rates, prior, sensor, at, n_ground, reference)
-
-
-def _solve(y, variance, drift, model: _Model, covariances, deviation, inflation):
-    """Posterior of a set of pixels.
-
-    y, variance (pixel, obs) mm; drift (pixel, sensor) mm/yr sd of each sensor's own rate error; covariances: per
-    sensor an (n, n) matrix or None; deviation mm sd of the ground about the model; inflation (obs,).
-    """
-    a, k, s_count = model.observed, model.n_ground, model.n_sensors
-    valid = np.isfinite(y) & np.isfinite(variance)
-    filled = np.where(valid, y, 0.0)
-    total = np.where(valid, variance, 1.0) + deviation**2 * inflation
-    weight = np.where(valid, 1.0 / total, 0.0)
-    diagonal = np.isin(model.sensor, [s for s in range(s_count) if covariances[s] is None])
-    w = weight * diagonal
-    outer = (a[:, :, None] * a[:, None, :]).reshape(len(a), -1)
-    normal = (w @ outer).reshape(len(y), a.shape[1], a.shape[1]) + model.prior
-    right = (w * filled) @ a
-    for s, cov in enumerate(covariances):
-        if cov is None:
-            continue
-        here = np.flatnonzero(model.sensor == s)
-        cov = cov + np.diag(deviation**2 * inflation[here])
-        patterns, which = np.unique(valid[:, here], axis=0, return_inverse=True)
-        for i, pattern in enumerate(patterns):
-            pixels, rows = np.flatnonzero(which.ravel() == i), here[pattern]
-            if rows.size:
-                gain = np.linalg.solve(cov[np.ix_(pattern, pattern)], a[rows])
-                normal[pixels] += a[rows].T @ gain
-                right[pixels] += filled[np.ix_(pixels, rows)] @ gain
-    count = np.stack([valid[:, model.sensor == s].sum(1) for s in range(s_count)], axis=1)
-    i = np.arange(s_count)
-    # offsets have a flat prior (so a constant added to a series moves nothing else); a sensor without data needs one
-    normal[:, k + i, k + i] += np.where(count > 0, 1e-12, 1.0)
-    normal[:, k + s_count + i, k + s_count + i] += 1.0 / np.maximum(drift, 1e-4) ** 2
-    posterior = np.linalg.inv(normal)
-    theta = np.einsum("pij,pj->pi", posterior, right)
-
-    # the ground's own deviation on observed dates: what the data say beyond the model
-    n_time = len(model.ground)
-    precision = np.where(valid, 1.0 / np.where(valid, variance, 1.0), 0.0)
-    at_date = np.zeros((len(y), n_time))
-    np.add.at(at_date.T, model.at, precision.T)
-    share = precision * deviation**2 / (1.0 + deviation**2 * at_date[:, model.at])
-    rest = deviation**2 / (1.0 + deviation**2 * at_date)
-    rows = np.broadcast_to(model.ground, (len(y), *model.ground.shape)).copy()
-    np.subtract.at(rows.transpose(1, 0, 2), model.at, (share[:, :, None] * a).transpose(1, 0, 2))
-    level = np.zeros((n_time, len(y)))
-    np.add.at(level, model.at, (share * filled).T)
-    level = level.T + np.einsum("ptm,pm->pt", rows, theta)
-    r = model.reference
-    rows -= rows[:, r : r + 1].copy()
-    spread = np.einsum("ptm,ptm->pt", rows @ posterior, rows)
-    spread = np.where(np.arange(n_time) == r, 0.0, spread + rest + rest[:, r : r + 1])
-    rate = theta @ model.rates.T
-    rate_var = np.einsum("em,pmn,en->pe", model.rates, posterior, model.rates, optimize=True)
-    offset = np.where(count > 0, theta[:, k : k + s_count], np.nan)
-    offset_std = np.where(count > 0, np.sqrt(np.abs(posterior[:, k + i, k + i])), np.nan)
-    out = [
-        level - level[:, r : r + 1],
-        np.sqrt(np.abs(spread)),
-        offset,
-        offset_std,
-        rate,
-        np.sqrt(np.abs(rate_var)),
-    ]
-    empty = count.sum(1) == 0
-    for v in out:
-        v[empty] = np.nan
-    return out
-
-
-def _join_block(y, variance, drift, *, model, covariances, deviation, inflation, lot=256):
-    """`_solve` on arrays (..., obs), in lots that keep the rows (lot, time, parameter) in cache-sized memory."""
-    shape = y.shape[:-1]
-    flat = [np.asarray(v, float).reshape(-1, v.shape[-1]) for v in (y, variance, drift)]
-    sizes = [len(model.ground)] * 2 + [model.n_sensors] * 2 + [len(model.rates)] * 2
-    out = [np.full((len(flat[0]), n), np.nan) for n in sizes]
-    used = np.flatnonzero(np.isfinite(flat[0]).any(1))
-    for start in range(0, used.size, lot):
-        pixels = used[start : start + lot]
-        for target, values in zip(
-            out, _solve(*(v[pixels] for v in flat), model, covariances, deviation, inflation), strict=True
-        ):
-            target[pixels] = values
-    return tuple(v.reshape(*shape, v.shape[-1]) for v in out)
-
-
 def _variance(track: xr.Dataset, t: np.ndarray):
     """Per-date variance of the series (LOS, mm2) that is independent from date to date, and the rate error (mm/yr).
 
@@ -396,8 +227,7 @@ def _variance(track: xr.Dataset, t: np.ndarray):
     rest = np.maximum(variance - (drift * since) ** 2, 0.05 * variance)
     if t.size > 1:
         later = rest.isel(time=slice(1, None))
-        later = later.chunk({"time": -1}) if later.chunks else later
-        datum = 0.5 * later.quantile(0.5, "time", skipna=True).drop_vars("quantile")
+        datum = 0.5 * (later.chunk({"time": -1}) if later.chunks else later).median("time")
         is_datum = variance.isel(time=0, drop=True) == 0
         first = since == 0
         rest = xr.where(is_datum & ~first, np.maximum(rest - datum, 0.1 * rest), rest)
@@ -451,7 +281,7 @@ def _knots(knots, first, last) -> np.ndarray:
 
 def join(
     tracks, *, knots, like=None, east=None, max_slope_deg=10.0,
-    deviation_std_mm=5.0, deviation_days=0.0, rate_walk_mm_yr=1.0, rate_change_std_mm_yr=10.0,
+    deviation_std_mm=5.0, deviation_days=0.0, rate_walk_mm_yr=1.0, rate_change_std_mm_yr=15.0,
     harmonics=1, seasonal_std_mm=30.0, seasonal_change_std_mm=10.0, times=None, gap_days=92, segment_yr=1.0,
 ) -> xr.Dataset:  # fmt: skip
     """Join the series of several sensors into one vertical record.
@@ -524,14 +354,14 @@ def join(
         rate_std_first=5.0 * rate_change_std_mm_yr, harmonics=harmonics, seasonal_std=seasonal_std_mm,
         seasonal_change_std=seasonal_change_std_mm,
     )  # fmt: skip
-    model = _build(dates, times, knots, int(np.searchsorted(times, observed[0])), options)
+    model = build(dates, times, knots, int(np.searchsorted(times, observed[0])), options)
     y, variance, drift = _observations(tracks, dates, covariances, names, like, east, max_slope_deg)
     inflation = np.concatenate([np.full(len(d), _inflation(d, deviation_days)) for d in dates])
     core = [["obs"], ["obs"], ["sensor"]]
     outputs = [["time"]] * 2 + [["sensor"]] * 2 + [["epoch"]] * 2
     sizes = {"time": times.size, "sensor": len(tracks), "epoch": knots.size - 1}
     result = xr.apply_ufunc(
-        _join_block, y, variance, drift, input_core_dims=core, output_core_dims=outputs, dask="parallelized",
+        solve_block, y, variance, drift, input_core_dims=core, output_core_dims=outputs, dask="parallelized",
         kwargs=dict(model=model, covariances=covariances, deviation=float(deviation_std_mm), inflation=inflation),
         output_dtypes=[float] * 6, dask_gufunc_kwargs={"output_sizes": sizes, "allow_rechunk": True},
     )  # fmt: skip
@@ -547,6 +377,8 @@ def join(
         epoch=[f"{a}/{b}" for a, b in itertools.pairwise(knots)],
         observed=("time", np.isin(times, observed)),
     )
+    if "spatial_ref" in like.coords:
+        out = out.assign_coords(spatial_ref=like.spatial_ref)
     units = {"displacement": "mm", "offset": "mm", "rate": "mm yr-1", "data": "1"}
     for v in out:
         out[v].attrs = {"units": units[v.split("_")[0]], "long_name": v.replace("_", " ")}
@@ -572,7 +404,7 @@ def _observations(tracks, dates, covariances, names, like, east, max_slope_deg):
     east_rate, east_std = _east_on(east, like)
     values, variances, drifts = [], [], []
     for track, days, cov, name in zip(tracks, dates, covariances, names, strict=True):
-        t = _years(days)
+        t = years(days)
         y = track.displacement.astype("f8")
         if cov is None:
             variance, drift = _variance(track, t)
@@ -675,13 +507,13 @@ def correlation_length(field: xr.DataArray, *, max_lag_m=None) -> float:
     pairs = signal.fftconvolve(seen.astype(float), seen[::-1, ::-1].astype(float))
     product = signal.fftconvolve(centred, centred[::-1, ::-1])
     lag = _lags(field)
-    limit = max_lag_m or 0.35 * min(field.sizes["y"] * _step(field.y), field.sizes["x"] * _step(field.x))
+    limit = max_lag_m or 0.35 * min(n * step for n, step in zip(values.shape, _cell_m(field), strict=True))
     use = (pairs > 20) & (lag > 0) & (lag <= limit)
     if not use.any():
         return float("nan")
     rho = product[use] / np.round(pairs[use]) / centred[seen].var()
     weight = np.sqrt(pairs[use])
-    step = min(_step(field.y), _step(field.x))
+    step = min(_cell_m(field))
 
     def misfit(parameters):
         share, length = parameters
@@ -695,10 +527,19 @@ def correlation_length(field: xr.DataArray, *, max_lag_m=None) -> float:
     return float(max(np.sqrt(share) * length, step / 10))
 
 
+def _cell_m(field: xr.DataArray) -> tuple[float, float]:
+    """Height and width of a cell in metres, whatever the coordinate system."""
+    dy, dx = _step(field.y), _step(field.x)
+    if field.rio.crs is not None and field.rio.crs.is_geographic:
+        return dy * METRES_PER_DEGREE, dx * METRES_PER_DEGREE * float(np.cos(np.deg2rad(field.y.mean())))
+    return dy, dx
+
+
 def _lags(field: xr.DataArray) -> np.ndarray:
-    ny, nx = field.sizes["y"], field.sizes["x"]
-    dy, dx = (_step(field[d]) if field.sizes[d] > 1 else 0.0 for d in "yx")
-    return np.hypot(np.arange(-ny + 1, ny)[:, None] * dy, np.arange(-nx + 1, nx)[None] * dx)
+    """Distances (m) between all pairs of cells, in the layout of a full autocorrelation."""
+    (ny, nx), (dy, dx) = (field.sizes["y"], field.sizes["x"]), _cell_m(field)
+    up, across = np.arange(-ny + 1, ny), np.arange(-nx + 1, nx)
+    return np.hypot((up * (dy if ny > 1 else 0.0))[:, None], (across * (dx if nx > 1 else 0.0))[None])
 
 
 def zone_mean(
@@ -713,7 +554,7 @@ def zone_mean(
     field, std : DataArray (y, x)
     zones : DataArray (y, x) of labels (strings or numbers; "" and NaN belong to none), or bool (y, x) with dim zone
     length_m : float
-        Correlation length l of the errors, in the units of x and y.
+        Correlation length l of the errors in metres (on a lon/lat grid too).
     common_std : float
         Sd of what the whole scene shares (the reference), in the units of the field.
 
@@ -813,7 +654,7 @@ def change_point(series: pd.DataFrame, candidates, *, level=0.95, harmonics=1) -
         date, change, change_std (in value's unit per year), gain (fall of chi2 against no change), z;
         attrs best, lower, upper (dates whose gain is within the chi2 limit of the best; level), scale.
     """
-    t = _years(pd.DatetimeIndex(series["date"]).values.astype("datetime64[D]"))
+    t = years(pd.DatetimeIndex(series["date"]).values.astype("datetime64[D]"))
     sensor = pd.get_dummies(series["sensor"]).to_numpy(float) if "sensor" in series else np.ones((t.size, 1))
     waves = [f(2 * np.pi * k * t) for k in range(1, harmonics + 1) for f in (np.sin, np.cos)]
     base = np.column_stack([sensor, t - t.mean(), *waves])
@@ -833,7 +674,7 @@ def change_point(series: pd.DataFrame, candidates, *, level=0.95, harmonics=1) -
     scale = max(1.0, none / (good.sum() - base.shape[1]))
     rows = []
     dates = pd.DatetimeIndex(candidates)
-    for date, when in zip(dates, _years(dates.values.astype("datetime64[D]")), strict=True):
+    for date, when in zip(dates, years(dates.values.astype("datetime64[D]")), strict=True):
         row = dict(date=date, change=np.nan, change_std=np.nan, gain=np.nan, z=np.nan)
         if min((t[good] < when).sum(), (t[good] > when).sum()) >= 3:
             solution, chi2, scaled = fit(np.column_stack([base, np.clip(t - when, 0, None)]))
