@@ -4,6 +4,8 @@ Apply in this order: `correct_unwrapping`, `reference`, `correct_delay`, `correc
 """
 
 from helpers.network.closure import closure, closure_rms, correct_unwrapping
+from helpers.network.delay import atmosphere, correct_delay, stable_ground
+from helpers.network.fading import correct_fading, fading
 from helpers.network.graph import (
     adjacency_depth,
     components,
@@ -19,11 +21,15 @@ from helpers.network.reference import reference, reference_rate_std
 
 __all__ = [
     "adjacency_depth",
+    "atmosphere",
     "closure",
     "closure_rms",
     "components",
+    "correct_delay",
+    "correct_fading",
     "correct_unwrapping",
     "dates",
+    "fading",
     "incidence",
     "loops",
     "pair_index",
@@ -31,5 +37,6 @@ __all__ = [
     "prune",
     "reference",
     "reference_rate_std",
+    "stable_ground",
     "triplets",
 ]

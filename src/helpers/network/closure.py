@@ -100,10 +100,10 @@ def correct_unwrapping(stack: xr.Dataset, *, evidence: float = 0.25, coherent: b
     data = phase.data
     if isinstance(data, da.Array):
         data = data.rechunk({0: -1})
-        code = da.map_overlap(
-            _mend, data, table=table, evidence=evidence, coherent=coherent,
-            depth={0: 0, 1: int(coherent), 2: int(coherent)}, boundary="none", dtype=np.int16, meta=np.empty((0, 0, 0), np.int16),
-        )  # fmt: skip
+        halo = {0: 0, 1: int(coherent), 2: int(coherent)}
+        options = {"table": table, "evidence": evidence, "coherent": coherent}
+        empty = np.empty((0, 0, 0), np.int16)
+        code = da.map_overlap(_mend, data, depth=halo, boundary="none", dtype=np.int16, meta=empty, **options)
     else:
         code = _mend(np.asarray(data), table, evidence, coherent)
     turns, flag = (code // 8 - 64).astype(np.int8), (code % 8).astype(np.int8)

@@ -209,6 +209,6 @@ def reference_rate_std(stack: xr.Dataset, atmosphere=None) -> float:
     elif not np.isfinite(stack["reference_std"]).any():
         return float("nan")
     days = dates(stack)
-    years = (days - days[0]) / np.timedelta64(1, "D") / DAYS_PER_YEAR
-    lever = np.asarray(years - years.mean(), float)
+    years = np.asarray((days - days[0]) / np.timedelta64(1, "D"), float) / DAYS_PER_YEAR
+    lever = years - years.mean()
     return float(np.sqrt((lever**2 * variance).sum()) / (lever**2).sum())

@@ -1,0 +1,414 @@
+"""Atmospheric and ionospheric delay: what depends on place and height is removed, what is left is measured."""
+
+from __future__ import annotations
+
+import dask.array as da
+import numpy as np
+import scipy.optimize
+import xarray as xr
+
+from helpers import _noise
+from helpers.network.graph import dates, incidence
+from helpers.network.reference import DAYS_PER_YEAR
+
+MAX_SAMPLE = 6000  # pixels are enough for a handful of coefficients
+
+
+def correct_delay(
+    stack: xr.Dataset, ramp: int = 1, height: bool = True, *, mask=None, ionosphere: bool | None = None
+) -> xr.Dataset:
+    """Remove a ramp and a phase-height term per date.
+
+    The coefficients of each pair are fitted robustly (Huber) outside deforming ground, then solved for dates
+    through the network, so that the correction closes every loop and deformation of one pair cannot enter
+    alone. A seasonal deformation that follows height cannot be told from a seasonal delay that does. So without
+    a mask of stable ground rate and season are first fitted per pixel and taken off, and the correction has
+    neither: the delay's own seasonal part then stays in. With a mask the correction holds it too.
+
+    Parameters
+    ----------
+    stack : Dataset
+        Dims (pair, y, x), referenced. Needs ``height`` (y, x) for the phase-height term.
+    ramp : {0, 1, 2}
+        Polynomial order in place: none, plane, quadratic.
+    height : bool
+        Fit the phase-height term; skipped, with an attribute saying so, where the heights are unknown.
+    mask : DataArray of bool (y, x), optional
+        True on stable ground, used for the fit; see `stable_ground`. Default: all pixels, less their rate
+        and season.
+    ionosphere : bool, optional
+        Quadratic surface whatever ``ramp`` is; default True at L band, where the ionosphere is 18 times
+        that of C band.
+
+    Returns
+    -------
+    Dataset
+        As ``stack``, with ``delay_coefficient`` (date, term) in rad per unit (unit: half the scene's size for
+        places, km for height), ``delay_coefficient_std``, ``delay_std`` (date) in mm: sd of the
+        correction, rms over the scene, relative to the reference pixel.
+    """
+    if ramp not in (0, 1, 2):
+        raise ValueError(f"ramp={ramp!r}: choose 0, 1 or 2")
+    if ionosphere is None:
+        ionosphere = stack.attrs.get("band") == "L"
+    with_height = height and "height" in stack
+    basis = _basis(stack, 2 if ionosphere else ramp, with_height)
+    days = dates(stack)
+    out = stack.copy()
+    out.attrs["delay_terms"] = ", ".join(basis["term"].values.tolist()) or "none"
+    if height and not with_height:
+        out.attrs["delay_height_term"] = "not fitted: the stack has no height"
+    if basis.sizes["term"] == 0:
+        return out
+    pairs, pair_cov = _pair_coefficients(stack, basis, mask)
+    coefficient, covariance = _to_dates(stack, pairs, pair_cov)
+
+    field = _relative(basis, stack)
+    per_pair = incidence(stack) @ coefficient
+    phase = stack["unwrapped_phase"]
+    out["unwrapped_phase"] = phase.copy(
+        data=_subtract(phase.transpose("pair", "y", "x").data, per_pair, field.values)
+    )
+    flat = field.values.reshape(field.sizes["term"], -1)
+    flat = flat[:, np.isfinite(flat).all(axis=0)]
+    second_moment = flat @ flat.T / flat.shape[1]
+    to_mm = stack.attrs["wavelength_m"] / (4 * np.pi) * 1000
+    std = np.sqrt(np.einsum("dij,ij->d", covariance, second_moment)) * to_mm
+    out = out.assign_coords(date=("date", days), term=basis["term"])
+    return out.assign(
+        delay_coefficient=(("date", "term"), coefficient, {"units": "rad", "long_name": "delay per unit"}),
+        delay_coefficient_std=(("date", "term"), np.sqrt(np.einsum("dii->di", covariance)), {"units": "rad"}),
+        delay_std=("date", std, {"units": "mm", "long_name": "sd of the delay correction"}),
+    )
+
+
+def _basis(stack, order: int, with_height: bool) -> xr.DataArray:
+    """Columns (term, y, x): place from -1 to 1 across the longer side, height in km about its median."""
+    x, y = stack["x"].values, stack["y"].values
+    # degrees of longitude shrink with latitude; metres do not
+    shrink = np.cos(np.radians(y.mean())) if stack.rio.crs is None or stack.rio.crs.is_geographic else 1.0
+    u, v = (x - x.mean()) * shrink, y - y.mean()
+    half = max(np.ptp(u), np.ptp(v), 1e-12) / 2
+    u, v = np.meshgrid(u / half, v / half)
+    columns = {}
+    if order >= 1:
+        columns |= {"east": u, "north": v}
+    if order >= 2:
+        columns |= {"east2": u**2, "north2": v**2, "east_north": u * v}
+    if with_height:
+        h = stack["height"].values.astype(float) / 1000
+        columns["height"] = h - np.nanmedian(h)
+    values = np.array(list(columns.values())).reshape(-1, y.size, x.size)
+    return xr.DataArray(
+        values, dims=("term", "y", "x"), coords={"term": list(columns), "y": stack["y"], "x": stack["x"]}
+    )
+
+
+def _relative(basis, stack) -> xr.DataArray:
+    """Basis relative to the reference pixel (else to its mean), where the correction must be zero."""
+    if {"reference_y", "reference_x"} <= set(stack.attrs):
+        at = basis.sel(y=stack.attrs["reference_y"], x=stack.attrs["reference_x"], method="nearest")
+        at = at.where(np.isfinite(at), 0)
+    else:
+        at = basis.mean(("y", "x"))
+    return (basis - at).drop_vars(("y", "x"), errors="ignore").transpose("term", "y", "x")
+
+
+def _subtract(phase, per_pair, field):
+    per_pair, field = per_pair.astype(np.float32), field.astype(np.float32)
+    if isinstance(phase, da.Array):
+        field = da.from_array(field, chunks=(-1, *phase.chunks[1:]))
+        per_pair = da.from_array(per_pair, chunks=(phase.chunks[0], -1))
+        return phase - da.einsum("pk,kyx->pyx", per_pair, field)
+    return phase - np.tensordot(per_pair, field, axes=1)
+
+
+def _sample(stack, mask, limit=MAX_SAMPLE) -> np.ndarray:
+    """Flat indices of up to ``limit`` pixels of the mask that have data, evenly spread."""
+    valid = stack["unwrapped_phase"].notnull().mean("pair").values.ravel()
+    allowed = np.ones(valid.size, bool)
+    if mask is not None:
+        allowed = np.asarray(mask.values if isinstance(mask, xr.DataArray) else mask, bool).ravel()
+        if allowed.size != valid.size:
+            raise ValueError(f"mask has {allowed.size} pixels, the stack {valid.size}")
+    # pixels that are often missing would make every pair another sample
+    index = np.flatnonzero(allowed & (valid >= 0.5 * valid.max()))
+    if index.size < 30:
+        raise ValueError(f"only {index.size} usable pixels for the delay fit, need 30: widen the mask")
+    return index[:: int(np.ceil(index.size / limit))]
+
+
+def _columns(array, index) -> np.ndarray:
+    """Values (pair, sample) at flat pixel indices, read without the rest of the stack where it is lazy."""
+    data = array.transpose(..., "y", "x").data
+    row, column = np.unravel_index(index, data.shape[-2:])
+    if isinstance(data, da.Array):
+        return data.vindex[..., row, column].compute() if data.ndim == 2 else _vindex(data, row, column)
+    return np.asarray(data[..., row, column], float)
+
+
+def _vindex(data, row, column):
+    # dask puts the pointwise axis first
+    return np.asarray(data.vindex[:, row, column].compute(), float).T
+
+
+def _pair_coefficients(stack, basis, mask):
+    """Robust fit per pair: coefficients (pair, term) and covariance (pair, term, term)."""
+    index = _sample(stack, mask)
+    phase = _columns(stack["unwrapped_phase"], index)
+    if mask is None:
+        a = incidence(stack)
+        phase = _fit_ground(phase, _ground_columns(dates(stack), a.argmin(axis=1), a.argmax(axis=1)))[1]
+    columns = np.concatenate([np.ones((1, index.size)), _columns(basis, index)]).T
+    usable = np.isfinite(columns).all(axis=1)
+    phase, columns, index = phase[:, usable], columns[usable], index[usable]
+    weight = np.ones_like(phase)
+    if "coherence" in stack and "looks" in stack.attrs:
+        noise = _noise.phase_variance(_columns(stack["coherence"], index), stack.attrs["looks"])
+        weight = 1 / (noise + 0.5)  # turbulence, about 0.7 rad, keeps coherent pixels from ruling alone
+    n, k = phase.shape[0], columns.shape[1]
+    coefficient, scale = np.full((n, k - 1), np.nan), np.full(n, np.nan)
+    residual = np.full(phase.shape, np.nan)
+    for p in range(n):
+        good = np.isfinite(phase[p])
+        if good.sum() < 5 * k:
+            continue
+        beta = _huber(columns[good], phase[p, good], weight[p, good])
+        residual[p] = phase[p] - columns @ beta
+        scale[p] = 1.4826 * np.median(np.abs(residual[p, good]))
+        coefficient[p] = beta[1:]
+    unit = _unit_covariance(columns, residual / scale[:, None], index, stack.sizes["x"])[1:, 1:]
+    return coefficient, scale[:, None, None] ** 2 * unit
+
+
+def _unit_covariance(design, residual, index, width, sample: int = 400) -> np.ndarray:
+    """Covariance of least-squares coefficients for residuals of unit size with their variogram in space.
+
+    Turbulence is correlated over the whole scene: pixels are not independent. For contrasts, which slopes are,
+    minus the variogram serves as covariance.
+    """
+    at = np.unique(np.linspace(0, index.size - 1, min(sample, index.size)).astype(int))
+    row, column = np.divmod(index[at], width)
+    distance = np.hypot(row[:, None] - row, column[:, None] - column)
+    values = residual[:, at]
+    valid = np.isfinite(values).astype(np.float32)
+    filled = np.where(valid > 0, values, 0).astype(np.float32)
+    count = valid.T @ valid
+    square = (filled**2).T @ valid
+    gamma = 0.5 * (square + square.T) - filled.T @ filled  # half the summed squared differences
+    near = (distance > 0) & (distance <= distance.max() / 3) & (count > 0)
+    variogram = _power_law(distance[near], (gamma[near] / count[near]), count[near])(distance)
+    gain = np.linalg.pinv(design[at])
+    covariance = -gain @ variogram @ gain.T
+    covariance = 0.5 * (covariance + covariance.T)
+    # a rough variogram need not be exactly valid: keep the covariance non-negative
+    value, vector = np.linalg.eigh(covariance)
+    return (vector * np.maximum(value, 0)) @ vector.T
+
+
+def _power_law(distance, gamma, count):
+    """Fit a nugget and a power law to a variogram cloud: turbulence is self-similar, its short lags say the long.
+
+    The long lags themselves are of no use: the regression has taken its share of them.
+    """
+    edges = np.quantile(distance, np.linspace(0, 1, 16))
+    bins = np.clip(np.searchsorted(edges, distance, side="right") - 1, 0, 14)
+    weight = np.bincount(bins, count, 15)
+    used = weight > 0
+    lag, value = (np.bincount(bins, count * v, 15)[used] / weight[used] for v in (distance, gamma))
+    best = None
+    for power in np.arange(0.1, 1.95, 0.1):
+        rows = np.stack([np.ones_like(lag), lag**power], axis=1) / value[:, None]
+        fit, misfit = scipy.optimize.nnls(rows, np.ones_like(lag))
+        if best is None or misfit < best[0]:
+            best = misfit, power, fit
+    _, power, (nugget, slope) = best
+    return lambda h: np.where(h > 0, nugget + slope * h**power, 0.0)
+
+
+def _huber(design, values, weight, turns: int = 6):
+    """Coefficients of Huber regression with prior weights."""
+    w = weight
+    for _ in range(turns):
+        normal = design.T @ (design * w[:, None])
+        beta = np.linalg.solve(
+            normal + 1e-12 * np.trace(normal) * np.eye(len(normal)), design.T @ (w * values)
+        )
+        scaled = np.abs(values - design @ beta) * np.sqrt(weight)
+        scale = max(1.4826 * np.median(scaled), 1e-6)
+        w = weight * np.minimum(1, 1.345 * scale / np.maximum(scaled, 1e-12))
+    return beta
+
+
+def _to_dates(stack, pairs, covariance):
+    """Weighted least squares from pair to date coefficients: (date, term) and covariance (date, term, term)."""
+    a = incidence(stack)
+    n_date, n_term = a.shape[1], pairs.shape[1]
+    good = np.isfinite(pairs).all(axis=1)
+    out = np.zeros((n_date, n_term))
+    cov = np.zeros((n_date, n_term, n_term))
+    # one weight for all terms, else the terms of a pair would come from different networks
+    size = np.array([np.trace(c) for c in covariance[good]])
+    w = 1 / np.maximum(size, 1e-3 * np.median(size))
+    normal = a[good].T @ (a[good] * w[:, None])
+    inverse = np.linalg.pinv(normal, rcond=1e-9, hermitian=True)
+    gain = inverse @ (a[good] * w[:, None]).T
+    out = gain @ pairs[good]
+    for d in range(n_date):
+        # pairs of one date share its turbulence: the date's error is that of its pairs' mean, not of their number
+        share = np.abs(gain[d])
+        if share.sum() > 0:
+            cov[d] = np.tensordot(share / share.sum(), covariance[good], axes=1) / 2
+    return out, cov
+
+
+# --- what is left --------------------------------------------------------------------------------
+
+
+def _ground_columns(days, first, second) -> np.ndarray:
+    """Differences of rate and seasonal columns (pair, parameter), as many as the number of dates allows."""
+    t = np.asarray((days - days[0]) / np.timedelta64(1, "D"), float) / DAYS_PER_YEAR
+    turn = 2 * np.pi * t
+    columns = [t]
+    span = t[-1]
+    if len(t) >= 15 and span > 0.8:
+        columns += [np.sin(turn), np.cos(turn)]
+    if len(t) >= 40 and span > 1.5:
+        columns += [np.sin(2 * turn), np.cos(2 * turn)]
+    if len(t) < 5:
+        columns = []
+    b = np.array(columns).reshape(len(columns), -1).T
+    return b[second] - b[first]
+
+
+def _fit_ground(mm, design):
+    """Least squares per pixel with missing pairs: parameters (parameter, pixel) and residuals (pair, pixel)."""
+    if design.shape[1] == 0:
+        return np.zeros((0, mm.shape[1])), mm
+    valid = np.isfinite(mm)
+    filled = np.where(valid, mm, 0)
+    outer = (design[:, :, None] * design[:, None, :]).reshape(len(design), -1)
+    k = design.shape[1]
+    normal = (valid.T.astype(float) @ outer).reshape(-1, k, k)
+    ridge = 1e-9 * np.trace(normal, axis1=1, axis2=2)[:, None, None] * np.eye(k) + 1e-12 * np.eye(k)
+    parameters = np.linalg.solve(normal + ridge, (filled.T @ design)[..., None])[..., 0].T
+    return parameters, np.where(valid, mm - design @ parameters, np.nan)
+
+
+def atmosphere(stack: xr.Dataset, *, mask=None) -> xr.DataArray:
+    """Sd per date (mm) of the delay that is left, shared by all pairs of the date.
+
+    Rate and season are fitted per pixel and taken off; the variance over the scene of what is left of each
+    pair, less the decorrelation noise its coherence predicts, is split into variances of its two dates
+    (non-negative least squares, drawn weakly to their mean). What all pixels share is not in it: that is
+    the reference's error, `reference_rate_std`.
+
+    Parameters
+    ----------
+    stack : Dataset
+        Dims (pair, y, x), corrected and referenced.
+    mask : DataArray of bool (y, x), optional
+        Pixels to use, e.g. stable ground.
+
+    Returns
+    -------
+    DataArray, dims (time,)
+        mm in line of sight; attribute ``mean_mm``.
+    """
+    index = _sample(stack, mask, 4000)
+    to_mm = stack.attrs["wavelength_m"] / (4 * np.pi) * 1000
+    mm = -to_mm * _columns(stack["unwrapped_phase"], index)
+    days = dates(stack)
+    a = incidence(stack)
+    design = _ground_columns(days, a.argmin(axis=1), a.argmax(axis=1))
+    _, residual = _fit_ground(mm, design)
+    enough = np.isfinite(residual).sum(axis=1) >= 30
+    centre = np.nanmedian(residual[enough], axis=1, keepdims=True)
+    variance = np.full(len(residual), np.nan)
+    variance[enough] = (1.4826 * np.nanmedian(np.abs(residual[enough] - centre), axis=1)) ** 2
+    if "coherence" in stack and "looks" in stack.attrs:
+        noise = _noise.phase_variance(_columns(stack["coherence"], index), stack.attrs["looks"]) * to_mm**2
+        variance[enough] -= np.nanmedian(np.where(np.isfinite(mm), noise, np.nan)[enough], axis=1)
+    # the fitted parameters took their share of the delay with them
+    variance = np.maximum(variance, 0) * len(days) / max(len(days) - 1 - design.shape[1], 1)
+    per_date = _split(np.abs(a), variance)
+    return xr.DataArray(
+        np.sqrt(per_date),
+        dims="time",
+        coords={"time": days},
+        name="atmosphere_std",
+        attrs={
+            "units": "mm",
+            "long_name": "sd of the delay left per date",
+            "mean_mm": float(np.sqrt(np.mean(per_date))),
+        },
+    )
+
+
+def _split(joins, variance) -> np.ndarray:
+    good = np.isfinite(variance)
+    if not good.any():
+        raise ValueError("no pair has 30 valid pixels: the delay cannot be estimated")
+    mean = variance[good].mean() / 2
+    n = joins.shape[1]
+    guess = np.full(n, max(mean, 1e-6))
+    for _ in range(3):
+        # a variance is known to a share of itself: weight by its expectation
+        w = 1 / np.maximum(joins[good] @ guess, 0.1 * mean + 1e-9)
+        pull = 0.5 / max(2 * mean, 1e-9)
+        rows = np.vstack([joins[good] * w[:, None], pull * np.eye(n)])
+        guess = scipy.optimize.nnls(rows, np.concatenate([variance[good] * w, np.full(n, pull * mean)]))[0]
+    return guess
+
+
+def stable_ground(stack: xr.Dataset, *, share: float = 0.4) -> xr.DataArray:
+    """Find the pixels that move least: a mask for `correct_delay` from the data alone.
+
+    Rate and annual term are fitted per pixel. What a plane and the height, both zero at the reference, explain
+    of them is or may be delay; it is fitted to the stable pixels themselves (least trimmed squares) and taken
+    off. The pixels with the least motion left are stable.
+
+    Parameters
+    ----------
+    stack : Dataset
+        Dims (pair, y, x).
+    share : float
+        Share of the valid pixels to call stable; more than really are, and the mask holds moving ground.
+
+    Returns
+    -------
+    DataArray of bool (y, x)
+    """
+    shape = (stack.sizes["y"], stack.sizes["x"])
+    index = np.flatnonzero(stack["unwrapped_phase"].notnull().mean("pair").values.ravel() >= 0.25)
+    mm = -stack.attrs["wavelength_m"] / (4 * np.pi) * 1000 * _columns(stack["unwrapped_phase"], index)
+    a = incidence(stack)
+    days = dates(stack)
+    parameters, _ = _fit_ground(mm, _ground_columns(days, a.argmin(axis=1), a.argmax(axis=1))[:, :3])
+    if len(parameters) == 0:
+        raise ValueError(f"{len(days)} dates are too few to find stable ground: give a mask")
+    span = float((days[-1] - days[0]) / np.timedelta64(1, "D")) / DAYS_PER_YEAR
+    parameters[0] *= min(span, 3.0)  # rate over the span and seasonal swing, both in mm
+    columns = _columns(_relative(_basis(stack, 1, "height" in stack), stack), index).T
+    if not {"reference_y", "reference_x"} <= set(stack.attrs):
+        columns = np.concatenate([np.ones((index.size, 1)), columns], axis=1)
+    usable = np.isfinite(columns).all(axis=1)
+    motion = np.full(index.size, np.inf)
+    motion[usable] = _trimmed(columns[usable], parameters[:, usable].T, share)
+    out = np.zeros(shape, bool)
+    out.ravel()[index[motion <= np.quantile(motion[usable], share)]] = True
+    return xr.DataArray(out, dims=("y", "x"), coords={"y": stack["y"], "x": stack["x"]}, name="stable")
+
+
+def _trimmed(design, values, share, turns: int = 30) -> np.ndarray:
+    """Size of the residual of each row after least trimmed squares on the ``share`` of smallest ones."""
+    size = np.sqrt((values**2).sum(axis=1))
+    kept = None
+    for _ in range(turns):
+        best = size <= np.quantile(size, share)
+        if kept is not None and np.array_equal(best, kept):
+            break
+        kept = best
+        beta = np.linalg.lstsq(design[best], values[best], rcond=None)[0]
+        size = np.sqrt(((values - design @ beta) ** 2).sum(axis=1))
+    return size

@@ -1,0 +1,288 @@
+"""Fading-signal bias: the systematic closure phase of short multilooked pairs, by season and pair length."""
+
+from __future__ import annotations
+
+import itertools
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import scipy.ndimage
+import xarray as xr
+
+from helpers.network.closure import closure
+from helpers.network.graph import pair_length_days
+from helpers.network.reference import DAYS_PER_YEAR
+
+SEASONS = {"winter": (12, 1, 2), "spring": (3, 4, 5), "summer": (6, 7, 8), "autumn": (9, 10, 11)}
+# bias of a pair of n steps as a share of the summed biases of its steps, n = 1, 2 ...
+# (Maghsoudi et al. 2022, doi:10.1016/j.rse.2022.113022, and the code that goes with it)
+_SHARE = {6: (1.0, 0.50, 0.36, 0.299, 0.2476), 12: (1.0, 0.494, 0.297, 0.24, 0.22)}
+_UNBIASED_DAYS = 216.0  # pairs this long are taken as free of bias
+_SIGNIFICANT = 1.96
+
+
+def fading(stack: xr.Dataset, *, seasons: dict | None = None, smooth_pixels: float = 2.0) -> xr.Dataset:
+    """Estimate the closure-phase bias and its sd by season and pair length.
+
+    Model: one step (the shortest repeat) in season s has the bias delta_s; a pair of n steps has the share
+    a_n of the summed biases of its steps, a_n from the literature, zero from 216 days on. The non-zero mean of
+    the closure phases determines delta_s by least squares; what is proportional to time closes every loop and
+    stays invisible, so this rests on the a_n. The sd is a jackknife over blocks of time. A seasonal value
+    below 1.96 sd is set to zero, others are shrunk by 1 - 1 / z2; places are drawn to the scene's value as far
+    as their scatter is noise.
+
+    Parameters
+    ----------
+    stack : Dataset
+        Dims (pair, y, x), unwrapping corrected.
+    seasons : dict, optional
+        Name -> months; default winter (Dec-Feb), spring, summer, autumn.
+    smooth_pixels : float
+        Sd of the Gaussian neighbourhood that shares one estimate: the bias follows land cover, and closures hold no
+        delay, only noise of single pixels.
+
+    Returns
+    -------
+    Dataset
+        ``bias``, ``bias_std`` (season, length_days) rad, positive away: scene mean, not shrunk, of a pair of that
+        length within the season; ``rate_bias``, ``rate_bias_std`` (length_days) mm/yr, toward: what a chain of such
+        pairs adds to a rate; ``delta``, ``delta_std`` (season, y, x) rad per step, shrunk, for `correct_fading`;
+        ``scene_delta``, ``scene_delta_std``, ``significant`` (season). Attributes ``step_days``, ``usable``
+        (False, with ``reason`` and zero delta, where the stack has no short repeat or too few triplets).
+    """
+    seasons = seasons or SEASONS
+    lengths = pair_length_days(stack)
+    step, reason = _step(stack, lengths)
+    triplet = closure(stack)
+    if reason is None and triplet.sizes["triplet"] < 10 * len(seasons):
+        reason = f"{triplet.sizes['triplet']} triplets are too few for {len(seasons)} seasons"
+    if reason is not None:
+        return _nothing(stack, seasons, step, reason)
+    pair_design = _design(stack, seasons, step)
+    index = [triplet[f"pair_{n}"].values for n in ("12", "23", "13")]
+    design = pair_design[index[0]] + pair_design[index[1]] - pair_design[index[2]]
+    residual = (triplet["closure_phase"] - 2 * np.pi * triplet["ambiguity"]).transpose("triplet", "y", "x")
+    block = _time_blocks(triplet["second"].values)
+    scene, scene_cov, pixel, pixel_std = _estimate(residual, design, block, smooth_pixels)
+    scene_std = np.sqrt(np.diag(scene_cov))
+    z = np.divide(scene, scene_std, out=np.zeros_like(scene), where=scene_std > 0)
+    significant = np.abs(z) >= _SIGNIFICANT
+    shrink = np.where(significant, 1 - 1 / np.maximum(z**2, 1), 0.0)
+    delta, delta_std = _draw_to_scene(pixel, pixel_std, scene, scene_std, shrink, significant)
+    shape = (len(seasons), stack.sizes["y"], stack.sizes["x"])
+    out = _table(scene, scene_cov, sorted({float(v) for v in np.round(lengths)}), seasons, step, stack)
+    return out.assign(
+        scene_delta=("season", scene, {"units": "rad"}),
+        scene_delta_std=("season", scene_std, {"units": "rad"}),
+        significant=("season", significant),
+        delta=(("season", "y", "x"), delta.reshape(shape).astype(np.float32), {"units": "rad"}),
+        delta_std=(("season", "y", "x"), delta_std.reshape(shape).astype(np.float32), {"units": "rad"}),
+    ).assign_attrs(step_days=float(step), usable=True)
+
+
+def _step(stack, lengths):
+    """The shortest repeat (days) and, where the model does not apply, the reason."""
+    step = float(np.min(lengths))
+    if stack.attrs.get("band", "C") != "C":
+        return step, f"the shares are known for C band, this is {stack.attrs['band']} band"
+    if not (5 <= step <= 7 or 10 <= step <= 14):
+        return step, f"the shares are known for steps of 6 and 12 days, the shortest pair has {step:g}"
+    return step, None
+
+
+def share(length_days, step: float) -> np.ndarray:
+    """Bias of a pair as a share of its steps' summed bias, by its length; 0 from 216 days on."""
+    known = _SHARE[6 if step < 9 else 12]
+    at = [step * (k + 1) for k in range(len(known))] + [_UNBIASED_DAYS]
+    return np.interp(np.asarray(length_days, float), at, [*known, 0.0], right=0.0)
+
+
+def _design(stack, seasons, step) -> np.ndarray:
+    """Bias of each pair per unit delta of each season: (pair, season)."""
+    first = pd.DatetimeIndex(stack["reference"].values)
+    second = pd.DatetimeIndex(stack["secondary"].values)
+    day = pd.date_range(first.min(), second.max(), freq="D")
+    of_month = {month: k for k, months in enumerate(seasons.values()) for month in months}
+    number = np.array([of_month.get(m, -1) for m in day.month])
+    elapsed = np.array([np.concatenate([[0], np.cumsum(number == k)]) for k in range(len(seasons))])
+    start, stop = (day.get_indexer(d.normalize()) for d in (first, second))
+    in_season = (elapsed[:, stop] - elapsed[:, start]).T  # days of each pair in each season
+    return share(pair_length_days(stack), step)[:, None] * in_season / step
+
+
+def _time_blocks(middle) -> np.ndarray:
+    """Number of the block of time (about half a year, at least six blocks) of each triplet."""
+    t = (middle - middle.min()) / np.timedelta64(1, "D")
+    n = int(np.clip(np.ptp(t) / (DAYS_PER_YEAR / 2), 6, 20))
+    return np.minimum((t / (np.ptp(t) + 1) * n).astype(int), n - 1)
+
+
+def _sums(values, design, block):
+    """Normal matrices and right-hand sides per block: (block, column, season, season), (block, column, season)."""
+    k = design.shape[1]
+    outer = (design[:, :, None] * design[:, None, :]).reshape(len(design), -1)
+    normals, sides = [], []
+    for b in range(block.max() + 1):
+        rows = values[block == b]
+        valid = np.isfinite(rows)
+        normals.append((valid.T.astype(np.float32) @ outer[block == b].astype(np.float32)).reshape(-1, k, k))
+        sides.append(np.where(valid, rows, 0).T.astype(np.float32) @ design[block == b].astype(np.float32))
+    return np.array(normals, float), np.array(sides, float)
+
+
+def _solve(normal, side):
+    k = normal.shape[-1]
+    trace = np.trace(normal, axis1=-2, axis2=-1)[..., None, None]
+    # a season without triplets gets zero, not noise
+    return np.linalg.solve(normal + (1e-6 * trace + 1e-9) * np.eye(k), side[..., None])[..., 0]
+
+
+def _jackknife(normals, sides):
+    """Estimate and jackknife covariance over blocks: (column, season), (column, season, season)."""
+    total_n, total_s = normals.sum(axis=0), sides.sum(axis=0)
+    estimate = _solve(total_n, total_s)
+    n = len(normals)
+    without = np.array([_solve(total_n - normals[b], total_s - sides[b]) for b in range(n)])
+    spread = without - without.mean(axis=0)
+    return estimate, (n - 1) / n * np.einsum("bcs,bct->cst", spread, spread)
+
+
+def _estimate(residual, design, block, smooth):
+    """Scene value (season,), covariance, values and sd of places (season, pixel)."""
+    data = residual.data
+    shape = data.shape[1:]
+    if isinstance(data, da.Array):
+        # sums add up over pixels: one block of rows after the other
+        cuts = np.cumsum([0, *data.chunks[1]])
+        strips = [np.asarray(data[:, a:b]) for a, b in itertools.pairwise(cuts)]
+    else:
+        strips = [np.asarray(data)]
+    flat = [strip.reshape(len(design), -1) for strip in strips]
+    count = sum(np.isfinite(f).sum(axis=1) for f in flat)
+    scene_values = sum(np.nansum(f, axis=1, dtype=float) for f in flat) / np.maximum(count, 1)
+    scene_values[count < 30] = np.nan
+    scene, scene_cov = _jackknife(*_sums(scene_values[:, None], design, block))
+    parts = [_sums(f, design, block) for f in flat]
+    normals, sides = (np.concatenate([p[k] for p in parts], axis=1) for k in range(2))
+    seen = np.trace(normals.sum(axis=0), axis1=-2, axis2=-1) > 0
+    normals, sides = (_smoothed(v, shape, smooth) for v in (normals, sides))
+    pixel, pixel_cov = _jackknife(normals, sides)
+    pixel[~seen] = np.nan
+    # the jackknife of one place is itself uncertain: places share its mean
+    std = (
+        np.sqrt(np.mean(np.einsum("css->cs", pixel_cov)[seen], axis=0))
+        if seen.any()
+        else np.zeros(len(scene[0]))
+    )
+    return scene[0], scene_cov[0], pixel.T, np.repeat(std[:, None], len(pixel), axis=1)
+
+
+def _smoothed(sums, shape, sd):
+    """Gaussian neighbourhood sums over space of an array (block, pixel, ...)."""
+    if sd == 0:
+        return sums
+    maps = sums.reshape(sums.shape[0], *shape, -1)
+    return scipy.ndimage.gaussian_filter(maps, (0, sd, sd, 0), mode="constant").reshape(sums.shape)
+
+
+def _draw_to_scene(pixel, pixel_std, scene, scene_std, shrink, significant):
+    """Empirical Bayes: pixels are drawn to the shrunk scene value as far as their scatter is noise."""
+    mean = (shrink * scene)[:, None]
+    noise = np.nanmean(pixel_std**2, axis=1, keepdims=True)
+    spread = np.maximum(np.nanvar(pixel, axis=1, keepdims=True) - noise, 0)
+    weight = np.divide(
+        spread, spread + pixel_std**2, out=np.zeros_like(pixel_std), where=spread + pixel_std**2 > 0
+    )
+    weight = np.where(significant[:, None], weight, 0)
+    delta = mean + weight * (np.where(np.isfinite(pixel), pixel, scene[:, None]) - scene[:, None])
+    variance = (1 - weight) * spread + ((1 - weight) * scene_std[:, None]) ** 2 + (weight * pixel_std) ** 2
+    std = np.sqrt(np.where(weight > 0, variance, scene_std[:, None] ** 2 + spread))
+    unseen = ~np.isfinite(pixel)
+    delta, std = (
+        np.where(unseen, mean, delta),
+        np.where(unseen, np.sqrt(scene_std[:, None] ** 2 + spread), std),
+    )
+    return delta, std
+
+
+def _table(scene, cov, lengths, seasons, step, stack) -> xr.Dataset:
+    """Bias by season and pair length, and the rate a chain of pairs of one length would add."""
+    lengths = np.array(lengths)
+    steps = share(lengths, step) * lengths / step
+    days = np.array(
+        [sum(pd.Timestamp(2001, m, 1).days_in_month for m in months) for months in seasons.values()]
+    )
+    per_year = days / step  # steps of each season in a year
+    to_mm = -stack.attrs["wavelength_m"] / (4 * np.pi) * 1000
+    rate, rate_std = to_mm * per_year @ scene, abs(to_mm) * np.sqrt(per_year @ cov @ per_year)
+    std = np.sqrt(np.diag(cov))
+    return xr.Dataset(
+        {
+            "bias": (("season", "length_days"), scene[:, None] * steps, {"units": "rad"}),
+            "bias_std": (("season", "length_days"), std[:, None] * steps, {"units": "rad"}),
+            "rate_bias": ("length_days", rate * share(lengths, step), {"units": "mm/yr"}),
+            "rate_bias_std": ("length_days", rate_std * share(lengths, step), {"units": "mm/yr"}),
+        },
+        coords={"season": list(seasons), "length_days": lengths, "y": stack["y"], "x": stack["x"]},
+    )
+
+
+def _nothing(stack, seasons, step, reason) -> xr.Dataset:
+    zero = np.zeros(len(seasons))
+    lengths = sorted({float(v) for v in np.round(pair_length_days(stack))})
+    cov = np.full((len(seasons), len(seasons)), np.nan)
+    nan = np.full(len(seasons), np.nan)
+    table = np.full((len(seasons), len(lengths)), np.nan)
+    shape = (len(seasons), stack.sizes["y"], stack.sizes["x"])
+    return xr.Dataset(
+        {
+            "bias": (("season", "length_days"), table, {"units": "rad"}),
+            "bias_std": (("season", "length_days"), table, {"units": "rad"}),
+            "rate_bias": ("length_days", table[0], {"units": "mm/yr"}),
+            "rate_bias_std": ("length_days", table[0], {"units": "mm/yr"}),
+            "scene_delta": ("season", nan, {"units": "rad"}),
+            "scene_delta_std": ("season", np.sqrt(np.diag(cov)), {"units": "rad"}),
+            "significant": ("season", zero.astype(bool)),
+            "delta": (("season", "y", "x"), np.zeros(shape, np.float32), {"units": "rad"}),
+            "delta_std": (("season", "y", "x"), np.full(shape, np.nan, np.float32), {"units": "rad"}),
+        },
+        coords={"season": list(seasons), "length_days": lengths, "y": stack["y"], "x": stack["x"]},
+        attrs={"step_days": step, "usable": False, "reason": reason},
+    )
+
+
+def correct_fading(stack: xr.Dataset, bias: xr.Dataset, *, seasons: dict | None = None) -> xr.Dataset:
+    """Subtract the fading bias that `fading` found significant.
+
+    Parameters
+    ----------
+    stack : Dataset
+        Dims (pair, y, x).
+    bias : Dataset
+        From `fading`, on the same grid.
+    seasons : dict, optional
+        As given to `fading`.
+
+    Returns
+    -------
+    Dataset
+        As ``stack``, with ``fading_std`` (pair) rad, rms over the scene of the sd of the correction; attribute
+        ``fading`` says what was corrected.
+    """
+    out = stack.copy()
+    if not bias.attrs["usable"]:
+        out.attrs["fading"] = f"not corrected: {bias.attrs['reason']}"
+        return out.assign(fading_std=("pair", np.full(stack.sizes["pair"], np.nan), {"units": "rad"}))
+    seasons = seasons or SEASONS
+    names = bias["season"].values[bias["significant"].values].tolist()
+    out.attrs["fading"] = f"corrected in {', '.join(names)}" if names else "not corrected: not significant"
+    design = _design(stack, seasons, bias.attrs["step_days"])
+    variance = design**2 @ (bias["delta_std"] ** 2).mean(("y", "x")).values
+    out = out.assign(fading_std=("pair", np.sqrt(variance), {"units": "rad"}))
+    if names:
+        from helpers.network.delay import _subtract
+
+        phase = stack["unwrapped_phase"].transpose("pair", "y", "x")
+        out["unwrapped_phase"] = phase.copy(data=_subtract(phase.data, design, bias["delta"].values))
+    return out
