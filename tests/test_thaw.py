@@ -1,0 +1,410 @@
+"""What thaw-season scaling must hold: known fractions, honest intervals, refusals with reasons.
+
+The ground below thaws by five different curves; only one of them is a form that an estimator has.
+"""
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import signal, stats
+
+from helpers import thaw
+
+WINDOWS = {
+    "full": ("05-20", "09-27"),
+    "early": ("05-25", "07-15"),
+    "middle": ("06-20", "08-29"),
+    "long": ("06-10", "09-20"),
+    "late": ("09-05", "09-25"),
+}
+SHAPES = ("stefan", "ice_rich", "linear", "logistic", "two_layers")
+
+
+def weather(years, rng, warming=0.0):
+    """Daily air temperature of a cold plateau with warm and cold, early and late years."""
+    time = pd.date_range(f"{years[0]}-01-01", f"{years[-1]}-12-31")
+    year, doy = time.year.to_numpy(), time.day_of_year.to_numpy()
+    level = dict(zip(years, rng.normal(0, 0.6, len(years)), strict=True))
+    phase = dict(zip(years, rng.normal(0, 5, len(years)), strict=True))
+    base = np.array([level[y] for y in year]) - 5 + warming * (year - years[0])
+    season = 13.5 * np.cos(2 * np.pi * (doy - 200 - np.array([phase[y] for y in year])) / 365.25)
+    noise = signal.lfilter([1], [1, -0.75], rng.normal(0, 1.7, len(time)))
+    return xr.DataArray(base + season + noise, {"time": time}, name="temperature_2m")
+
+
+def curve(shape, air, year, rng):
+    """Share of the season's thaw on every day of a year, 0 before and 1 at its end."""
+    part = air.sel(time=str(year))
+    day = part["time"].dt.dayofyear.to_numpy()
+    total = np.cumsum(np.clip(part.to_numpy(), 0, None))
+    if shape == "stefan":
+        g = np.sqrt(total)
+    elif shape == "ice_rich":
+        g = np.concatenate([np.zeros(15), total[:-15]]) ** 0.9
+    elif shape == "linear":
+        onset = day[np.argmax(total > 20)]
+        g = np.clip(day - onset, 0, 135)
+    elif shape == "logistic":
+        g = 1 / (1 + np.exp(-(day - rng.normal(200, 5)) / 18))
+    else:
+        g = 0.6 * np.sqrt(total / total[-1]) + 0.4 * np.clip((total - 300) / 500, 0, 1)
+    end = g[day == 270][0]
+    return xr.DataArray(np.minimum(g / end, 1.0), {"time": part["time"]})
+
+
+def ground(shape, seed, years, *, side=6, noise_mm=3.0, warming=0.0):
+    """Displacement on Sentinel-1 like dates, its sd, the air and the true full drop."""
+    rng = np.random.default_rng(seed)
+    air = weather(years, rng, warming)
+    size = xr.DataArray(30 + 12 * rng.random((side, side)), dims=("y", "x"))
+    series, truth = [], []
+    for year in years:
+        daily = curve(shape, air, year, rng)
+        size_y = size * (1 + 0.1 * rng.normal())
+        start = pd.Timestamp(f"{year}-05-12") + pd.Timedelta(days=int(rng.integers(0, 6)))
+        dates = pd.date_range(start, f"{year}-10-08", freq="12D")
+        series.append(-daily.sel(time=dates) * size_y)
+        ends = [daily.sel(time=f"{year}-{WINDOWS['full'][k]}").item() for k in (0, 1)]
+        truth.append(size_y * (ends[1] - ends[0]))
+    clean = xr.concat(series, "time")
+    noisy = clean + rng.normal(0, noise_mm, clean.shape)
+    std = xr.full_like(noisy, noise_mm)
+    return noisy, std, air, xr.concat(truth, pd.Index(years, name="year"))
+
+
+def test_fraction_of_known_curve():
+    """Without noise the fractions are those of the curve, for each year and on average."""
+    d, std, air, _ = ground("linear", 1, range(2015, 2023), noise_mm=0.0)
+    out = thaw.fraction(d, std + 1e-6, WINDOWS)
+    for year in (2015, 2020):
+        daily = curve("linear", air, year, None)
+        at = [daily.sel(time=f"{year}-{e}").item() for e in (*WINDOWS["middle"], *WINDOWS["full"])]
+        expected = (at[1] - at[0]) / (at[3] - at[2])
+        assert float(out.fraction.sel(window="middle", year=year)) == pytest.approx(expected, abs=0.03)
+    assert float(out.fraction_mean.sel(window="full")) == pytest.approx(1)
+    assert float(out.cv_year.sel(window="full")) == pytest.approx(0, abs=1e-9)
+
+
+def test_ratio_of_means_is_not_biased_by_noise_in_the_season():
+    """Noise as large as the drop moves the mean of ratios, not the ratio of means."""
+    values = []
+    for seed in range(12):
+        d, std, _, _ = ground("stefan", 100 + seed, range(2015, 2023), side=5, noise_mm=15.0)
+        clean = ground("stefan", 100 + seed, range(2015, 2023), side=5, noise_mm=0.0)[0]
+        noisy = thaw.fraction(d, std, WINDOWS).fraction_mean.sel(window="middle")
+        exact = thaw.fraction(clean, std, WINDOWS).fraction_mean.sel(window="middle")
+        values.append(float(noisy / exact - 1))
+    error = np.std(values, ddof=1) / np.sqrt(len(values))
+    assert abs(np.mean(values)) < 3 * error + 0.005
+
+
+def test_interannual_spread_has_the_noise_removed():
+    """Equal curves each year: what differs between years is noise and must not count as change."""
+    rng = np.random.default_rng(5)
+    years = np.arange(2000, 2060)
+    names = ["full", "w"]
+    true = xr.DataArray([40.0, 16.0], {"window": names}, "window")
+    noise = rng.normal(0, 8, (years.size, 2, 4, 4))
+    drop = true + xr.DataArray(noise, {"year": years, "window": names}, ("year", "window", "y", "x"))
+    out = thaw.fraction_of_drops(drop, xr.full_like(drop, 8.0)).sel(window="w")
+    assert float(out.cv_total) > 0.1
+    assert float(out.cv_year) < 0.5 * float(out.cv_total)
+    assert float(out.cv_pixel) < 0.15
+    assert float(out.cv_noise) == pytest.approx(float(out.cv_total), rel=0.35)
+
+
+def test_delta_method_and_bootstrap_agree():
+    """The two errors of a mean fraction tell the same where years are many."""
+    d, std, _, _ = ground("stefan", 3, range(1990, 2015), side=3)
+    out = thaw.fraction(d, std, WINDOWS, draws=400, rng=np.random.default_rng(0)).sel(
+        window=["early", "middle"]
+    )
+    np.testing.assert_allclose(out.fraction_mean_boot_std, out.fraction_mean_std, rtol=0.4)
+
+
+def test_weak_and_restless_windows_are_refused_with_the_reason():
+    """A window with a small fraction, too few years or a restless fraction gives no number."""
+    d, std, _, _ = ground("stefan", 2, range(2015, 2023))
+    fractions = thaw.fraction(d, std, WINDOWS)
+    out = thaw.scale(fractions["drop"], fractions["drop_std"], fractions)
+    assert bool(out.refused.sel(window="late")) and "below 0.20" in str(out.reason.sel(window="late").item())
+    assert bool(out.full_season.sel(window="late").isnull().all())
+    assert not bool(out.refused.sel(window="middle")) and out.reason.sel(window="middle").item() == ""
+    few = thaw.fraction(d.sel(time=slice("2015", "2017")), 3.0, WINDOWS)
+    told = thaw.scale(few["drop"], few["drop_std"], few).reason.sel(window="middle").item()
+    assert "3 calibration years" in told
+    restless = fractions.assign(cv_year=xr.full_like(fractions["cv_year"], 0.5))
+    told = thaw.scale(fractions["drop"], fractions["drop_std"], restless).reason.sel(window="middle").item()
+    assert "from year to year" in told
+
+
+@pytest.mark.parametrize("method", ["constant", "degree_day", "joint"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_noise_free_scaling_finds_the_season(shape, method):
+    """Whatever the curve, scaling a middle window errs by no more than its own sd allows."""
+    d, std, air, truth = ground(shape, 11, range(2015, 2023), noise_mm=0.3)
+    fractions = thaw.fraction(d, std, WINDOWS)
+    seen = fractions[["drop", "drop_std"]].sel(window=["middle"])
+    out = thaw.scale(seen["drop"], seen["drop_std"], fractions, method=method, temperature=air)
+    z = (out.full_season - truth) / out.full_season_std
+    assert float(abs(z).max()) < 5
+    assert abs(float((out.full_season - truth).mean())) < 2.0  # mm, of 36
+
+
+def coverage(method, seeds, *, transfer=False, area=False):
+    """Hits of the 95 % interval, one (area) or one random pixel per year: independent draws."""
+    hits, n, widths = 0, 0, []
+    for seed in seeds:
+        shape = SHAPES[seed % len(SHAPES)]
+        years = range(2008, 2024) if transfer else range(2015, 2024)
+        d, std, air, truth = ground(shape, seed, years, side=4, warming=0.045 if transfer else 0.0)
+        learn = slice("2016", "2023")
+        old = slice(2008, 2011) if transfer else slice(2015, 2015)
+        fractions = thaw.fraction(d.sel(time=learn), std.sel(time=learn), WINDOWS, draws=2)
+        past = thaw.drops(d, std, WINDOWS).sel(year=old, window=["middle"])
+        drop, sd = past["drop"], past["drop_std"]
+        if area:
+            drop, sd, truth = drop.mean(["y", "x"]), sd.mean(["y", "x"]) / 4, truth.mean(["y", "x"])
+        air_ = air if method != "constant" or transfer else None
+        out = thaw.scale(drop, sd, fractions, method=method, temperature=air_, area_mean=area).squeeze()
+        true = truth.sel(year=old).squeeze()
+        if not area:
+            pick = dict(zip(("y", "x"), np.random.default_rng(seed).integers(0, 4, 2), strict=True))
+            out, true = out.isel(pick), true.isel(pick)
+        inside = (out.full_season_lower <= true) & (true <= out.full_season_upper)
+        valid = out.full_season.notnull()
+        hits += int(inside.where(valid, False).sum())
+        n += int(valid.sum())
+        widths.append(float((out.full_season_upper - out.full_season_lower).mean()))
+    return hits, n
+
+
+@pytest.mark.parametrize("method", ["constant", "degree_day", "joint"])
+def test_interval_covers_a_left_out_year(method):
+    """The 95 % interval of a year not used in the fractions covers 90-98 %, within counting error."""
+    hits, n = coverage(method, range(1000, 1060))
+    low, high = stats.binomtest(hits, n).proportion_ci(0.99)
+    assert n >= 45
+    assert low <= 0.98 and high >= 0.90, f"{method}: {hits} of {n}"
+
+
+def test_leave_one_year_out_is_scored_against_the_observed():
+    """Rows for every year, window and method; the interval holds the noise of the observation."""
+    rows = []
+    for seed in range(6):
+        d, std, air, _ = ground(SHAPES[seed % 5], 300 + seed, range(2015, 2023), side=3)
+        seen = thaw.drops(d, std, WINDOWS)
+        table = thaw.leave_one_year_out(
+            seen["drop"], seen["drop_std"], temperature=air, noise_correlation=seen["noise_correlation"]
+        )
+        rows.append(table[(table.x == 1) & (table.y == 1)])
+        assert set(table.method) == {"constant", "degree_day", "joint"}
+        assert list(table.columns[:5]) == ["year", "window", "method", "y", "x"]
+        assert "late" in {window for _, window, _, _ in table.attrs["refused"]}
+    table = pd.concat(rows)
+    summary = thaw.score(table).set_index(["window", "method"])
+    assert (summary.loc["middle", "n"] == 48).all()
+    for method in ("constant", "degree_day", "joint"):
+        hits = int(round(summary.loc[("middle", method), "cover_95"] * 48))
+        # years of one seed share the fractions: allow for half as many independent draws
+        low, high = stats.binomtest(hits // 2, 24).proportion_ci(0.99)
+        assert low <= 0.98 and high >= 0.90, summary
+    assert (summary["rmse_mm"] > 0).all() and (summary["crps_mm"] < summary["rmse_mm"]).all()
+
+
+def test_degree_days_follow_years_a_constant_cannot():
+    """For areas, where noise is small, degree days beat the constant if the ground follows them."""
+    gain = []
+    for seed in range(8):
+        d, std, air, _ = ground("stefan", 500 + seed, range(2013, 2023), side=4, noise_mm=1.0)
+        fit = thaw.fit_degree_days(thaw.fraction(d, std, WINDOWS), air)
+        gain.append(float(fit["gain"].sel(window="early")))
+    assert np.median(gain) > 0.3
+
+
+def test_leaving_years_out_chooses_the_power_of_the_ground():
+    """Ground that follows degree days to the 0.9 with a lag is told from a Stefan ground."""
+    chosen = {}
+    for shape in ("stefan", "ice_rich"):
+        d, std, air, _ = ground(shape, 21, range(2005, 2024), noise_mm=0.3)
+        fit = thaw.fit_degree_days(thaw.fraction(d, std, WINDOWS), air)
+        chosen[shape] = float(fit["power"]) + float(fit["lag_days"]) / 40
+    assert chosen["ice_rich"] > chosen["stefan"] + 0.25
+
+
+def test_joint_is_tighter_than_one_window_and_still_right():
+    """One coefficient per pixel from all years is less noisy than each year's division."""
+    d, std, air, truth = ground("stefan", 8, range(2015, 2023), noise_mm=6.0)
+    fractions = thaw.fraction(d, std, WINDOWS)
+    seen = fractions[["drop", "drop_std"]].sel(window=["early", "middle"])
+    single = thaw.scale(seen["drop"], seen["drop_std"], fractions, method="degree_day", temperature=air)
+    joint = thaw.scale(seen["drop"], seen["drop_std"], fractions, method="joint", temperature=air)
+    rmse = [
+        float(np.sqrt(np.square(v.full_season - truth).mean())) for v in (single.sel(window="middle"), joint)
+    ]
+    assert rmse[1] < rmse[0]
+    inside = (joint.full_season_lower < truth) & (truth < joint.full_season_upper)
+    assert float(inside.mean()) > 0.85
+
+
+def test_shrinkage_lowers_the_error_and_keeps_the_common_part():
+    """Neighbours of the same year help a noisy pixel; what the year shares is not averaged away."""
+    d, std, _, truth = ground("stefan", 9, range(2015, 2023), noise_mm=8.0)
+    fractions = thaw.fraction(d, std, WINDOWS)
+    out = thaw.scale(fractions["drop"], fractions["drop_std"], fractions)
+    small = thaw.shrink(out)
+    before = float(np.square(out.full_season - truth).sel(window="middle").mean())
+    after = float(np.square(small.shrunk - truth).sel(window="middle").mean())
+    assert after < before
+    floor = out.std_year.sel(window="middle") * (1 - 1e-9)
+    assert bool((small.shrunk_std.sel(window="middle") >= floor).all())
+
+
+def test_hierarchical_finds_the_slope_with_height():
+    """A fraction that falls with height is found, and scaling by the field removes the tilt."""
+    rng = np.random.default_rng(4)
+    years, side = np.arange(2014, 2024), 12
+    height = xr.DataArray(3800 + 700 * rng.random((side, side)), dims=("y", "x"))
+    share = 0.5 * np.exp(-0.4 * (height - 4150) / 1000)
+    yearly = xr.DataArray(np.exp(rng.normal(0, 0.08, years.size)), {"year": years}, "year")
+    full = xr.full_like(yearly * share, 40.0)
+    exact = xr.concat([full, full * share * yearly], pd.Index(["full", "w"], name="window"))
+    exact = exact.transpose("year", "window", "y", "x")
+    drop = exact + rng.normal(0, 3, exact.shape)
+    drop = drop.assign_coords(
+        window_start=("window", ["05-20", "06-20"]), window_end=("window", ["09-30", "08-29"])
+    )
+    std = xr.full_like(drop, 3.0)
+    base = thaw.fraction_of_drops(drop, std).assign(drop=drop, drop_std=std)
+    field = thaw.hierarchical(base, height)
+    at = field.sel(window="w")
+    assert float(at.slope_per_km) == pytest.approx(-0.4, abs=3 * float(at.slope_per_km_std) + 0.02)
+    assert 0.03 < float(at.cv_year) < 0.16
+    flat, tilted = (thaw.scale(drop, std, f).full_season.sel(window="w") for f in (base, field))
+    trend = [np.polyfit(height.values.ravel(), v.mean("year").values.ravel(), 1)[0] for v in (flat, tilted)]
+    assert abs(trend[1]) < 0.3 * abs(trend[0])
+
+
+@settings(max_examples=15, deadline=None)
+@given(factor=st.floats(0.1, 20))
+def test_fractions_do_not_depend_on_the_unit(factor):
+    """Twice the drop with twice the sd has the same fractions, and its season is twice as large."""
+    d, std, _, _ = ground("two_layers", 6, range(2017, 2022), side=2)
+    a, b = thaw.fraction(d, std, WINDOWS, draws=2), thaw.fraction(d * factor, std * factor, WINDOWS, draws=2)
+    for name in ("fraction_mean", "cv_year", "cv_noise", "cv_pixel"):
+        np.testing.assert_allclose(a[name], b[name], rtol=1e-6, atol=1e-7)
+    one, two = (thaw.scale(f["drop"], f["drop_std"], f).full_season_upper for f in (a, b))
+    np.testing.assert_allclose(one * factor, two, rtol=1e-6)
+
+
+def test_missing_dates_and_gaps_are_not_bridged():
+    """A pixel uses its own dates; a gap longer than the limit gives NaN, not a guess."""
+    d, std, _, _ = ground("linear", 1, range(2018, 2020), noise_mm=0.0)
+    hole = d.copy()
+    in_gap = (d.time > np.datetime64("2018-06-01")) & (d.time < np.datetime64("2018-07-25"))
+    hole[{"y": 0, "x": 0}] = hole[{"y": 0, "x": 0}].where(~in_gap)
+    out = thaw.drops(hole, std, WINDOWS)["drop"]
+    assert np.isnan(out.sel(year=2018, window="early").isel(y=0, x=0))
+    assert np.isfinite(out.sel(year=2018, window="early").isel(y=1, x=1))
+    one = thaw.drops(hole.isel(time=slice(None, None, 2)), std.isel(time=slice(None, None, 2)), WINDOWS)
+    assert np.isfinite(one["drop"].sel(window="full")).any()
+
+
+def test_drop_variance_counts_shared_dates():
+    """The sd of a drop is that of the weighted dates, also when covariance is given in full."""
+    rng = np.random.default_rng(0)
+    dates = pd.date_range("2020-05-15", "2020-10-08", freq="12D")
+    base = xr.DataArray(np.zeros((dates.size, 1, 4000)), {"time": dates}, ("time", "y", "x"))
+    noise = base + rng.normal(0, 4, base.shape)
+    covariance = xr.DataArray(16 * np.eye(dates.size), dims=("time", "time_2"))
+    for options in ({}, {"date_covariance": covariance}):
+        out = thaw.drops(noise, 4.0, WINDOWS, **options)
+        spread = out["drop"].std(["y", "x"], ddof=1)
+        np.testing.assert_allclose(out["drop_std"].mean(["y", "x"]), spread, rtol=0.06)
+    both = out["drop"].isel(year=0, y=0).transpose("window", "x").values
+    np.testing.assert_allclose(out["noise_correlation"], np.corrcoef(both), atol=0.08)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"windows": {"a": ("09-01", "06-01")}}, "does not end after"),
+        ({"windows": {"a": ("June", "July")}}, "mm-dd"),
+        ({"windows": {"a": ("02-30", "06-01")}}, "not a 'mm-dd' date"),
+        ({"displacement": "reversed"}, "sorted"),
+        ({"displacement": "static"}, "needs 'time'"),
+    ],
+)
+def test_bad_input_to_fraction(change, told):
+    """Wrong windows or dates are named, with what to do."""
+    d, std, _, _ = ground("linear", 1, range(2018, 2020))
+    bad = {"reversed": d.isel(time=slice(None, None, -1)), "static": d.isel(time=0)}
+    with pytest.raises(ValueError, match=told):
+        thaw.fraction(bad.get(change.get("displacement"), d), 3.0, change.get("windows", WINDOWS))
+
+
+def test_bad_input_to_scale():
+    """Unknown methods and windows, kelvin, gaps and uncovered years are errors that say so."""
+    d, std, air, _ = ground("linear", 1, range(2016, 2022), side=2)
+    f = thaw.fraction(d, std, WINDOWS)
+    args = (f["drop"], f["drop_std"], f)
+    with pytest.raises(ValueError, match="use 'constant'"):
+        thaw.scale(*args, method="magic")
+    with pytest.raises(ValueError, match="needs `temperature`"):
+        thaw.scale(*args, method="joint")
+    with pytest.raises(ValueError, match="not in fraction"):
+        thaw.scale(f["drop"].assign_coords(window=list("abcde")), f["drop_std"], f)
+    with pytest.raises(ValueError, match="kelvin"):
+        thaw.scale(*args, method="joint", temperature=air + 273.15)
+    with pytest.raises(ValueError, match="fill the gaps"):
+        thaw.scale(*args, method="joint", temperature=air.where(air.time.dt.month != 7))
+    with pytest.raises(ValueError, match="daily calendar"):
+        thaw.scale(*args, method="joint", temperature=air[::2])
+    with pytest.raises(ValueError, match="does not cover"):
+        thaw.scale(*args, method="joint", temperature=air.sel(time=slice("2018", None)))
+    with pytest.raises(ValueError, match="without 'full'"):
+        thaw.fraction_of_drops(f["drop"].sel(window=["early"]), f["drop_std"].sel(window=["early"]))
+
+
+def test_all_nan_pixels_stay_nan():
+    """A pixel without data gives no season, and the others do not notice."""
+    d, std, _, _ = ground("stefan", 2, range(2015, 2022))
+    d[{"y": 0, "x": 0}] = np.nan
+    f = thaw.fraction(d, std, WINDOWS)
+    out = thaw.scale(f["drop"], f["drop_std"], f)["full_season"].sel(window="middle")
+    assert np.isnan(out.isel(y=0, x=0)).all() and np.isfinite(out.isel(y=1, x=1)).all()
+
+
+def test_fractions_at_a_real_tundra_site(mirror):
+    """GNSS-IR at Utqiagvik, July-September: most of the lowering comes before mid August, every
+    window's fractions stay finite and their spread is larger than their noise explains."""
+    table = pd.read_csv(mirror / "gnssir_sg27" / "sg27.csv", skipinitialspace=True)
+    time = pd.to_datetime((table["year"] * 1000 + table["doy"]).astype(str), format="%Y%j")
+    height = xr.DataArray(-1000 * table["rh (m)"].to_numpy(), {"time": time.to_numpy()})
+    sd = xr.DataArray(1000 * table["uncertainty (m)"].to_numpy(), height.coords)
+    summer = height.time.dt.month.isin([6, 7, 8, 9, 10])
+    windows = {"full": ("07-01", "09-20"), "first": ("07-01", "08-10"), "second": ("08-10", "09-20")}
+    out = thaw.fraction(height[summer], sd[summer], windows, edge_days=12)
+    assert int(out.n_years.sel(window="full")) >= 8
+    assert float(out.full_mean.mean()) > 10  # mm, sinking
+    sums = out.fraction.sel(window="first") + out.fraction.sel(window="second")
+    np.testing.assert_allclose(sums.dropna("year"), 1, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_coverage_over_many_seeds(tmp_path):
+    """Coverage of pixels and areas, left-out years and a warmer climate, over 250 seeds a case."""
+    rows = []
+    for method in ("constant", "degree_day", "joint"):
+        for transfer in (False, True):
+            for area in (False, True):
+                hits, n = coverage(method, range(20_000, 20_250), transfer=transfer, area=area)
+                low, high = stats.binomtest(hits, n).proportion_ci(0.95)
+                rows.append({"method": method, "transfer": transfer, "area_mean": area, "hits": hits, "n": n})
+                rows[-1] |= {"coverage": round(hits / n, 3), "low": round(low, 3), "high": round(high, 3)}
+    table = pd.DataFrame(rows)
+    table.to_csv(tmp_path / "thaw_coverage.csv", index=False)
+    assert ((table.low <= 0.98) & (table.high >= 0.90)).all(), table.to_string()
