@@ -20,7 +20,7 @@ LATENT = 334e6  # J/m3 of water
 HEAT = {"mineral": 2.0e6, "peat": 2.5e6, "water": 4.18e6, "ice": 1.93e6}  # J/m3/K
 CONDUCTIVITY = {"mineral": 2.7, "peat": 0.25, "water": 0.57, "ice": 2.2, "air": 0.10}  # W/m/K
 FROST_BASE_M = 3.0  # below it the ground is gravel and rock that freezing does not lift
-_BLOCK = 32
+_BLOCK = 48
 
 
 @dataclass(frozen=True)
@@ -116,24 +116,24 @@ def layers(ice: np.ndarray, wetness: np.ndarray, p: Physics) -> dict[str, np.nda
 
 
 @numba.njit(cache=True, fastmath=True)
-def _step(h, t, liquid, q, latent, i_latent, i_frozen, i_thawed, gf, gu, rate, dtf):
-    """One explicit step of a block of columns; arrays (cell, column), q[0] and q[n] given by the caller."""
-    n, w = h.shape
-    for i in range(n - 1):
-        for j in range(w):
-            q[i + 1, j] = (gf[i, j] + gu[i, j] * (liquid[i, j] + liquid[i + 1, j])) * (t[i, j] - t[i + 1, j])
-    for i in range(n):
-        for j in range(w):
-            e = h[i, j] + rate[i] * (q[i, j] - q[i + 1, j])
-            part = min(max(e, np.float32(0)), latent[i, j])
-            h[i, j] = e
-            liquid[i, j] = part * i_latent[i, j]
-            frozen = min(e, np.float32(0))
-            t[i, j] = (
-                dtf * (liquid[i, j] - np.float32(1))
-                + frozen * i_frozen[i, j]
-                + (e - part - frozen) * i_thawed[i, j]
-            )
+def _flux(gf, gu, liquid, liquid_below, t, t_below, q_below):
+    """Heat flow (W/m2, down) out of the base of every cell but the lowest; flat arrays."""
+    for k in range(q_below.size):
+        q_below[k] = (gf[k] + gu[k] * (liquid[k] + liquid_below[k])) * (t[k] - t_below[k])
+
+
+@numba.njit(cache=True, fastmath=True)
+def _store(h, t, liquid, q, q_below, latent, i_latent, i_frozen, i_thawed, rate, dtf):
+    """Add the heat that stays in every cell; temperature and liquid share follow from enthalpy; flat arrays."""
+    zero, one = np.float32(0), np.float32(1)
+    for k in range(h.size):
+        e = h[k] + rate[k] * (q[k] - q_below[k])
+        part = min(max(e, zero), latent[k])
+        frozen = min(e, zero)
+        share = part * i_latent[k]
+        h[k] = e
+        liquid[k] = share
+        t[k] = dtf * (share - one) + frozen * i_frozen[k] + (e - part - frozen) * i_thawed[k]
 
 
 @numba.njit(cache=True, fastmath=True)
@@ -144,49 +144,63 @@ def _conduct(
 
     Enthalpy (MJ/m3) is 0 where the last water freezes (at -dtf) and ``lat`` where the last ice melts (at 0 degC).
     All arrays float32: `resistance` (day, column), material (cell, column). Returns motion and front (column, day)
-    and the mean temperature of the lowest cell (column, day).
+    and the temperature of the lowest cell (column, day). Inside, arrays are flat (cell by cell), and neighbours are
+    views taken once: only so does the compiler use vector instructions.
     """
     days = air.size
     n, w = cf.shape
     motion = np.empty((w, days), np.float32)
     front = np.empty((w, days), np.float32)
     base = np.empty((w, days), np.float32)
-    h, t, liquid = np.empty((n, w), np.float32), np.empty((n, w), np.float32), np.empty((n, w), np.float32)
-    q = np.zeros((n + 1, w), np.float32)
-    gf, gu = np.zeros((n, w), np.float32), np.zeros((n, w), np.float32)
-    rate = (DAY_S * 1e-6 / steps / dz).astype(np.float32)
-    i_latent, i_frozen, i_thawed = np.float32(1) / lat, np.float32(1) / cf, np.float32(1) / cu
-    g0, ts = np.zeros(w, np.float32), np.zeros(w, np.float32)
+    h, t, liquid = np.empty(n * w, np.float32), np.empty(n * w, np.float32), np.empty(n * w, np.float32)
+    q = np.zeros((n + 1) * w, np.float32)
+    gf, gu = np.zeros((n - 1) * w, np.float32), np.zeros((n - 1) * w, np.float32)
+    rate = np.empty(n * w, np.float32)
+    latent, i_frozen, i_thawed = (
+        np.empty(n * w, np.float32),
+        np.empty(n * w, np.float32),
+        np.empty(n * w, np.float32),
+    )
     for i in range(n):
         for j in range(w):
+            k = i * w + j
+            latent[k], i_frozen[k], i_thawed[k] = lat[i, j], 1 / cf[i, j], 1 / cu[i, j]
+            rate[k] = DAY_S * 1e-6 / steps / dz[i]
             warm = start[j] >= -dtf
-            h[i, j] = lat[i, j] + max(start[j], 0) * cu[i, j] if warm else (start[j] + dtf) * cf[i, j]
-            liquid[i, j] = 1.0 if warm else 0.0
-            t[i, j] = max(start[j], 0) if warm else start[j]
+            h[k] = lat[i, j] + max(start[j], 0) * cu[i, j] if warm else (start[j] + dtf) * cf[i, j]
+            liquid[k] = 1.0 if warm else 0.0
+            t[k] = max(start[j], 0) if warm else start[j]
             if i < n - 1:
-                gf[i, j] = 2 / (dz[i] / kf[i, j] + dz[i + 1] / kf[i + 1, j])
-                gu[i, j] = 0.5 * (2 / (dz[i] / ku[i, j] + dz[i + 1] / ku[i + 1, j]) - gf[i, j])
-    q[n, :] = -flux
+                gf[k] = 2 / (dz[i] / kf[i, j] + dz[i + 1] / kf[i + 1, j])
+                gu[k] = 0.5 * (2 / (dz[i] / ku[i, j] + dz[i + 1] / ku[i + 1, j]) - gf[k])
+    i_latent = np.float32(1) / latent
+    q[n * w :] = -flux
+    q_top, q_all, q_below, q_inner = q[:w], q[: n * w], q[w:], q[w : n * w]
+    above, below = slice(0, (n - 1) * w), slice(w, n * w)
+    t_above, t_below, l_above, l_below = t[above], t[below], liquid[above], liquid[below]
+    g0, ts = np.zeros(w, np.float32), np.zeros(w, np.float32)
     for day in range(days):
         for j in range(w):
             ta = air[day] + lapse[j]
             ts[j] = ta * n_thaw[j] if ta > 0 else ta * n_freeze[j]
-            k0 = kf[0, j] + (ku[0, j] - kf[0, j]) * liquid[0, j]
+            k0 = kf[0, j] + (ku[0, j] - kf[0, j]) * liquid[j]
             g0[j] = 1 / (0.5 * dz[0] / k0 + resistance[day, j])
         for _ in range(steps):
             for j in range(w):
-                q[0, j] = g0[j] * (ts[j] - t[0, j])
-            _step(h, t, liquid, q, lat, i_latent, i_frozen, i_thawed, gf, gu, rate, dtf)
+                q_top[j] = g0[j] * (ts[j] - t[j])
+            _flux(gf, gu, l_above, l_below, t_above, t_below, q_inner)
+            _store(h, t, liquid, q_all, q_below, latent, i_latent, i_frozen, i_thawed, rate, dtf)
         for j in range(w):
             move, depth, thawed = 0.0, 0.0, True
             for i in range(n):
-                move -= lift[i, j] * liquid[i, j]
+                share = liquid[i * w + j]
+                move -= lift[i, j] * share
                 if thawed:
-                    depth += dz[i] * liquid[i, j]
-                    thawed = liquid[i, j] > 0.5
+                    depth += dz[i] * share
+                    thawed = share > 0.5
             motion[j, day] = move
             front[j, day] = depth
-            base[j, day] = t[n - 1, j]
+            base[j, day] = t[(n - 1) * w + j]
     return motion, front, base
 
 

@@ -445,10 +445,11 @@ def observe(
         scatter, estimated = multilook(true, sensor.looks, rng)
         phase = phase + scatter + per_mm * (delay[j] - delay[i]) + dem * net.pair_baseline[k]
         phase = phase - per_mm * share_of[k] * (fading[j] - fading[i]) * meadow
-        lost = true * np.exp(0.2 * draw.smooth()) < p.coherence_floor
         if winter and sensor.band == "C":
             loss = np.clip(p.winter_loss + rng.uniform(-0.2, 0.2), 0, 0.98) if p.winter_loss > 0 else 0.0
-            lost |= 0.6 * draw.smooth() + hardy < norm.ppf(loss)
+            lost = 0.6 * draw.smooth() + hardy < norm.ppf(loss)
+        else:
+            lost = true * np.exp(0.2 * draw.smooth()) < p.coherence_floor
         share = (
             p.unwrap_share_l if sensor.band == "L" else (p.unwrap_share_winter if winter else p.unwrap_share)
         )

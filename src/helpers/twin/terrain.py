@@ -201,19 +201,15 @@ def master(seed: int, p: Physics) -> dict[str, np.ndarray]:
 
     axis = 21.0 - 0.36 * xx + 1.3 * np.sin(xx / 6.5)
     flank = np.abs(yy - axis)
-    ridge = 1 - np.abs(field(3.2)) / 1.6
+    floor = 3900 - 4.5 * xx - 14 * np.clip(xx - 30, 0, None)
+    ridge = np.clip(1 - np.abs(field(1.6)) / 1.5, 0, 1)
     rough = random_field(rng, (NY, NX), km, exponent=3.6)
-    rise = 1 / (1 + np.exp(-(flank - 6.0) / 1.6))
-    elevation = (
-        3760
-        + 14 * flank
-        + rise * (170 + 260 * np.clip(ridge, 0, 1) + 110 * field(5.0))
-        + (6 + 50 * rise) * rough
-    )
+    rise = 1 / (1 + np.exp(-(flank - 6.5) / 1.3))
+    elevation = floor + 12 * flank + rise * (40 + 430 * ridge + 90 * field(4.0)) + (5 + 40 * rise) * rough
     flat = gaussian_filter(mask(area["reference"].buffer(0.8)).astype(float), 6)
     dark = gaussian_filter(mask(area["north_east_dark"]).astype(float), 5)
     elevation = elevation * (1 - flat) + 3950 * flat
-    elevation = np.clip(elevation, 3640, 4720)
+    elevation = np.clip(elevation, 3600, 4720)
     gy, gx = np.gradient(elevation, 100.0)
     slope = np.degrees(np.arctan(np.hypot(gx, gy)))
 

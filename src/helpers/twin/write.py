@@ -32,8 +32,6 @@ def geotiff(path: Path, values: np.ndarray, transform: Affine, crs=_WGS84, *, no
         "dtype": values.dtype,
         "crs": crs,
         "transform": transform,
-        "compress": "deflate",
-        "zlevel": 1,
     }
     if nodata is not None:
         profile["nodata"] = nodata
@@ -42,6 +40,23 @@ def geotiff(path: Path, values: np.ndarray, transform: Affine, crs=_WGS84, *, no
         if tags:
             file.update_tags(1, **tags)
             file.update_tags(**tags)
+
+
+class _Template:
+    """Bytes of an uncompressed GeoTIFF whose raster is replaced: thirty times faster than writing each anew."""
+
+    def __init__(self, path: Path, dtype: str, grid: Grid):
+        probe = np.arange(1, grid.shape[0] * grid.shape[1] + 1).reshape(grid.shape).astype(dtype)
+        geotiff(path, probe, grid.transform)
+        data = path.read_bytes()
+        path.unlink()
+        if not data.endswith(probe.tobytes()):
+            raise RuntimeError("the raster is not at the end of the GeoTIFF this GDAL writes")
+        self.head, self.dtype = data[: -probe.nbytes], probe.dtype
+
+    def write(self, path: Path, values: np.ndarray) -> None:
+        """Write `values` as GeoTIFF."""
+        path.write_bytes(self.head + np.ascontiguousarray(values, self.dtype).tobytes())
 
 
 class Licsar:
@@ -55,6 +70,8 @@ class Licsar:
             value = np.broadcast_to(value.reshape(grid.shape), grid.shape)
             geotiff(self.folder / f"{frame}.geo.{letter}.tif", value.astype("f4"), grid.transform)
         geotiff(self.folder / f"{frame}.geo.hgt.tif", height.reshape(grid.shape).astype("f4"), grid.transform)
+        self.phase = _Template(self.folder / "probe.tif", "f4", grid)
+        self.coherence = _Template(self.folder / "probe.tif", "u1", grid)
         first = net.dates[0]
         lines = [
             f"{first:%Y%m%d} {date:%Y%m%d} {b:.1f} {(date - first).days}"
@@ -83,10 +100,8 @@ class Licsar:
         folder.mkdir()
         lost = ~np.isfinite(phase)
         byte = np.where(lost, 0, np.clip(np.round(coherence * 255), 1, 255)).astype("u1")
-        shape = self.grid.shape
-        unwrapped = np.where(lost, 0, phase).astype("f4").reshape(shape)
-        geotiff(folder / f"{name}.geo.unw.tif", unwrapped, self.grid.transform)
-        geotiff(folder / f"{name}.geo.cc.tif", byte.reshape(shape), self.grid.transform)
+        self.phase.write(folder / f"{name}.geo.unw.tif", np.where(lost, 0, phase))
+        self.coherence.write(folder / f"{name}.geo.cc.tif", byte)
 
     def close(self) -> None:
         """Nothing is pending."""
