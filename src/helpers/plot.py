@@ -126,8 +126,8 @@ def _edges(centres: np.ndarray) -> np.ndarray:
 
 
 OUTLINE = {
-    "pits": {"color": "black", "lw": 0.8},
-    "heaps": {"color": "0.35", "lw": 0.6},
+    "pits": {"color": "#D55E00", "lw": 0.9},
+    "heaps": {"color": "#E69F00", "lw": 0.7},
     "reference": {"color": "#009E73", "lw": 1.2},
     "basin": {"color": "white", "lw": 1.0},
     "study_area": {"color": "black", "lw": 0.8, "ls": "--"},
@@ -168,11 +168,11 @@ def locator(ax, lon: float, lat: float) -> None:
     import cartopy.crs as ccrs
 
     near = 75 < lon < 130 and 15 < lat < 52
-    lines, reach = (natural_earth()["asia"], 18.0) if near else (natural_earth()["world"], 40.0)
+    lines, reach = (natural_earth()["asia"], 20.0) if near else (natural_earth()["world"], 40.0)
     plate = ccrs.PlateCarree()
     # the extent comes first: cartopy re-projects every line for the view it has
     ax.set_extent([lon - reach, lon + reach, max(lat - 0.7 * reach, -85), min(lat + 0.7 * reach, 85)], plate)
-    for kind, style in (("coast", {"lw": 0.5, "color": "0.2"}), ("border", {"lw": 0.3, "color": "0.5"})):
+    for kind, style in (("coast", {"lw": 0.6, "color": "0.1"}), ("border", {"lw": 0.4, "color": "0.5"})):
         for line in lines[kind]:
             ax.plot(*np.array(line).T, transform=plate, **style)
     if near:

@@ -9,7 +9,7 @@ import shutil
 import time
 from datetime import date
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
@@ -120,6 +120,9 @@ class ReferenceArea(_Strict):
         return self
 
 
+MonthDay = Annotated[str, Field(pattern=r"^\d\d-\d\d$")]
+
+
 class SiteConfig(_Strict):
     """The content of a site file; see data/sites/template.yml for each key with its meaning."""
 
@@ -130,6 +133,7 @@ class SiteConfig(_Strict):
     knots: list[date] = Field([], description="dates at which the rate of the joined record may change")
     reference_area: ReferenceArea | None = None
     permafrost_limit_m: float | None = Field(None, description="lower limit of permafrost, height in m")
+    thaw_season: tuple[MonthDay, MonthDay] | None = Field(None, description="first and last day, mm-dd")
     inputs: Inputs = Inputs()
     physics: dict[str, float | int | bool | str] = Field({}, description="keywords of twin.simulate")
 
