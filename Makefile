@@ -84,6 +84,12 @@ all: $(STAMPS) $(if $(DEFAULT),RC1.md) ## run the whole study and regenerate eve
 RC1.md: data/RC1.template.md $(STAMPS)
 	@$(PYTHON) -m helpers.io.answers data/RC1.template.md data/results RC1.md
 
+FIGURES := $(if $(filter quick,$(SIZE)),$(RUN)/figures,figures$(if $(filter-out datong_twin,$(SITE)),/$(SITE)))
+RESULTS := $(if $(filter quick,$(SIZE)),$(RUN)/results,data/results$(if $(filter-out datong_twin,$(SITE)),/$(SITE)))
+report: all ## build/report/index.html: executed notebooks, gallery, RC1 and results; opens without a network
+	@$(PYTHON) -m helpers.io.report $(RUN) $(FIGURES) $(RESULTS) $(if $(DEFAULT),RC1.md,none) build/report
+	@echo build/report/index.html
+
 quick: ## the whole study on a small twin; writes below build/quick only
 	@$(MAKE) --no-print-directory all SIZE=quick
 
@@ -124,4 +130,4 @@ lab: $(ENV) ## open the notebooks in JupyterLab
 clean: ## remove what a run of this site wrote, but its raw inputs
 	rm -rf $(RUN) data/derived/$(SITE)
 
-.PHONY: help env all quick data try test check tidy expected lock lab clean $(NOTEBOOKS)
+.PHONY: help env all quick report data try test check tidy expected lock lab clean $(NOTEBOOKS)

@@ -1,0 +1,92 @@
+"""One folder that tells the whole run and opens from disk without a network."""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from helpers.io.store import read_results
+
+_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}
+img{max-width:100%}table{border-collapse:collapse;font-size:13px}
+td,th{border:1px solid #ccc;padding:2px 6px;text-align:right}
+td:first-child,td:nth-child(2),th{text-align:left}pre{overflow-x:auto;background:#f5f5f5;padding:.5rem}
+figure{margin:1rem 0}figcaption{font-size:13px;color:#555}nav a{margin-right:1rem}.jp-InputPrompt,.jp-OutputPrompt,
+.prompt{display:none}.highlight{background:#f5f5f5}"""
+
+
+def build(run: Path, figures: Path, results: Path, answers: Path | None, target: Path) -> Path:
+    """Write index.html (gallery, answers, results) and a page for each executed notebook.
+
+    Parameters
+    ----------
+    run : Path
+        Folder of the executed notebooks.
+    figures, results : Path
+        Folders of the PNG files and of the results tables.
+    answers : Path or None
+        The answers to the referee, in Markdown.
+    target : Path
+        Folder to write; pages hold their pictures, nothing is loaded from elsewhere.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    executed = sorted(
+        p for p in run.glob("[0-9][0-9]_*.ipynb") if ".part" not in p.name and ".failed" not in p.name
+    )
+    if not executed:
+        raise FileNotFoundError(f"{run} holds no executed notebook; run `make all` first")
+    for path in executed:
+        _put(target / f"{path.stem}.html", path.stem, _notebook(path))
+    parts = ["<nav>", *(f'<a href="{p.stem}.html">{p.stem}</a>' for p in executed), "</nav>"]
+    if answers is not None and answers.is_file():
+        parts += ["<h2>Answers to the referee</h2>", _markdown(answers.read_text(encoding="utf-8"))]
+    parts.append("<h2>Figures</h2>")
+    for picture in sorted(figures.glob("*.png")):
+        data = base64.b64encode(picture.read_bytes()).decode()
+        page = next((p.stem for p in executed if p.stem[:2] == picture.stem[:2]), "")
+        caption = f'{picture.stem} (from <a href="{page}.html">{page}</a>)'
+        parts.append(
+            f'<figure id="{picture.stem}"><img alt="{picture.stem}" src="data:image/png;base64,{data}">'
+            f"<figcaption>{caption}</figcaption></figure>"
+        )
+    parts += ["<h2>Results</h2>", _table(read_results(results))]
+    return _put(target / "index.html", "Permafrost degradation of the upper Datong River", "\n".join(parts))
+
+
+def _put(path: Path, title: str, body: str) -> Path:
+    part = path.with_suffix(".html.part")
+    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
+    part.write_text(
+        f"{head}<style>{_STYLE}</style><h1>{html.escape(title)}</h1>{body}</html>", encoding="utf-8"
+    )
+    part.replace(path)
+    return path
+
+
+def _notebook(path: Path) -> str:
+    from nbconvert import HTMLExporter
+
+    body, _ = HTMLExporter(template_name="basic", embed_images=True).from_filename(str(path))
+    # equations stay as text: a page that opens without a network loads no script
+    return re.sub(r"<script\b.*?</script>", "", body, flags=re.S)
+
+
+def _markdown(text: str) -> str:
+    from nbconvert.filters import markdown2html
+
+    return re.sub(r"<h1\b.*?</h1>", "", markdown2html(text), flags=re.S)
+
+
+def _table(results: pd.DataFrame) -> str:
+    columns = ["notebook", "name", "value", "lower", "upper", "unit", "truth", "method"]
+    return results[columns].to_html(index=False, na_rep="", float_format=lambda v: f"{v:.4g}")
+
+
+if __name__ == "__main__":
+    run_folder, figure_folder, result_folder, answer_file, target_folder = map(Path, sys.argv[1:])
+    build(run_folder, figure_folder, result_folder, answer_file, target_folder)
