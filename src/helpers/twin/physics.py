@@ -98,7 +98,7 @@ CONSTANTS: dict[str, Constant] = {
     "spanning_factor_c": Constant(0.35, "1", _A, "C band, one date frozen"),
     "winter_factor_l": Constant(0.85, "1", _A, "L band, any date frozen"),
     "winter_loss": Constant(0.80, "1", _A, "share of C-band pixels lost in winter pairs (+-0.2 by pair)"),
-    "coherence_floor": Constant(0.13, "1", _A, "true coherence below which a pixel is not unwrapped"),
+    "coherence_floor": Constant(0.14, "1", _A, "true coherence below which a pixel is not unwrapped"),
     "turbulence_mm": Constant(7.0, "mm", _A, "sd of the turbulent delay of a date over the scene"),
     "stratified_annual_mm_km": Constant(8.0, "mm/km", _A, "annual cycle of delay against height"),
     "stratified_random_mm_km": Constant(5.0, "mm/km", _A, "sd by date of delay against height"),

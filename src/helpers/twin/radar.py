@@ -269,6 +269,11 @@ class Raster:
         field = np.roll(field, (self.rng.integers(ny), self.rng.integers(nx)), (0, 1))
         return field.ravel() * (1 if self.rng.random() < 0.5 else -1)
 
+    @staticmethod
+    def lose(score: np.ndarray, share: float) -> np.ndarray:
+        """True for the `share` of pixels with the lowest score."""
+        return score < np.quantile(score, share)
+
     def quadratic(self) -> np.ndarray:
         """A smooth quadratic surface, sd 1 over the scene."""
         x, y = self.x / self.x.max() - 0.5, self.y / self.y.max() - 0.5
@@ -303,6 +308,11 @@ class Independent:
         return self.rng.standard_normal(self.n)
 
     smooth = turbulence
+
+    @staticmethod
+    def lose(score: np.ndarray, share: float) -> np.ndarray:
+        """True with probability `share`; the score of sd 1 decides."""
+        return score < norm.ppf(share)
 
     def cycles(self, share: float, weak: np.ndarray) -> np.ndarray:
         """Each pixel is off by one cycle with probability `share`."""
@@ -446,8 +456,8 @@ def observe(
         phase = phase + scatter + per_mm * (delay[j] - delay[i]) + dem * net.pair_baseline[k]
         phase = phase - per_mm * share_of[k] * (fading[j] - fading[i]) * meadow
         if winter and sensor.band == "C":
-            loss = np.clip(p.winter_loss + rng.uniform(-0.2, 0.2), 0, 0.98) if p.winter_loss > 0 else 0.0
-            lost = 0.6 * draw.smooth() + hardy < norm.ppf(loss)
+            loss = np.clip(p.winter_loss + rng.uniform(-0.2, 0.2), 0, 0.99) if p.winter_loss > 0 else 0.0
+            lost = draw.lose(0.6 * draw.smooth() + hardy, loss)
         else:
             lost = true * np.exp(0.2 * draw.smooth()) < p.coherence_floor
         share = (
