@@ -208,7 +208,7 @@ def test_leave_one_year_out_is_scored_against_the_observed():
     summary = thaw.score(table).set_index(["window", "method"])
     assert (summary.loc["middle", "n"] == 48).all()
     for method in ("constant", "degree_day", "joint"):
-        hits = int(round(summary.loc[("middle", method), "cover_95"] * 48))
+        hits = round(summary.loc[("middle", method), "cover_95"] * 48)
         # years of one seed share the fractions: allow for half as many independent draws
         low, high = stats.binomtest(hits // 2, 24).proportion_ci(0.99)
         assert low <= 0.98 and high >= 0.90, summary
@@ -340,7 +340,7 @@ def test_drop_variance_counts_shared_dates():
 )
 def test_bad_input_to_fraction(change, told):
     """Wrong windows or dates are named, with what to do."""
-    d, std, _, _ = ground("linear", 1, range(2018, 2020))
+    d, *_ = ground("linear", 1, range(2018, 2020))
     bad = {"reversed": d.isel(time=slice(None, None, -1)), "static": d.isel(time=0)}
     with pytest.raises(ValueError, match=told):
         thaw.fraction(bad.get(change.get("displacement"), d), 3.0, change.get("windows", WINDOWS))

@@ -1,0 +1,576 @@
+"""Which drivers explain a map, with an uncertainty: a forest scored where it was not trained.
+
+Thin over scikit-learn. A row is a pixel, a column a driver; `blocks` labels the spatial block of
+each pixel. Every score here is taken on blocks the forest has not seen, because neighbours that
+share errors make a random split flatter any model. Importance says what a prediction leans on,
+never what causes it. All forests are single-threaded and seeded: equal input, equal output.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pandas as pd
+from scipy import optimize
+from scipy.spatial import cKDTree
+from sklearn.base import clone
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.metrics import r2_score
+from sklearn.model_selection import GroupKFold, KFold
+from sklearn.tree import DecisionTreeRegressor
+
+
+# ---------------------------------------------------------------------------------------------
+# Forest and blocks
+# ---------------------------------------------------------------------------------------------
+def fit_forest(
+    drivers: pd.DataFrame,
+    target,
+    weight,
+    blocks,
+    *,
+    trees: int = 300,
+    leaf: int = 5,
+    folds: int = 5,
+    seed: int = 0,
+) -> tuple[RandomForestRegressor, pd.DataFrame]:
+    """Random forest of all pixels, and how well it predicts at random and in unseen blocks.
+
+    Parameters
+    ----------
+    drivers : DataFrame
+        A row per pixel, a numeric column per driver, without NaN.
+    target : (n,) array
+        What is explained, for example a rate in mm/yr.
+    weight : (n,) array or None
+        1 / sd**2 of the target; all equal if None. Scores are weighted too.
+    blocks : (n,) array
+        Label of each pixel's spatial block, at least as long as the range of `residual_range`.
+    trees, leaf, folds, seed
+        Trees, pixels in a leaf, folds, and the seed of everything random.
+
+    Returns
+    -------
+    model : RandomForestRegressor
+        Fitted to all pixels; the functions below clone it for each fold.
+    scores : DataFrame
+        fold, r2_random, r2_blocked; attrs r2_random and r2_blocked pool the held-out pixels.
+
+    Raises
+    ------
+    ValueError
+        NaN, unequal lengths, a constant target or fewer blocks than folds.
+    """
+    x, y, w, b = _check(drivers, target, weight, blocks, folds)
+    model = RandomForestRegressor(
+        trees, min_samples_leaf=leaf, max_features=1 / 3, max_samples=0.7, random_state=seed, n_jobs=1
+    )
+    scores, pooled = {}, {}
+    for name, split in (("r2_random", KFold(folds, shuffle=True, random_state=seed)), ("r2_blocked", None)):
+        pairs = list(split.split(x)) if split else list(_block_folds(b, folds, seed))
+        predicted = np.empty(len(y))
+        for train, test in pairs:
+            predicted[test] = clone(model).fit(x[train], y[train], w[train]).predict(x[test])
+        scores[name] = [r2_score(y[test], predicted[test], sample_weight=w[test]) for _, test in pairs]
+        pooled[name] = float(r2_score(y, predicted, sample_weight=w))
+    table = pd.DataFrame({"fold": range(folds), **scores})
+    table.attrs = pooled
+    model.fit(x, y, w)
+    model.driver_names_ = list(drivers.columns)
+    return model, table
+
+
+def spatial_blocks(x_m, y_m, size_m: float) -> np.ndarray:
+    """Integer label of the square block of side `size_m` (metres) that holds each pixel."""
+    if not size_m > 0:
+        raise ValueError(f"size_m: {size_m}; give metres above 0")
+    column = np.floor((np.asarray(x_m) - np.min(x_m)) / size_m).astype(int)
+    row = np.floor((np.asarray(y_m) - np.min(y_m)) / size_m).astype(int)
+    return np.unique(row * (column.max() + 1) + column, return_inverse=True)[1]
+
+
+def residual_range(residual, x_m, y_m, *, classes: int = 15, pairs: int = 200_000, seed: int = 0) -> float:
+    """Distance in metres at which residuals stop to resemble each other.
+
+    Exponential variogram through pairs up to half the extent; the range is where it reaches 95 % of
+    its sill, at most half the extent and at least the spacing of the first class.
+    """
+    rng = np.random.default_rng(seed)
+    residual, place = np.asarray(residual, float), np.column_stack([x_m, y_m]).astype(float)
+    extent = 0.5 * np.hypot(*np.ptp(place, axis=0))
+    first, second = rng.integers(0, len(residual), (2, pairs))
+    lag = np.hypot(*(place[first] - place[second]).T)
+    keep = (lag > 0) & (lag < extent)
+    half_square = 0.5 * np.square(residual[first] - residual[second])[keep]
+    edges = np.linspace(0, extent, classes + 1)
+    at = np.digitize(lag[keep], edges) - 1
+    count = np.bincount(at, minlength=classes)[:classes]
+    used = count > 30
+    total = np.bincount(at, half_square, minlength=classes)[:classes]
+    gamma = total[used] / count[used]
+    middle = (0.5 * (edges[1:] + edges[:-1]))[used]
+
+    def variogram(h, nugget, sill, length):
+        return nugget + sill * (1 - np.exp(-h / length))
+
+    start = (0.3 * gamma[-1], 0.7 * gamma[-1], 0.2 * extent)
+    limits = ((0, 0, edges[1] / 10), (2 * gamma.max() + 1e-12, 2 * gamma.max() + 1e-12, extent))
+    try:
+        found, _ = optimize.curve_fit(
+            variogram, middle, gamma, start, np.sqrt(1 / count[used]), bounds=limits
+        )
+    except RuntimeError:  # no curve: the data do not rule out correlation over the whole window
+        return float(extent)
+    if found[1] < 0.1 * (found[0] + found[1]):  # hardly anything but nugget: the length means nothing
+        return float(edges[1])
+    return float(np.clip(3 * found[2], edges[1], extent))
+
+
+def draw_by_block(blocks, n: int, *, seed: int = 0) -> np.ndarray:
+    """Sorted positions of about `n` pixels, the same share of every block."""
+    blocks, rng = np.asarray(blocks), np.random.default_rng(seed)
+    if n >= len(blocks):
+        return np.arange(len(blocks))
+    share = n / len(blocks)
+    members = (np.flatnonzero(blocks == b) for b in np.unique(blocks))
+    return np.sort(
+        np.concatenate([rng.choice(m, max(1, round(share * len(m))), replace=False) for m in members])
+    )
+
+
+# ---------------------------------------------------------------------------------------------
+# Importance
+# ---------------------------------------------------------------------------------------------
+def grouped_importance(
+    model,
+    drivers: pd.DataFrame,
+    target,
+    groups: dict[str, list[str]],
+    blocks,
+    *,
+    weight=None,
+    conditional: bool = False,
+    repeats: int = 5,
+    draws: int = 500,
+    folds: int = 5,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Loss of held-out R2 when the columns of a group are permuted together.
+
+    Columns that say nearly the same hide each other when permuted one by one; a group is permuted
+    as a whole. The forest is refitted for each fold; the block bootstrap re-scores the held-out
+    blocks and refits nothing, so the interval is that of the scoring, given the forests.
+
+    Parameters
+    ----------
+    model : RandomForestRegressor
+        From `fit_forest`; cloned.
+    drivers, target, weight, blocks
+        As in `fit_forest`.
+    groups : dict
+        Name to columns; columns in no group are never permuted.
+    conditional : bool
+        Permute only among pixels whose other drivers predict the same values of the group (leaves
+        of a tree), so that a group gets no credit for what the others say already.
+    repeats, draws, folds, seed
+        Permutations per fold, bootstrap draws, folds, seed.
+
+    Returns
+    -------
+    DataFrame
+        group, importance (share of the target's variance), lower, upper (95 %), rank (1 = most
+        important), rank_probability (share of the draws with that rank), prob_positive.
+        attrs["ranks"]: {group: [probability of rank 1, 2, ...]}; attrs["draws"]: {group: values}.
+    """
+    x, y, w, b = _check(drivers, target, weight, blocks, folds)
+    columns = _group_columns(drivers, groups)
+    rng = np.random.default_rng(seed)
+    base = np.empty(len(y))
+    permuted = {g: np.zeros(len(y)) for g in groups}
+    for train, test in _block_folds(b, folds, seed):
+        forest = clone(model).fit(x[train], y[train], w[train])
+        base[test] = np.square(y[test] - forest.predict(x[test]))
+        for name, at in columns.items():
+            strata = _strata(x, at, train, test, seed) if conditional else np.zeros(len(test), int)
+            for _ in range(repeats):
+                shuffled = x[test].copy()
+                shuffled[:, at] = x[test][np.ix_(_permute_within(strata, rng), at)]
+                permuted[name][test] += np.square(y[test] - forest.predict(shuffled)) / repeats
+    loss = np.column_stack([permuted[g] - base for g in groups])
+    point, boot = _bootstrap_blocks(loss, y, w, b, draws, rng)
+    return _importance_table(list(groups), point, boot)
+
+
+def drop_column(
+    model, drivers, target, groups, blocks, *, weight=None, folds: int = 5, seed: int = 0, draws: int = 500
+) -> pd.DataFrame:
+    """Loss of held-out R2 when a forest is refitted without a group: what only that group knows.
+
+    Parameters and columns as in `grouped_importance`.
+    """
+    x, y, w, b = _check(drivers, target, weight, blocks, folds)
+    columns = _group_columns(drivers, groups)
+    errors = {None: np.empty(len(y)), **{g: np.empty(len(y)) for g in groups}}
+    for train, test in _block_folds(b, folds, seed):
+        for name, error in errors.items():
+            keep = np.setdiff1d(np.arange(x.shape[1]), columns.get(name, []))
+            forest = clone(model).fit(x[np.ix_(train, keep)], y[train], w[train])
+            error[test] = np.square(y[test] - forest.predict(x[np.ix_(test, keep)]))
+    loss = np.column_stack([errors[g] - errors[None] for g in groups])
+    point, boot = _bootstrap_blocks(loss, y, w, b, draws, np.random.default_rng(seed))
+    return _importance_table(list(groups), point, boot)
+
+
+def null_importances(
+    model,
+    drivers,
+    target,
+    groups,
+    blocks,
+    *,
+    weight=None,
+    refits: int = 20,
+    folds: int = 5,
+    seed: int = 0,
+    repeats=2,
+) -> pd.DataFrame:
+    """Importances when the target is shuffled by block: how large can chance be?
+
+    Whole blocks change places and values move inside them, which keeps how alike the pixels of a
+    block are. With the null of each group comes the share of refits that reach what was observed.
+
+    Parameters as in `grouped_importance`; `refits` shuffled targets.
+
+    Returns
+    -------
+    DataFrame
+        group, importance (observed), null_mean, null_95, p_value = (1 + n reached) / (1 + refits).
+    """
+    _, y, _, b = _check(drivers, target, weight, blocks, folds)
+    options = {"weight": weight, "folds": folds, "seed": seed, "repeats": repeats, "draws": 2}
+    observed = grouped_importance(model, drivers, target, groups, blocks, **options)["importance"].to_numpy()
+    rng = np.random.default_rng(seed)
+    null = []
+    for _ in range(refits):
+        shuffled = _shuffle_by_block(y, b, rng)
+        null.append(grouped_importance(model, drivers, shuffled, groups, blocks, **options)["importance"])
+    null = np.array(null)
+    return pd.DataFrame(
+        {
+            "group": list(groups),
+            "importance": observed,
+            "null_mean": null.mean(axis=0),
+            "null_95": np.quantile(null, 0.95, axis=0),
+            "p_value": (1 + (null >= observed).sum(axis=0)) / (1 + refits),
+        }
+    )
+
+
+def impurity_importance(model, drivers: pd.DataFrame, groups: dict[str, list[str]]) -> pd.DataFrame:
+    """Impurity importance summed over groups, for comparison only: in-sample, and misled by noise."""
+    at = _group_columns(drivers, groups)
+    values = [model.feature_importances_[at[g]].sum() for g in groups]
+    return pd.DataFrame({"group": list(groups), "importance": values})
+
+
+# ---------------------------------------------------------------------------------------------
+# Effects
+# ---------------------------------------------------------------------------------------------
+def accumulated_local_effects(
+    model,
+    drivers: pd.DataFrame,
+    name: str,
+    *,
+    rows=None,
+    bins: int = 12,
+    blocks=None,
+    target=None,
+    weight=None,
+    refits: int = 20,
+    draws: int = 200,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """What the prediction does along one driver, the others staying as they are (ALE).
+
+    Differences of the prediction across narrow bins, summed: unlike partial dependence it never
+    asks for combinations of correlated drivers that do not exist (Apley and Zhu 2020).
+
+    Parameters
+    ----------
+    model, drivers
+        From `fit_forest`.
+    name : str
+        Column.
+    rows : (n,) bool array, optional
+        Only these pixels, for example the ice-rich ones: the effect within a stratum.
+    bins : int
+        Bins of equal pixel number.
+    blocks : (n,) array, optional
+        Interval by bootstrap over blocks; without it lower and upper are NaN.
+    target, weight : (n,) arrays, optional
+        With them each of `refits` bootstrap samples of blocks gets a forest of its own (30 trees),
+        which is the interval to trust; otherwise `draws` samples re-use the fitted forest.
+
+    Returns
+    -------
+    DataFrame
+        value (bin limits), effect (mean 0 over the pixels), lower, upper (95 %), n. attrs["span"]:
+        (effect of the 90th less that of the 10th percentile, its lower, its upper).
+    """
+    if name not in drivers.columns:
+        raise ValueError(f"name: {name!r} is no driver; there are {list(drivers.columns)}")
+    x = drivers.to_numpy(float)
+    keep = np.ones(len(x), bool) if rows is None else np.asarray(rows, bool)
+    column = drivers.columns.get_loc(name)
+    edges = np.unique(np.quantile(x[keep, column], np.linspace(0, 1, bins + 1)))
+    if edges.size < 2:
+        raise ValueError(f"driver {name!r} is constant in the rows asked for; it can have no effect")
+    at = np.clip(np.searchsorted(edges, x[keep, column], side="left") - 1, 0, edges.size - 2)
+    difference = _local_difference(model, x[keep], column, edges, at)
+    effect, n = _accumulate(difference, at, np.ones(len(at)), edges.size - 1)
+    low, high = np.quantile(x[keep, column], (0.1, 0.9))
+    curves = []
+    if blocks is not None:
+        curves = _ale_draws(
+            model, x, column, edges, at, keep, difference, blocks, target, weight, refits, draws, seed
+        )
+    span = [float(np.interp(high, edges, c) - np.interp(low, edges, c)) for c in (effect, *curves)]
+    band = np.quantile(curves, (0.025, 0.975), axis=0) if len(curves) else np.full((2, edges.size), np.nan)
+    if target is not None and len(curves):  # few refits: normal limits around the fitted curve
+        band = effect + 1.96 * np.outer((-1, 1), np.std(curves, axis=0, ddof=1))
+        limits = span[0] + 1.96 * np.std(span[1:], ddof=1) * np.array([-1, 1])
+    else:
+        limits = np.quantile(span[1:], (0.025, 0.975)) if len(curves) else np.full(2, np.nan)
+    table = pd.DataFrame({"value": edges, "effect": effect, "lower": band[0], "upper": band[1]})
+    table["n"] = np.append(n, 0)
+    table.attrs["span"] = (span[0], float(limits[0]), float(limits[1]))
+    return table
+
+
+def _local_difference(model, x, column, edges, at):
+    low, high = x.copy(), x.copy()
+    low[:, column], high[:, column] = edges[at], edges[at + 1]
+    return model.predict(high) - model.predict(low)
+
+
+def _accumulate(difference, at, weight, bins):
+    """Sum of the mean difference per bin, centred on the pixels; and the pixels in each bin."""
+    n = np.bincount(at, weight, minlength=bins)
+    step = np.bincount(at, weight * difference, minlength=bins) / np.where(n > 0, n, 1)
+    curve = np.concatenate([[0.0], np.cumsum(step)])
+    middle = 0.5 * (curve[1:] + curve[:-1])
+    return curve - np.sum(middle * n) / n.sum(), n.astype(int)
+
+
+def _ale_draws(model, x, column, edges, at, keep, difference, blocks, target, weight, refits, draws, seed):
+    rng = np.random.default_rng(seed)
+    blocks = np.unique(np.asarray(blocks), return_inverse=True)[1]
+    curves = []
+    for i in range(draws if target is None else refits):
+        count = rng.multinomial(blocks.max() + 1, np.full(blocks.max() + 1, 1 / (blocks.max() + 1)))[blocks]
+        local = difference
+        if target is not None:
+            w = count * (1.0 if weight is None else np.asarray(weight, float))
+            forest = clone(model).set_params(n_estimators=30, random_state=seed + i)
+            forest.fit(x[w > 0], np.asarray(target)[w > 0], w[w > 0])
+            local = _local_difference(forest, x[keep], column, edges, at)
+        if count[keep].sum():
+            curves.append(_accumulate(local, at, count[keep], edges.size - 1)[0])
+    return np.array(curves)
+
+
+def applicability(
+    train: pd.DataFrame, new: pd.DataFrame, blocks, *, importance=None, folds: int = 5, seed: int = 0
+):
+    """Where the forest may be believed: dissimilarity of new pixels to the training pixels.
+
+    Distance to the nearest training pixel, drivers standardised and weighted by importance, over
+    the mean distance among training pixels. The limit is the upper whisker (third quartile plus 1.5
+    interquartile ranges) of training pixels against the folds that leave their block out.
+
+    Returns
+    -------
+    dissimilarity : (n,) array
+    inside : (n,) bool array
+        Within the area of applicability.
+    """
+    scale = train.std().replace(0, np.nan)
+    weight = (
+        np.ones(train.shape[1]) if importance is None else np.clip(np.asarray(importance, float), 0, None)
+    )
+    a, b = (((t[train.columns] - train.mean()) / scale).fillna(0).to_numpy() * weight for t in (train, new))
+    rng = np.random.default_rng(seed)
+    i, j = rng.integers(0, len(a), (2, 20_000))
+    mean = np.linalg.norm(a[i] - a[j], axis=1).mean()
+    own = np.empty(len(a))
+    for rest, held in _block_folds(np.asarray(blocks), folds, seed):
+        own[held] = cKDTree(a[rest]).query(a[held])[0] / mean
+    quartiles = np.quantile(own, (0.25, 0.75))
+    value = cKDTree(a).query(b)[0] / mean
+    return value, value <= quartiles[1] + 1.5 * (quartiles[1] - quartiles[0])
+
+
+def matched_difference(
+    drivers: pd.DataFrame,
+    target,
+    treated,
+    columns: list[str],
+    blocks,
+    *,
+    caliper=0.5,
+    draws=500,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Mean difference between treated pixels and the untreated ones most like them in `columns`.
+
+    Parameters
+    ----------
+    drivers, target, blocks
+        As in `fit_forest`.
+    treated : (n,) bool array
+        For example the dark pixels; the rest is the pool of matches (with replacement).
+    columns : list of str
+        What a match must agree in.
+    caliper : float
+        Largest distance in sd units; pixels without a match are left out.
+
+    Returns
+    -------
+    dict
+        difference, lower, upper (95 %, bootstrap over blocks) in the unit of target; n matched.
+    """
+    treated, target = np.asarray(treated, bool), np.asarray(target, float)
+    z = ((drivers[columns] - drivers[columns].mean()) / drivers[columns].std().replace(0, 1)).to_numpy()
+    if not treated.any() or treated.all():
+        raise ValueError("treated: needs pixels of both kinds")
+    distance, nearest = cKDTree(z[~treated]).query(z[treated])
+    close = distance <= caliper * np.sqrt(len(columns))
+    pairs = target[treated][close] - target[~treated][nearest[close]]
+    if pairs.size < 10:
+        return {"difference": np.nan, "lower": np.nan, "upper": np.nan, "n": int(pairs.size)}
+    return {
+        **block_mean(pairs, np.asarray(blocks)[treated][close], draws=draws, seed=seed),
+        "n": int(pairs.size),
+    }
+
+
+def block_mean(values, blocks, *, draws: int = 500, seed: int = 0) -> dict[str, float]:
+    """Mean of pixels with a 95 % interval from a bootstrap over blocks: keys difference, lower, upper."""
+    values = np.asarray(values, float)
+    labels = np.unique(np.asarray(blocks), return_inverse=True)[1]
+    n = labels.max() + 1
+    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), draws)
+    total, size = np.bincount(labels, values), np.bincount(labels)
+    means = (counts @ total) / np.maximum(counts @ size, 1)
+    low, high = np.quantile(means, (0.025, 0.975)) if n > 4 else (np.nan, np.nan)
+    return {"difference": float(values.mean()), "lower": float(low), "upper": float(high)}
+
+
+# ---------------------------------------------------------------------------------------------
+# Parts
+# ---------------------------------------------------------------------------------------------
+def _check(drivers, target, weight, blocks, folds):
+    if not isinstance(drivers, pd.DataFrame):
+        raise ValueError(f"drivers: {type(drivers).__name__}; give a DataFrame with a row per pixel")
+    if drivers.columns.duplicated().any():
+        raise ValueError(f"drivers: columns twice: {list(drivers.columns[drivers.columns.duplicated()])}")
+    words = [c for c in drivers.columns if not pd.api.types.is_numeric_dtype(drivers[c])]
+    if words:
+        raise ValueError(f"drivers: columns {words} are not numeric; encode classes as numbers")
+    x, y, b = drivers.to_numpy(float), np.asarray(target, float), np.asarray(blocks)
+    w = np.ones(len(y)) if weight is None else np.asarray(weight, float)
+    for name, array in (("target", y), ("weight", w), ("blocks", b)):
+        if array.shape != (len(x),):
+            raise ValueError(f"{name}: shape {array.shape}, drivers have {len(x)} rows")
+    holes = drivers.columns[~np.isfinite(x).all(axis=0)]
+    if len(holes):
+        raise ValueError(f"drivers: NaN in columns {list(holes)}; drop those pixels or the columns")
+    if not np.isfinite(y).all():
+        raise ValueError(f"target: {np.count_nonzero(~np.isfinite(y))} of {len(y)} pixels are NaN; drop them")
+    if not (np.isfinite(w).all() and (w >= 0).all() and w.sum() > 0):
+        raise ValueError("weight: must be finite, not negative and not all 0; 1 / sd**2")
+    if np.ptp(y) == 0:
+        raise ValueError("target: is constant; there is nothing to explain")
+    if np.unique(b).size < folds:
+        raise ValueError(
+            f"blocks: {np.unique(b).size} blocks for {folds} folds; use smaller blocks or fewer folds"
+        )
+    return x, y, w, b
+
+
+def _group_columns(drivers, groups):
+    if not groups:
+        raise ValueError("groups: is empty; give {name: [columns]}")
+    missing = [c for c in itertools.chain(*groups.values()) if c not in drivers.columns]
+    if missing:
+        raise ValueError(f"groups: {missing} are no drivers; there are {list(drivers.columns)}")
+    return {g: [drivers.columns.get_loc(c) for c in columns] for g, columns in groups.items()}
+
+
+def _block_folds(blocks, folds, seed):
+    return GroupKFold(folds, shuffle=True, random_state=seed).split(blocks, groups=blocks)
+
+
+def _strata(x, at, train, test, seed):
+    """Leaves of a tree that predicts the group's columns from all others."""
+    others = np.setdiff1d(np.arange(x.shape[1]), at)
+    if not others.size:
+        return np.zeros(len(test), int)
+    wanted = x[np.ix_(train, at)]
+    spread = wanted.std(axis=0)
+    leaf = max(15, len(train) // 60)
+    tree = DecisionTreeRegressor(min_samples_leaf=leaf, random_state=seed)
+    tree.fit(x[np.ix_(train, others)], wanted / np.where(spread > 0, spread, 1))
+    return tree.apply(x[np.ix_(test, others)])
+
+
+def _permute_within(strata, rng):
+    """Random order that keeps every position inside its stratum."""
+    order = np.argsort(strata, kind="stable")
+    shuffled = np.lexsort((rng.random(len(strata)), strata))
+    out = np.empty(len(strata), int)
+    out[order] = shuffled
+    return out
+
+
+def _shuffle_by_block(y, blocks, rng):
+    labels = np.unique(blocks, return_inverse=True)[1]
+    mean = np.bincount(labels, y) / np.bincount(labels)
+    inside = (y - mean[labels])[_permute_within(labels, rng)]
+    return rng.permutation(mean)[labels] + inside
+
+
+def _bootstrap_blocks(loss, y, w, blocks, draws, rng):
+    """Weighted loss over weighted variance, for all pixels and for blocks drawn with replacement."""
+    labels = np.unique(blocks, return_inverse=True)[1]
+    n = labels.max() + 1
+    centred = np.square(y - np.average(y, weights=w))
+    total = np.column_stack([np.bincount(labels, w * column) for column in loss.T])
+    variance = np.bincount(labels, w * centred)
+    counts = rng.multinomial(n, np.full(n, 1 / n), draws)
+    return total.sum(axis=0) / variance.sum(), (counts @ total) / (counts @ variance)[:, None]
+
+
+def _importance_table(names, point, boot):
+    k = len(names)
+    order = np.argsort(-point, kind="stable")
+    rank = np.empty(k, int)
+    rank[order] = np.arange(1, k + 1)
+    drawn = (-boot).argsort(axis=1, kind="stable").argsort(axis=1, kind="stable") + 1
+    probability = np.array([[np.mean(drawn[:, i] == r) for r in range(1, k + 1)] for i in range(k)])
+    low, high = np.quantile(boot, (0.025, 0.975), axis=0)
+    table = pd.DataFrame(
+        {
+            "group": names,
+            "importance": point,
+            "lower": low,
+            "upper": high,
+            "rank": rank,
+            "rank_probability": probability[np.arange(k), rank - 1],
+            "prob_positive": (boot > 0).mean(axis=0),
+        }
+    )
+    table.attrs["ranks"] = {n: list(map(float, p)) for n, p in zip(names, probability, strict=True)}
+    table.attrs["draws"] = {n: list(map(float, b)) for n, b in zip(names, boot.T, strict=True)}
+    return table
