@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -375,15 +376,29 @@ def fetch(site: Site) -> Site:
         An input is missing; the message names each file, its source and where to put it.
     """
     if site.kind == "twin":
-        from helpers import twin
-
-        twin.simulate(site.raw, seed=site.seed, size=site.size, **site.config.physics)
+        _simulate(site)
         return site
     for row in registry(site.name).itertuples():
         fetch_file(row, site.raw)
     _convert(site)
     _check_present(site)
     return site
+
+
+def _simulate(site: Site) -> None:
+    """Simulate the twin, anew if its generator, its seed or its physics has changed since."""
+    from helpers import twin
+
+    sources = b"".join(path.read_bytes() for path in sorted(Path(twin.__file__).parent.glob("*.py")))
+    wanted = f"{hashlib.sha256(sources).hexdigest()} {site.size} {site.seed} {site.config.physics}\n"
+    made_by = site.raw / "made_by.txt"
+    if made_by.is_file() and made_by.read_text() == wanted:
+        return
+    # what a generator made can be made again: the raw folder of a twin holds nothing of the user's
+    if made_by.is_file() or (site.raw / "twin.json").is_file():
+        shutil.rmtree(site.raw)
+    twin.simulate(site.raw, seed=site.seed, size=site.size, **site.config.physics)
+    made_by.write_text(wanted)
 
 
 def fetch_file(row, folder: Path) -> Path:
