@@ -54,6 +54,8 @@ env: $(ENV) ## create .venv from requirements.lock
 # Each notebook depends on its file, on the helpers it uses, on the site file, and on the notebooks it reads.
 H := src/helpers
 IO := $(H)/io/site.py $(H)/io/store.py $(H)/plot.py
+module = $(wildcard $(foreach m,$(1),$(H)/$(m).py $(H)/$(m)/*.py))
+INVERSION := $(call module,sbas timefunc _graph _kernel _noise)
 SITEFILE := $(if $(wildcard data/sites/$(SITE).yml),data/sites/$(SITE).yml)
 $(STAMPS): $(RUN)/%.ipynb: notebooks/%.ipynb $(IO) $(SITEFILE) | $(ENV)
 	@mkdir -p $(RUN)
@@ -66,14 +68,14 @@ $(STAMPS): $(RUN)/%.ipynb: notebooks/%.ipynb $(IO) $(SITEFILE) | $(ENV)
 	@rm -f $(RUN)/$*.failed.ipynb
 	@mv -f $@.part.ipynb $@
 
-$(RUN)/01_ingest.ipynb: $(wildcard $(H)/twin/*.py) $(filter-out $(IO),$(wildcard $(H)/io/*.py)) data/sites/registry.csv
-$(RUN)/02_sbas.ipynb: $(RUN)/01_ingest.ipynb $(H)/network.py $(H)/sbas.py $(H)/timefunc.py
-$(RUN)/03_constrained_sbas.ipynb: $(RUN)/02_sbas.ipynb $(H)/sbas.py $(H)/timefunc.py
-$(RUN)/04_merge.ipynb: $(RUN)/03_constrained_sbas.ipynb $(H)/merge.py
-$(RUN)/05_thaw_scaling.ipynb: $(RUN)/04_merge.ipynb $(H)/thaw.py
-$(RUN)/06_degradation.ipynb: $(RUN)/05_thaw_scaling.ipynb $(H)/merge.py
-$(RUN)/07_recession.ipynb: $(RUN)/01_ingest.ipynb $(RUN)/06_degradation.ipynb $(wildcard $(H)/recession.py $(H)/recession/*.py)
-$(RUN)/08_attribution.ipynb: $(RUN)/06_degradation.ipynb $(H)/attribution.py
+$(RUN)/01_ingest.ipynb: $(call module,twin) $(filter-out $(IO),$(wildcard $(H)/io/*.py)) data/sites/registry.csv
+$(RUN)/02_sbas.ipynb: $(RUN)/01_ingest.ipynb $(call module,network) $(INVERSION)
+$(RUN)/03_constrained_sbas.ipynb: $(RUN)/02_sbas.ipynb $(INVERSION)
+$(RUN)/04_merge.ipynb: $(RUN)/03_constrained_sbas.ipynb $(call module,merge _record)
+$(RUN)/05_thaw_scaling.ipynb: $(RUN)/04_merge.ipynb $(call module,thaw)
+$(RUN)/06_degradation.ipynb: $(RUN)/05_thaw_scaling.ipynb $(call module,merge _record)
+$(RUN)/07_recession.ipynb: $(RUN)/01_ingest.ipynb $(RUN)/06_degradation.ipynb $(call module,recession)
+$(RUN)/08_attribution.ipynb: $(RUN)/06_degradation.ipynb $(call module,attribution)
 
 $(NOTEBOOKS): %: $(RUN)/%.ipynb ## run one analysis and what it needs, e.g. `make 08_attribution SIZE=quick`
 
