@@ -121,7 +121,7 @@ def _geometry(phase, grid) -> dict:
     return geometry
 
 
-_KEYS = ("Baseline", "Heading", "Range looks", "Azimuth looks")
+_KEYS = ("Baseline", "Heading", "Range looks", "Azimuth looks", "Slant range center")
 
 
 def _text(phase: Path) -> dict:

@@ -77,6 +77,8 @@ def read_licsar(
     if "incidence_angle" not in geometry and "avg_incidence_angle" in metadata:
         angle = _number(metadata, "avg_incidence_angle")
         geometry["incidence_angle"] = np.full((grid.height, grid.width), angle)
+    if "centre_range_m" in metadata:
+        attrs["slant_range_m"] = _number(metadata, "centre_range_m")
     attrs["looks"] = _ASSUMED_LOOKS if looks is None else float(looks)
     if looks is None:
         attrs["looks_assumed"] = "80/1.94; LiCSAR states no number of looks, give the keyword looks to set it"

@@ -190,6 +190,7 @@ def read_ifgram_stack(
         coherence=data[1] if layers["coherence"] else None,
         component=data[-1].astype(np.int16) if layers["connectComponent"] else None,
         perpendicular_baseline=None if bperp is None else bperp[index],
+        slant_range_m=layers_yx.pop("slant_range_m", None),
         geometry=layers_yx,
         sensor=sensor or attrs.get("PLATFORM"),
         processor=attrs.get("PROCESSOR"),
@@ -245,9 +246,8 @@ def _crs(attrs, path) -> rasterio.crs.CRS:
 def _read_geometry(path: Path, grid: Grid) -> dict:
     with _open(path) as handle:
         attrs = _attributes(handle)
-        layers = {
-            name: handle[name][:] for name in ("height", "incidenceAngle", "azimuthAngle") if name in handle
-        }
+        names = ("height", "incidenceAngle", "azimuthAngle", "slantRangeDistance")
+        layers = {name: handle[name][:] for name in names if name in handle}
     for name, values in layers.items():
         if values.shape != (grid.height, grid.width):
             raise ValueError(
@@ -261,6 +261,9 @@ def _read_geometry(path: Path, grid: Grid) -> dict:
                 f"{path}: lies {row:.2f} rows and {column:.2f} columns off the stack (mixed grids)"
             )
     out = {"height": layers.get("height")}
+    if "slantRangeDistance" in layers:
+        seen = layers["slantRangeDistance"][layers["slantRangeDistance"] > 0]
+        out["slant_range_m"] = float(np.median(seen)) if seen.size else None
     if "incidenceAngle" in layers:
         incidence = layers["incidenceAngle"].astype(float)
         empty = ~np.isfinite(incidence) | (incidence == 0)

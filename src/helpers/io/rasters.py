@@ -46,7 +46,7 @@ def _header(dataset, path) -> Header:
     if dataset.count != 1:
         raise ValueError(f"{path}: has {dataset.count} bands, expected one")
     if dataset.crs is None:
-        raise ValueError(f"{path}: has no coordinate reference system; geocode it or assign one")
+        raise ValueError(f"{path}: has no coordinate reference system: geocode it (or the file is truncated)")
     t = dataset.transform
     if t.b or t.d or t.e >= 0 or t.a <= 0:
         raise ValueError(f"{path}: grid is rotated or not north-up (transform {tuple(t)[:6]})")
@@ -117,7 +117,8 @@ def common_overlap(headers: list[Header]) -> Grid:
         bottom, right = min(bottom, row + h.grid.height), min(right, column + h.grid.width)
         if bottom <= top or right <= left:
             raise ValueError(f"{h.path}: does not overlap the files before it")
-    corner = first.transform * type(first.transform).translation(left, top)
+    t = first.transform
+    corner = type(t)(t.a, 0, t.c + left * t.a, 0, t.e, t.f + top * t.e)
     return Grid(first.crs, corner, right - left, bottom - top)
 
 
