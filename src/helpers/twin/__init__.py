@@ -186,8 +186,9 @@ def _rivers(folder: Path, weather: xr.Dataset, seed: int, p: Physics, on: Switch
         series = data.discharge.to_series()
         area = data.attrs["drainage_area_km2"]
         if name == "mined":
-            cold = weather.temperature.to_series().rolling(30, min_periods=30).mean() < -24.0
-            write.yearbook(folder / "mined", series, "模拟站", area, cold & on.noise)
+            month = weather.temperature.to_series().rolling(30, min_periods=30).mean()
+            bed = (month < p.frozen_to_bed_c) & on.noise
+            write.yearbook(folder / "mined", series, "模拟站", area, data.ice.to_series(), bed)
         else:
             place = terrain.to_degrees(terrain.zones()["control_gauge"])
             write.grdc(folder / "control_grdc.txt", series, area, "SIMULATED CONTROL", place.y, place.x)

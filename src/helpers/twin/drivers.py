@@ -12,13 +12,24 @@ from .weather import stream
 
 #: name -> (unit, long name, CRS, cell in m, group)
 LAYERS = {
-    "elevation": ("m", "height above sea level", "EPSG:4326", 200, "thermal"),
-    "slope": ("degree", "slope of the terrain", "EPSG:4326", 200, "slope"),
-    "lst": ("degC", "mean land surface temperature of the thaw season", "EPSG:32647", 1000, "thermal"),
-    "precipitation": ("mm yr-1", "annual precipitation", "EPSG:32647", 1000, "thermal"),
-    "snow_cover": ("1", "share of the year with snow on the ground", "EPSG:32647", 500, "thermal"),
-    "ndvi": ("1", "normalised difference vegetation index of July and August", "EPSG:4326", 200, "moisture"),
-    "soil_moisture": ("m3 m-3", "soil moisture of the upper 0.5 m", "EPSG:32647", 500, "moisture"),
+    "elevation": ("m", "height above sea level", "EPSG:4326", 200, "climate"),
+    "lst": ("degC", "mean land surface temperature of the thaw season", "EPSG:32647", 1000, "climate"),
+    "precipitation": ("mm yr-1", "annual precipitation", "EPSG:32647", 1000, "climate"),
+    "snow_cover": ("1", "share of the year with snow on the ground", "EPSG:32647", 500, "climate"),
+    "ndvi": (
+        "1",
+        "normalised difference vegetation index of July and August",
+        "EPSG:4326",
+        200,
+        "vegetation and moisture",
+    ),
+    "soil_moisture": (
+        "m3 m-3",
+        "soil moisture of the upper 0.5 m",
+        "EPSG:32647",
+        500,
+        "vegetation and moisture",
+    ),
     "ground_ice": (
         "1",
         "ground ice index of the permafrost map, 0 none to 1 rich",
@@ -26,11 +37,10 @@ LAYERS = {
         500,
         "ground_ice",
     ),
-    "distance_to_mine": ("km", "distance to the nearest pit or heap", "EPSG:4326", 200, "distance_to_mine"),
     "albedo": ("1", "surface albedo of the thaw season after 2015", "EPSG:32647", 500, "albedo"),
     "albedo_change": ("1", "albedo after 2015 less albedo before 2003", "EPSG:32647", 500, "albedo"),
 }
-GROUPS = ("thermal", "slope", "moisture", "ground_ice", "distance_to_mine", "albedo")
+GROUPS = ("climate", "terrain", "vegetation and moisture", "ground ice", "distance to mine", "albedo")
 
 
 def darkening(fields: dict[str, np.ndarray], on: Switches) -> np.ndarray:
@@ -51,14 +61,12 @@ def true_layers(fields: dict[str, np.ndarray], p: Physics) -> dict[str, np.ndarr
     )
     return {
         "elevation": z,
-        "slope": fields["slope"],
         "lst": 11.5 - p.lapse_c_km * (z - 4000) / 1000 - 1.5 * (wet - 0.5) + 6 * (0.19 - albedo),
         "precipitation": p.precipitation_mm_yr * (1 + 0.25 * (z - 4000) / 1000),
         "snow_cover": np.clip(0.30 + 0.35 * (z - 4000) / 1000, 0.02, 0.95),
         "ndvi": fields["vegetation"],
         "soil_moisture": 0.12 + 0.30 * wet * (1 - 0.7 * rock),
         "ground_ice": fields["ice"] * fields["permafrost"] * (1 - rock),
-        "distance_to_mine": fields["distance"],
         "albedo": np.clip(albedo, 0.03, 0.5),
         "albedo_change": fields["darkening"],
     }
@@ -66,7 +74,6 @@ def true_layers(fields: dict[str, np.ndarray], p: Physics) -> dict[str, np.ndarr
 
 _ERROR = {
     "elevation": 5.0,
-    "slope": 0.6,
     "lst": 0.7,
     "precipitation": 25.0,
     "snow_cover": 0.04,
@@ -134,11 +141,11 @@ def generator(
 
 #: which inputs of the generator each group of drivers describes
 _INPUTS = {
-    "thermal": ("elevation",),
-    "slope": (),
-    "moisture": ("wetness",),
-    "ground_ice": ("ice", "permafrost", "rock"),
-    "distance_to_mine": ("distance",),
+    "climate": ("elevation",),
+    "terrain": (),
+    "vegetation and moisture": ("wetness",),
+    "ground ice": ("ice", "permafrost", "rock"),
+    "distance to mine": ("distance",),
     "albedo": ("darkening",),
 }
 

@@ -119,7 +119,7 @@ CONSTANTS: dict[str, Constant] = {
     "observed_height_m": Constant(3800.0, "m", _A, "height of the product's cell"),
     # water -------------------------------------------------------------------------------------------
     "basin_km2": Constant(4600.0, "km2", _A, "mined basin"),
-    "control_km2": Constant(2450.0, "km2", _A, "control basin"),
+    "control_km2": Constant(4589.0, "km2", "as Zhamashike, the upper Heihe next door", "control basin"),
     "recession_b": Constant(1.6, "1", _A, "exponent of the store before mining"),
     "recession_k_ref": Constant(1 / 30, "1/day", _A, "a Q^(b-1) at q_ref before mining"),
     "q_ref_mm_day": Constant(0.6, "mm/day", _A, "flow at which k_ref is given"),
@@ -129,10 +129,11 @@ CONSTANTS: dict[str, Constant] = {
     "event_sd": Constant(0.35, "1", _A, "sd of ln a between events"),
     "event_icc": Constant(0.30, "1", _A, "share of that variance common to a year"),
     "event_ar1": Constant(0.30, "1", _A, "correlation of the years' common part"),
-    "quick_share": Constant(0.22, "1", _A, "share of effective rain that bypasses the store"),
+    "quick_share": Constant(0.12, "1", _A, "share of effective rain that bypasses the store"),
     "rating_sd": Constant(0.04, "1", _A, "error of the rating curve"),
     "rating_ar1": Constant(0.97, "1", _A, "its day-to-day correlation"),
-    "evaporation_mm_c_day": Constant(0.14, "mm/degC/day", _A, "potential, times the mean temperature + 5"),
+    "frozen_to_bed_c": Constant(-22.0, "degC", _A, "monthly mean air below which the gauge reports no flow"),
+    "evaporation_mm_c_day": Constant(0.18, "mm/degC/day", _A, "potential, times the mean temperature + 5"),
 }
 
 

@@ -149,9 +149,9 @@ def zones() -> dict[str, shapely.Geometry]:
         "reference": shapely.box(34.0, 1.5, 38.0, 4.5),
         "north_east_dark": ellipse(36.0, 26.5, 4.2, 2.8, 10),
         "basin": _basin(place, 4600.0, (30.0, 12.0)),
-        "control_basin": _basin(place, 2450.0, (105.0, 45.0)),
+        "control_basin": _basin(place, 4589.0, (120.0, 62.0)),
         "gauge": shapely.Point(73.0, -12.0),
-        "control_gauge": shapely.Point(131.0, 22.0),
+        "control_gauge": shapely.Point(163.0, 38.0),
     }
 
 

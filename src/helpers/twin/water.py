@@ -17,7 +17,7 @@ M3S_PER_MM_KM2 = 1 / 86.4
 
 @numba.njit(cache=True)
 def _drain(recharge, quick, a, b, q0, steps):
-    """Flow (mm/day, daily means) of a store with -dQ/dt = a Q^b - a Q^(b-1) R, and a fast path of 1.3 days."""
+    """Flow (mm/day, daily means) of a store with -dQ/dt = a Q^b - a Q^(b-1) R, and a fast path of 2 days."""
     days = recharge.size
     out = np.empty(days)
     q, fast = q0, 0.0
@@ -29,8 +29,8 @@ def _drain(recharge, quick, a, b, q0, steps):
             g = a[day] * q ** (b[day] - 1)
             q = recharge[day] + (q - recharge[day]) * np.exp(-g * dt)
             q = max(q, 1e-4)
-            fast += (quick[day] - fast / 1.3) * dt
-            total += q + fast / 1.3
+            fast += (quick[day] - fast / 2.0) * dt
+            total += q + fast / 2.0
         out[day] = total / steps
     return out
 
@@ -89,7 +89,7 @@ def basin(
     own = rng.normal(0, p.event_sd * np.sqrt(1 - p.event_icc), event[-1] + 1)
     ln_k = ln_k + common[year] + own[event]
     a = np.exp(ln_k) * p.q_ref_mm_day ** (1 - b)
-    flow = _drain(effective * (1 - p.quick_share) + 0.03, effective * p.quick_share, a, b, 0.2, 8)
+    flow = _drain(effective * (1 - p.quick_share) + 0.02, effective * p.quick_share, a, b, 0.2, 8)
     truth = flow * area * M3S_PER_MM_KM2
     reported, ice = _gauge(truth, air, rng, p, on)
     first = np.flatnonzero(begin)

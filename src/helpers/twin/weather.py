@@ -64,10 +64,12 @@ def _precipitation(rng: np.random.Generator, doy: np.ndarray, p: Physics) -> np.
     """Poisson storms with a monsoon season, scaled so that the mean annual sum is as stated (mm/day)."""
     season = np.exp(-0.5 * ((doy - 205) / 42.0) ** 2)
     rate = p.storm_per_day * (0.18 + 0.95 * season)
-    depth = rng.gamma(0.9, 1.0, len(doy)) * (0.45 + 0.75 * season)
+    depth = rng.gamma(2.5, 1.0, len(doy)) * (0.45 + 0.75 * season)
     wet = rng.random(len(doy)) < rate
-    expected = np.mean(rate * 0.9 * (0.45 + 0.75 * season)) * 365.25
-    return wet * depth * p.precipitation_mm_yr / expected
+    expected = np.mean(rate * 2.5 * (0.45 + 0.75 * season)) * 365.25
+    storms = wet * depth * p.precipitation_mm_yr / expected
+    # over thousands of km2 a storm takes more than a calendar day
+    return 0.65 * storms + 0.35 * np.roll(storms, 1)
 
 
 def snow_depth(

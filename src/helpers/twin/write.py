@@ -203,11 +203,11 @@ class Mintpy:
         self.file.close()
 
 
-FROZEN_TO_BED, DRY = "连底冻", "河干"
+FROZEN_TO_BED, ICE = "连底冻", "冰"
 
 
 def yearbook(
-    folder: Path, discharge: pd.Series, station: str, area_km2: float, frozen_to_bed: pd.Series
+    folder: Path, discharge: pd.Series, station: str, area_km2: float, ice: pd.Series, bed: pd.Series
 ) -> None:
     """One yearbook table a year (逐日平均流量表): 31 rows by 12 months and the footer, UTF-8 CSV.
 
@@ -215,13 +215,13 @@ def yearbook(
     ----------
     discharge : Series
         Daily flow in m3/s, NaN where missing.
-    frozen_to_bed : Series
-        True where the table prints 连底冻 instead of a number.
+    ice, bed : Series
+        True where the value carries the ice mark 冰, and where the table prints 连底冻 (frozen to the bed) instead.
     """
     folder.mkdir(parents=True)
     months = [f"{m}月" for m in range(1, 13)]
     for year, flow in discharge.groupby(discharge.index.year):
-        cells = {(d.month, d.day): _cell(v, frozen_to_bed[d]) for d, v in flow.items()}
+        cells = {(d.month, d.day): _cell(v, ice[d], bed[d]) for d, v in flow.items()}
         lines = [
             f"{year}年 {station} 逐日平均流量表,集水面积 {area_km2:.0f} km2,流量 m3/s",
             ",".join(["日", *months]),
@@ -232,10 +232,12 @@ def yearbook(
         (folder / f"{year}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _cell(value: float, frozen: bool) -> str:
-    if frozen:
+def _cell(value: float, ice: bool, bed: bool) -> str:
+    if bed:
         return FROZEN_TO_BED
-    return "" if not np.isfinite(value) else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+    if not np.isfinite(value):
+        return ""
+    return (f"{value:.3g}" if value < 1000 else f"{value:.0f}") + (ICE if ice else "")
 
 
 def _footer(flow: pd.Series, area_km2: float) -> list[str]:
