@@ -1,0 +1,32 @@
+"""Streamflow recession -dQ/dt = a Q^b: events, derivatives, fits, comparable numbers, regime tests.
+
+The order of use is ``extract_events`` -> ``derivative`` -> ``fit`` -> ``k_ref`` (and ``decorrelate``)
+-> ``regime_test``.  Flow may be in any unit: a carries it (unit^(1-b) / day^(2-b)), so a is never
+compared or averaged over different b; k_ref = a Q_ref^(b-1), in 1/day, can be.
+"""
+
+from .comparables import decorrelate, k_ref, k_ref_std, reference_flow, storage, to_mm_per_day
+from .derivatives import SCHEMES, derivative
+from .events import RULES, degree_day_snow, extract_events, quantum
+from .fits import METHODS, fit
+from .regimes import regime_test, trend_test, year_values
+
+__all__ = [
+    "METHODS",
+    "RULES",
+    "SCHEMES",
+    "decorrelate",
+    "degree_day_snow",
+    "derivative",
+    "extract_events",
+    "fit",
+    "k_ref",
+    "k_ref_std",
+    "quantum",
+    "reference_flow",
+    "regime_test",
+    "storage",
+    "to_mm_per_day",
+    "trend_test",
+    "year_values",
+]

@@ -1,0 +1,332 @@
+"""Compiled loops of the recession analysis: runs, derivatives, per-event lines, the integrated curve.
+
+All kernels take flat float64 arrays; events lie one after another, event k in rows
+``first[k]:first[k + 1]``.  Time is in days.
+"""
+
+import numpy as np
+from numba import njit
+
+RISE, BLOCKED, RECORD_END, STEEP = 0, 1, 2, 3
+
+
+@njit(cache=True)
+def find_runs(level, flow, usable, tolerance, step_ratio):
+    """Falling runs of ``level`` (first day, last day, why it ended).
+
+    With tolerance 0 each day must lie below the one before.  Otherwise a day may stand up to
+    ``tolerance`` (a fraction) above the lowest so far, and the run ends at that lowest day: a slow
+    steady rise is therefore never taken for a recession.
+    """
+    n = level.size
+    first = np.empty(n, np.int64)
+    last = np.empty(n, np.int64)
+    why = np.empty(n, np.int64)
+    count = 0
+    i = 0
+    while i < n - 1:
+        if not (
+            usable[i] and usable[i + 1] and level[i + 1] < level[i] and flow[i + 1] >= step_ratio * flow[i]
+        ):
+            i += 1
+            continue
+        j = i
+        low = i
+        reason = RECORD_END
+        while j + 1 < n:
+            if not usable[j + 1]:
+                reason = BLOCKED
+                break
+            if tolerance == 0.0:
+                falls = level[j + 1] < level[j]
+            else:
+                falls = level[j + 1] <= (1.0 + tolerance) * level[low]
+            if not falls:
+                reason = RISE
+                break
+            if flow[j + 1] < step_ratio * flow[j]:
+                reason = STEEP
+                break
+            j += 1
+            if level[j] < level[low]:
+                low = j
+        first[count] = i
+        last[count] = low
+        why[count] = reason
+        count += 1
+        i = j if j > i else i + 1
+    return first[:count], last[:count], why[:count]
+
+
+@njit(cache=True)
+def differences(t, q, first, scheme):
+    """Brutsaert-Nieber (0), backward (1) or central (2) differences; NaN where a neighbour day is absent."""
+    q_mid = np.full(q.size, np.nan)
+    dqdt = np.full(q.size, np.nan)
+    for k in range(first.size - 1):
+        for i in range(first[k], first[k + 1]):
+            before = i > first[k] and abs(t[i] - t[i - 1] - 1.0) < 1e-6
+            after = i + 1 < first[k + 1] and abs(t[i + 1] - t[i] - 1.0) < 1e-6
+            if scheme == 0 and after:
+                dqdt[i] = q[i + 1] - q[i]
+                q_mid[i] = 0.5 * (q[i + 1] + q[i])
+            elif scheme == 1 and before:
+                dqdt[i] = q[i] - q[i - 1]
+                q_mid[i] = q[i]
+            elif scheme == 2 and before and after:
+                dqdt[i] = 0.5 * (q[i + 1] - q[i - 1])
+                q_mid[i] = q[i]
+    return q_mid, dqdt
+
+
+@njit(cache=True)
+def variable_steps(t, q, first, least_drop):
+    """Step back from each day until the drop reaches ``least_drop`` there; mean flow of the days crossed."""
+    q_mid = np.full(q.size, np.nan)
+    dqdt = np.full(q.size, np.nan)
+    for k in range(first.size - 1):
+        for j in range(first[k] + 1, first[k + 1]):
+            total = q[j]
+            for i in range(j - 1, first[k] - 1, -1):
+                total += q[i]
+                drop = q[i] - q[j]
+                if drop > 0.0 and drop >= least_drop[j]:
+                    dqdt[j] = -drop / (t[j] - t[i])
+                    q_mid[j] = total / (j - i + 1)
+                    break
+    return q_mid, dqdt
+
+
+@njit(cache=True)
+def _decay_cost(rate, q, top):
+    """Squared misfit of q/top = c1 exp(-rate t) + c3 with the best c1, c3 (t = 1 .. n)."""
+    n = q.size
+    se = see = sy = sye = syy = 0.0
+    for i in range(n):
+        e = np.exp(-rate * (i + 1))
+        y = q[i] / top
+        se += e
+        see += e * e
+        sy += y
+        sye += y * e
+        syy += y * y
+    vee = see - se * se / n
+    vye = sye - sy * se / n
+    vyy = syy - sy * sy / n
+    if vee <= 0.0:
+        return vyy
+    return vyy - vye * vye / vee
+
+
+@njit(cache=True)
+def decay_rate(q, semilog):
+    """Decay rate (1/step) of one event: log-linear through its first day, or an exponential plus a constant."""
+    n = q.size
+    if semilog:
+        above = below = 0.0
+        for i in range(1, n):
+            if q[i] > 0.0:
+                above += i * np.log(q[i] / q[0])
+                below += i * i
+        return max(-above / below, 1e-9) if below > 0.0 else 1e-9
+    top = q.max()
+    # coarse grid in log rate, then golden section: the cost is smooth but may be flat at either end
+    low, high, steps = np.log(1e-3), np.log(10.0), 24
+    best, best_cost = low, np.inf
+    for s in range(steps + 1):
+        x = low + (high - low) * s / steps
+        cost = _decay_cost(np.exp(x), q, top)
+        if cost < best_cost:
+            best, best_cost = x, cost
+    width = (high - low) / steps
+    a, b = best - width, best + width
+    g = 0.6180339887498949
+    c, d = b - g * (b - a), a + g * (b - a)
+    fc, fd = _decay_cost(np.exp(c), q, top), _decay_cost(np.exp(d), q, top)
+    for _ in range(25):
+        if fc < fd:
+            b, d, fd = d, c, fc
+            c = b - g * (b - a)
+            fc = _decay_cost(np.exp(c), q, top)
+        else:
+            a, c, fc = c, d, fd
+            d = a + g * (b - a)
+            fd = _decay_cost(np.exp(d), q, top)
+    return np.exp(0.5 * (a + b))
+
+
+@njit(cache=True)
+def exponential_steps(t, q, first, fraction, semilog):
+    """Local straight lines over windows that lengthen along the event: mean flow, slope and R2."""
+    q_mid = np.full(q.size, np.nan)
+    dqdt = np.full(q.size, np.nan)
+    r2 = np.full(q.size, np.nan)
+    for k in range(first.size - 1):
+        n = first[k + 1] - first[k]
+        if n < 3:
+            continue
+        gamma = decay_rate(q[first[k] : first[k + 1]], semilog)
+        for i in range(n):
+            m = 1 + int(np.ceil(fraction * n * np.exp(-1.0 / (gamma * (i + 1)))))
+            if i + m >= n:
+                break
+            a = first[k] + i
+            st = sq = 0.0
+            for j in range(a, a + m + 1):
+                st += t[j]
+                sq += q[j]
+            st /= m + 1
+            sq /= m + 1
+            stt = stq = sqq = 0.0
+            for j in range(a, a + m + 1):
+                stt += (t[j] - st) ** 2
+                stq += (t[j] - st) * (q[j] - sq)
+                sqq += (q[j] - sq) ** 2
+            q_mid[a] = sq
+            dqdt[a] = stq / stt
+            r2[a] = stq * stq / (stt * sqq) if sqq > 0.0 else 0.0
+    return q_mid, dqdt, r2
+
+
+@njit(cache=True)
+def log_lines(q_mid, dqdt, weight, first):
+    """Per event the weighted line ln(-dQ/dt) = intercept + b (ln q - center).
+
+    Returns rows (intercept, b, center, intercept_std, b_std, n, smallest q, largest q); center is the
+    weighted mean of ln q, where intercept and b are uncorrelated.
+    """
+    out = np.full((first.size - 1, 8), np.nan)
+    for k in range(first.size - 1):
+        n = 0
+        sw = sx = sy = 0.0
+        low, high = np.inf, 0.0
+        for i in range(first[k], first[k + 1]):
+            if dqdt[i] < 0.0 and q_mid[i] > 0.0 and weight[i] > 0.0:
+                n += 1
+                sw += weight[i]
+                sx += weight[i] * np.log(q_mid[i])
+                sy += weight[i] * np.log(-dqdt[i])
+                low = min(low, q_mid[i])
+                high = max(high, q_mid[i])
+        out[k, 5] = n
+        if n < 2:
+            continue
+        sx /= sw
+        sy /= sw
+        sxx = sxy = syy = 0.0
+        for i in range(first[k], first[k + 1]):
+            if dqdt[i] < 0.0 and q_mid[i] > 0.0 and weight[i] > 0.0:
+                dx = np.log(q_mid[i]) - sx
+                dy = np.log(-dqdt[i]) - sy
+                sxx += weight[i] * dx * dx
+                sxy += weight[i] * dx * dy
+                syy += weight[i] * dy * dy
+        out[k, 6] = low
+        out[k, 7] = high
+        if not sxx > 1e-12 * sw:
+            continue
+        b = sxy / sxx
+        out[k, 0] = sy
+        out[k, 1] = b
+        out[k, 2] = sx
+        if n > 2:
+            s2 = max(syy - b * sxy, 0.0) / (n - 2)
+            out[k, 3] = np.sqrt(s2 / sw)
+            out[k, 4] = np.sqrt(s2 / sxx)
+    return out
+
+
+@njit(cache=True)
+def _curve(t, x0, k, b, out):
+    """Ln x of dx/dt = -exp(k) x^b from ln x0; False where the store runs empty (b < 1)."""
+    u = 1.0 - b
+    for i in range(t.size):
+        z = -np.exp(k - u * x0) * t[i]
+        if abs(u * z) < 1e-8:
+            out[i] = x0 + z
+        elif u * z <= -1.0:
+            return False
+        else:
+            out[i] = x0 + np.log1p(u * z) / u
+    return True
+
+
+@njit(cache=True)
+def integrated_lines(t, q, first):
+    """Fit Q(t) = [Q0^(1-b) + a (b-1) t]^(1/(1-b)) to each event, least squares in ln Q.
+
+    Rows as `log_lines`, but center is the geometric mean flow of the event and the last two columns
+    are followed by the covariance of (intercept, b): (intercept, b, center, intercept_std, b_std, n,
+    min q, max q, covariance, ln Q0).
+    """
+    out = np.full((first.size - 1, 10), np.nan)
+    for e in range(first.size - 1):
+        lo, hi = first[e], first[e + 1]
+        n = hi - lo
+        out[e, 5] = n
+        if n < 4 or not np.all(q[lo:hi] > 0.0):
+            continue
+        y = np.log(q[lo:hi])
+        center = y.mean()
+        y = y - center
+        tt = t[lo:hi] - t[lo]
+        out[e, 6] = np.exp(y.min() + center)
+        out[e, 7] = np.exp(y.max() + center)
+        slope = (y[0] - y[n - 1]) / tt[n - 1]
+        if not slope > 0.0:
+            continue
+        p = np.array([y[0], np.log(slope), 1.0])
+        f = np.empty(n)
+        g = np.empty(n)
+        jac = np.empty((n, 3))
+        _curve(tt, p[0], p[1], p[2], f)
+        cost = np.sum((y - f) ** 2)
+        damp = 1e-3
+        for _ in range(200):
+            for c in range(3):
+                step = 1e-6
+                z = p.copy()
+                z[c] += step
+                okay = _curve(tt, z[0], z[1], z[2], g)
+                if not okay:
+                    z[c] -= 2 * step
+                    step = -step
+                    _curve(tt, z[0], z[1], z[2], g)
+                jac[:, c] = (g - f) / step
+            grad = jac.T @ (y - f)
+            hess = jac.T @ jac
+            moved = False
+            for _try in range(12):
+                m = hess.copy()
+                for c in range(3):
+                    m[c, c] += damp * hess[c, c] + 1e-14
+                z = p + np.linalg.solve(m, grad)
+                okay = abs(z[1]) < 50.0 and abs(z[2]) < 50.0
+                if okay:
+                    okay = _curve(tt, z[0], z[1], z[2], g)
+                trial = np.sum((y - g) ** 2) if okay else np.inf
+                if trial < cost:
+                    gain = cost - trial
+                    p = z
+                    f[:] = g
+                    cost = trial
+                    damp = max(damp * 0.2, 1e-12)
+                    moved = gain > 1e-12 * cost + 1e-26
+                    break
+                damp *= 5.0
+            if not moved:
+                break
+        s2 = cost / (n - 3)
+        hess = jac.T @ jac
+        for c in range(3):
+            hess[c, c] += 1e-14
+        cov = np.linalg.inv(hess) * s2
+        # dq/dt = -(exp(k) e^center) (q/e^center)^b: the line's value at the center
+        out[e, 0] = p[1] + center
+        out[e, 1] = p[2]
+        out[e, 2] = center
+        out[e, 3] = np.sqrt(max(cov[1, 1], 0.0))
+        out[e, 4] = np.sqrt(max(cov[2, 2], 0.0))
+        out[e, 8] = cov[1, 2]
+        out[e, 9] = p[0] + center
+    return out

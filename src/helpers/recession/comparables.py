@@ -1,0 +1,119 @@
+"""Numbers that can be compared between events: k_ref, decorrelated a, storage."""
+
+import numpy as np
+import pandas as pd
+
+SECONDS_PER_DAY = 86400.0
+
+
+def to_mm_per_day(discharge, drainage_area_km2=None):
+    """Flow in mm/day over the catchment from m3/s: 86.4 / area(km2) times the flow.
+
+    Parameters
+    ----------
+    discharge : xarray.DataArray or pandas.Series
+        m3/s.
+    drainage_area_km2 : float, optional
+        Default the attribute of the same name.
+
+    Raises
+    ------
+    ValueError
+        Without a positive area, or where the attribute ``units`` is not m3/s.
+    """
+    units = discharge.attrs.get("units", "m3/s")
+    if units not in ("m3/s", "m3 s-1"):
+        raise ValueError(f"to_mm_per_day takes m3/s, found {units!r}")
+    area = discharge.attrs.get("drainage_area_km2") if drainage_area_km2 is None else drainage_area_km2
+    if area is None or not np.isfinite(area) or area <= 0:
+        raise ValueError(f"a positive drainage_area_km2 is needed for mm/day, found {area}")
+    out = discharge * (SECONDS_PER_DAY / 1e3 / area)
+    out.attrs = {**discharge.attrs, "units": "mm/day", "drainage_area_km2": float(area)}
+    return out
+
+
+def reference_flow(flow):
+    """Geometric mean of positive flows: the one Q_ref for all periods, from the events of the baseline."""
+    q = np.asarray(flow, float)
+    q = q[q > 0]
+    if q.size == 0:
+        raise ValueError("reference_flow: no positive flow")
+    return float(np.exp(np.log(q).mean()))
+
+
+def k_ref(fits, q_ref):
+    """Recession rate at one reference flow, k_ref = a Q_ref^(b-1).
+
+    Parameters
+    ----------
+    fits : pandas.DataFrame
+        Columns ``a`` and ``b`` (from `fit`).
+    q_ref : float
+        One flow for all periods, in the unit of the fits.
+
+    Returns
+    -------
+    pandas.Series
+        1/day, on the index of `fits`.  It does not depend on the unit of flow, a does
+        (Dralle et al. 2015, doi:10.1002/2015GL066007).
+    """
+    _check_flow(q_ref)
+    # in logs: a can span hundreds of orders of magnitude where b is large
+    return pd.Series(
+        np.exp(np.log(fits["a"].to_numpy(float)) + (fits["b"].to_numpy(float) - 1) * np.log(q_ref)),
+        index=fits.index,
+        name="k_ref",
+    )
+
+
+def k_ref_std(fits, q_ref):
+    """Standard deviation of ln k_ref of each fit (the relative one of k_ref), from the fitted line alone."""
+    _check_flow(q_ref)
+    ln_q = np.log(q_ref)
+    var = (fits["a_std"] / fits["a"]) ** 2 + 2 * ln_q * fits["ln_a_b_cov"] + ln_q**2 * fits["b_std"] ** 2
+    return np.sqrt(var.clip(lower=0)).rename("ln_k_ref_std")
+
+
+def decorrelate(fits, *, q0=None):
+    """Rescale a to the flow at which it is uncorrelated with b.
+
+    a0 = a q0^(b-1) with ln q0 = -cov(ln a, b) / var(b), q0 one value for all fits (Dralle et al. 2015,
+    doi:10.1002/2015GL066007).
+
+    Parameters
+    ----------
+    fits : pandas.DataFrame
+        Columns ``a``, ``b``.
+    q0 : float, optional
+        Use this flow instead, e.g. that of a baseline or of a pooled set.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `fits` with column ``a0`` (1/day) and ``.attrs["q0"]``.
+    """
+    if q0 is None:
+        okay = np.isfinite(fits["a"]) & np.isfinite(fits["b"]) & (fits["a"] > 0)
+        ln_a, b = np.log(fits.loc[okay, "a"].to_numpy(float)), fits.loc[okay, "b"].to_numpy(float)
+        if b.size < 3 or not b.var() > 0:
+            raise ValueError("decorrelate: at least 3 events with different b are needed; use per_event fits")
+        q0 = float(np.exp(-np.cov(ln_a, b)[0, 1] / b.var(ddof=1)))
+    out = fits.assign(a0=k_ref(fits, q0))
+    out.attrs = {**fits.attrs, "q0": float(q0)}
+    return out
+
+
+def storage(a, b, q):
+    """Drainable storage above zero flow, S = Q^(2-b) / (a (2-b)), b < 2 (unit of Q times day).
+
+    With Q in mm/day the result is mm over the catchment; NaN where b >= 2 (the integral diverges).
+    """
+    a, b, q = np.broadcast_arrays(np.asarray(a, float), np.asarray(b, float), np.asarray(q, float))
+    finite = b < 2
+    gap = np.where(finite, 2 - b, np.nan)
+    return q**gap / (a * gap)
+
+
+def _check_flow(q_ref):
+    if np.ndim(q_ref) or not np.isfinite(q_ref) or q_ref <= 0:
+        raise ValueError(f"q_ref must be one positive flow in the unit of the fits, found {q_ref}")

@@ -1,0 +1,375 @@
+"""Estimates of a and b from recession points."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+from scipy import optimize
+from statsmodels.regression.mixed_linear_model import MixedLM
+from statsmodels.regression.quantile_regression import QuantReg
+
+from . import _kernels
+
+#: Names of the methods.
+METHODS = (
+    "per_event",
+    "cloud_ols",
+    "binned",
+    "quantile",
+    "lower_envelope",
+    "nls",
+    "shared_b",
+    "mixed",
+)
+
+
+def fit(points, method="per_event", *, b=None, quantile=0.5, envelope=0.05, estimator="least_squares"):
+    """Fit -dQ/dt = a Q^b to recession points.
+
+    Parameters
+    ----------
+    points : pandas.DataFrame
+        ``event``, ``time``, ``q_mid``, ``dqdt`` and, if any, ``weight`` (from `derivative`).
+    method : str
+        ``per_event``: one line per event.  ``shared_b``: b common to all, a by event.  The others
+        give one row, event -1: ``cloud_ols`` all points; ``binned`` means of bins of ln Q (after Kirchner
+        2009); ``quantile`` and ``lower_envelope`` quantile regression at `quantile`, and a line below which
+        the fraction `envelope` lies; ``nls`` least squares of dQ/dt itself; ``mixed`` random a and b by
+        event around their means (REML).
+    b : float, optional
+        A fixed b for ``per_event`` (a at a common b) and ``lower_envelope``.
+    quantile, envelope : float
+        See `method`.
+    estimator : {"least_squares", "reduced_major_axis", "theil_sen"}
+        Line of ``per_event``; the first is weighted by ``weight``.  The others are for sensitivity: both
+        axes share the error of Q.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``event, start, a, b, a_std, b_std, n`` in the units of the input, plus ``ln_a_b_cov`` (for k_ref_std),
+        ``q_min, q_max`` and ``season`` where given.  Standard deviations are of the line, within the event;
+        those of pooled methods are robust to correlation inside events.  b of an event with q_max/q_min
+        below about 1.3 is not identified, which its b_std shows.  With ``mixed``, attrs hold the
+        between-event sd of ln a at the center and of b.
+
+    Raises
+    ------
+    ValueError
+        For an unknown method, missing columns or no usable point.
+    """
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
+    if estimator not in ("least_squares", "reduced_major_axis", "theil_sen"):
+        raise ValueError(
+            f"unknown estimator {estimator!r}; known: least_squares, reduced_major_axis, theil_sen"
+        )
+    points = _usable(points)
+    if method == "per_event":
+        fits = _per_event(points, b, estimator)
+    elif method == "shared_b":
+        fits = _shared_b(points)
+    else:
+        x, y = np.log(points["q_mid"].to_numpy(float)), np.log(-points["dqdt"].to_numpy(float))
+        event = points["event"].to_numpy()
+        extra = {}
+        if method == "mixed":
+            value, slope, center, cov, extra = _mixed(x, y, event)
+        else:
+            options = {"quantile": quantile, "envelope": envelope, "b": b}
+            value, slope, center, cov = _POOLED[method](x, y, event, options)
+        fits = _table([-1], [points["time"].min()], [[value, slope, center, *cov]], [len(points)])
+        fits["q_min"], fits["q_max"] = points["q_mid"].min(), points["q_mid"].max()
+        fits.attrs = extra
+    fits.attrs |= {
+        k: v for k, v in points.attrs.items() if k in ("units", "station", "drainage_area_km2", "scheme")
+    }
+    fits.attrs["method"] = method
+    return fits
+
+
+def _usable(points):
+    missing = {"event", "time", "q_mid", "dqdt"} - set(points.columns)
+    if missing:
+        raise ValueError(f"points: columns {sorted(missing)} missing, found {list(points.columns)}")
+    okay = (points["dqdt"] < 0) & (points["q_mid"] > 0)
+    if not okay.any():
+        raise ValueError("points: none has falling flow (dqdt < 0, q_mid > 0); loosen the rule set")
+    attrs = points.attrs
+    points = points[okay]
+    points.attrs = attrs
+    return points
+
+
+def _table(event, start, lines, n):
+    """The result table from lines (value at center, b, center, var value, var b, cov)."""
+    value, b, center, var_value, var_b, cov = np.atleast_2d(np.asarray(lines, float)).T
+    with np.errstate(over="ignore"):  # an event whose b is not identified may have any a
+        a = np.exp(value - b * center)
+    ln_a_var = var_value - 2 * center * cov + center**2 * var_b
+    return pd.DataFrame(
+        {
+            "event": event,
+            "start": pd.DatetimeIndex(start),
+            "a": a,
+            "b": b,
+            "a_std": a * np.sqrt(np.maximum(ln_a_var, 0.0)),
+            "b_std": np.sqrt(var_b),
+            "n": np.asarray(n, int),
+            "ln_a_b_cov": cov - center * var_b,
+        }
+    )
+
+
+def _groups(points):
+    """Rows sorted by event, with the first row of each (plus the end)."""
+    order = np.argsort(points["event"].to_numpy(), kind="stable")
+    number = points["event"].to_numpy()[order]
+    first = np.r_[0, np.flatnonzero(np.diff(number)) + 1, len(number)].astype(np.int64)
+    return order, number[first[:-1]], first
+
+
+def _per_event(points, b, estimator):
+    order, number, first = _groups(points)
+    q = points["q_mid"].to_numpy(float)[order]
+    rate = points["dqdt"].to_numpy(float)[order]
+    weight = points["weight"].to_numpy(float)[order] if "weight" in points else np.ones(q.size)
+    start = points["time"].to_numpy()[order][first[:-1]]
+    if "b_std" in points and b is None:  # the integrated scheme has fitted the curve itself
+        columns = ["a", "b", "a_std", "b_std", "ln_a_b_cov"]
+        fits = pd.DataFrame(
+            {"event": number, "start": pd.DatetimeIndex(start), "n": np.diff(first)}
+            | {c: points[c].to_numpy()[order][first[:-1]] for c in columns}
+        )[["event", "start", "a", "b", "a_std", "b_std", "n", "ln_a_b_cov"]]
+        fits["q_min"] = np.minimum.reduceat(q, first[:-1])
+        fits["q_max"] = np.maximum.reduceat(q, first[:-1])
+    else:
+        lines = _kernels.log_lines(q, rate, weight, first)
+        if b is not None:
+            lines = _at_fixed_b(lines, q, rate, weight, first, b)
+        elif estimator != "least_squares":
+            lines = _other_lines(lines, q, rate, first, estimator)
+        zero = np.where(np.isfinite(lines[:, 3]), 0.0, np.nan)
+        fits = _table(
+            number, start, np.c_[lines[:, :3], lines[:, 3] ** 2, lines[:, 4] ** 2, zero], lines[:, 5]
+        )
+        fits["q_min"], fits["q_max"] = lines[:, 6], lines[:, 7]
+    if "season" in points:
+        fits["season"] = points["season"].to_numpy()[order][first[:-1]]
+    return fits
+
+
+def _at_fixed_b(lines, q, rate, weight, first, b):
+    """Lines of the given slope through each event's weighted mean."""
+    k = np.repeat(np.arange(len(first) - 1), np.diff(first))
+    x, y = np.log(q), np.log(-rate)
+    sw = np.bincount(k, weight)
+    center, level = np.bincount(k, weight * x) / sw, np.bincount(k, weight * y) / sw
+    residual = y - level[k] - b * (x - center[k])
+    n = np.diff(first)
+    out = lines.copy()
+    out[:, 0], out[:, 1], out[:, 2], out[:, 4] = level, b, center, 0.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        out[:, 3] = np.sqrt(np.bincount(k, weight * residual**2) / (n - 1) / sw)
+    return out
+
+
+def _other_lines(lines, q, rate, first, estimator):
+    """Slope by reduced major axis or median of pairwise slopes, through the means or medians."""
+    out = lines.copy()
+    for k in range(len(first) - 1):
+        x, y = np.log(q[first[k] : first[k + 1]]), np.log(-rate[first[k] : first[k + 1]])
+        if not np.isfinite(lines[k, 1]):
+            continue
+        if estimator == "reduced_major_axis":
+            sign = np.sign(lines[k, 1]) or 1.0
+            out[k, 1] = sign * y.std() / x.std()
+            out[k, 0], out[k, 2] = y.mean(), x.mean()
+        else:
+            i, j = np.triu_indices(len(x), 1)
+            run = x[j] - x[i]
+            slopes = (y[j] - y[i])[run != 0] / run[run != 0]
+            out[k, 1] = np.median(slopes)
+            out[k, 2] = x.mean()
+            out[k, 0] = np.median(y - out[k, 1] * (x - x.mean()))
+    return out
+
+
+def _ols(x, y, event):
+    """Line at the mean of x, with the covariance that allows any correlation within events (CR1)."""
+    center = x.mean()
+    design = np.c_[np.ones_like(x), x - center]
+    if np.ptp(x) == 0:
+        raise ValueError("points: all flows are equal, b is not determined")
+    bread = np.linalg.inv(design.T @ design)
+    beta = bread @ (design.T @ y)
+    residual = y - design @ beta
+    codes = np.unique(event, return_inverse=True)[1]
+    scores = np.stack([np.bincount(codes, design[:, c] * residual) for c in range(2)], axis=1)
+    groups = scores.shape[0]
+    if groups > 1:
+        cov = bread @ (scores.T @ scores) @ bread * groups / (groups - 1)
+    else:
+        cov = bread * (residual @ residual) / max(len(x) - 2, 1)
+    return beta[0], beta[1], center, (cov[0, 0], cov[1, 1], cov[0, 1])
+
+
+def _cloud_ols(x, y, event, _options):
+    return _ols(x, y, event)
+
+
+def _binned(x, y, _event, _options):
+    """Means of bins that hold at least 1 % of the range of ln Q and a standard error below half the mean.
+
+    From the highest flow down; the line is weighted by the inverse variance of the bins' ln mean.
+    """
+    order = np.argsort(-x)
+    x, rate = x[order], np.exp(y[order])
+    width = 0.01 * (x[0] - x[-1])
+    bins, i = [], 0
+    for j in range(1, len(x) + 1):
+        r = rate[i:j]
+        if j - i < 3 or x[i] - x[j - 1] < width:
+            continue
+        error = r.std(ddof=1) / np.sqrt(r.size)
+        if error <= 0.5 * r.mean():
+            # a floor on the error, or bins that happen to agree would carry the line alone
+            bins.append((np.log(np.exp(x[i:j]).mean()), np.log(r.mean()), max(error / r.mean(), 1e-3)))
+            i = j
+    if len(bins) < 3:
+        raise ValueError(f"binned: only {len(bins)} bins of ln Q can be filled; use more points")
+    bx, by, error = np.array(bins).T
+    w = error**-2
+    center = np.average(bx, weights=w)
+    sxx = np.sum(w * (bx - center) ** 2)
+    slope = np.sum(w * (bx - center) * by) / sxx
+    value = np.average(by, weights=w)
+    scatter = np.sum(w * (by - value - slope * (bx - center)) ** 2) / (len(bins) - 2)
+    return value, slope, center, (scatter / w.sum(), scatter / sxx, 0.0)
+
+
+def _bootstrap_cov(x, y, event, line, draws=200, seed=0):
+    """Covariance of (value, slope) of ``line(x, y)`` over resampled events."""
+    codes = np.unique(event, return_inverse=True)[1]
+    order = np.argsort(codes, kind="stable")
+    members = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
+    if len(members) < 2:
+        return np.nan, np.nan, np.nan
+    rng = np.random.default_rng(seed)
+    estimates = []
+    for _ in range(draws):
+        rows = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
+        estimates.append(line(x[rows], y[rows]))
+    cov = np.cov(np.array(estimates).T)
+    return cov[0, 0], cov[1, 1], cov[0, 1]
+
+
+def _quantile_line(x, y, level):
+    """Quantile regression y = value + slope x."""
+    return QuantReg(y, np.c_[np.ones_like(x), x]).fit(q=level, max_iter=5000, p_tol=1e-8).params
+
+
+def _quantile(x, y, event, options):
+    level = options["quantile"]
+    if not 0 < level < 1:
+        raise ValueError(f"quantile must lie between 0 and 1, found {level}")
+    center = x.mean()
+    value, slope = _quantile_line(x - center, y, level)
+    cov = _bootstrap_cov(x - center, y, event, lambda u, v: _quantile_line(u, v, level), draws=100)
+    return value, slope, center, cov
+
+
+def _envelope_line(x, y, fraction, b):
+    """A line lowered until `fraction` of the points lie below; slope b or that of binned low quantiles."""
+    if b is None:
+        edges = np.quantile(x, np.linspace(0, 1, min(10, max(len(x) // 20, 2)) + 1))
+        which = np.clip(np.searchsorted(edges, x, side="right") - 1, 0, len(edges) - 2)
+        low = np.array(
+            [(x[which == k].mean(), np.quantile(y[which == k], fraction)) for k in np.unique(which)]
+        )
+        b = np.polyfit(low[:, 0], low[:, 1], 1)[0]
+    return np.quantile(y - b * x, fraction), b
+
+
+def _lower_envelope(x, y, event, options):
+    fraction, b = options["envelope"], options["b"]
+    center = x.mean()
+    value, slope = _envelope_line(x - center, y, fraction, b)
+    cov = _bootstrap_cov(x - center, y, event, lambda u, v: _envelope_line(u, v, fraction, b))
+    return value, slope, center, cov
+
+
+def _nls_line(x, y):
+    """Least squares of -dQ/dt itself, scaled; starts from the log-log line."""
+    start = np.polyfit(x, y, 1)[::-1]
+    scale = np.exp(y).max()
+    z = np.exp(y) / scale
+    result = optimize.least_squares(
+        lambda p: np.exp(np.clip(p[0] + p[1] * x, -700, 50)) - z, [start[0] - np.log(scale), start[1]]
+    )
+    return result.x[0] + np.log(scale), result.x[1]
+
+
+def _nls(x, y, event, _options):
+    center = x.mean()
+    value, slope = _nls_line(x - center, y)
+    return value, slope, center, _bootstrap_cov(x - center, y, event, _nls_line)
+
+
+def _shared_b(points):
+    """Event intercepts and one slope: least squares within events, robust to correlation in them."""
+    order, number, first = _groups(points)
+    x = np.log(points["q_mid"].to_numpy(float)[order])
+    y = np.log(-points["dqdt"].to_numpy(float)[order])
+    k = np.repeat(np.arange(len(number)), np.diff(first))
+    n = np.diff(first)
+    mx, my = np.bincount(k, x) / n, np.bincount(k, y) / n
+    dx, dy = x - mx[k], y - my[k]
+    sxx = dx @ dx
+    if not sxx > 0:
+        raise ValueError("shared_b: no event has two different flows, b is not determined")
+    b = (dx @ dy) / sxx
+    residual = dy - b * dx
+    scores = np.bincount(k, dx * residual)
+    events = len(number)
+    var_b = scores @ scores / sxx**2 * (events / (events - 1) if events > 1 else np.nan)
+    within = residual @ residual / max(len(x) - events - 1, 1)
+    lines = np.c_[my, np.full(events, b), mx, within / n, np.full(events, var_b), np.zeros(events)]
+    fits = _table(number, points["time"].to_numpy()[order][first[:-1]], lines, n)
+    fits["q_min"], fits["q_max"] = (
+        np.exp(np.minimum.reduceat(x, first[:-1])),
+        np.exp(np.maximum.reduceat(x, first[:-1])),
+    )
+    if "season" in points:
+        fits["season"] = points["season"].to_numpy()[order][first[:-1]]
+    return fits
+
+
+def _mixed(x, y, event):
+    """REML of y = (A + u_event) + (B + v_event) (x - center)."""
+    if len(np.unique(event)) < 3:
+        raise ValueError("mixed needs at least 3 events; use shared_b or per_event")
+    center = x.mean()
+    design = np.c_[np.ones_like(x), x - center]
+    with warnings.catch_warnings():
+        # a variance at its lower bound is an answer here (no spread of b), not a failure
+        warnings.simplefilter("ignore")
+        model = MixedLM(y, design, groups=event, exog_re=design).fit(reml=True, method=["lbfgs", "powell"])
+    cov = np.asarray(model.cov_params())[:2, :2]
+    spread = np.sqrt(np.maximum(np.diag(np.asarray(model.cov_re)), 0))
+    extra = {
+        "ln_a_event_sd": float(spread[0]),
+        "b_event_sd": float(spread[1]),
+        "center": float(np.exp(center)),
+        "converged": bool(model.converged),
+    }
+    return *np.asarray(model.fe_params), center, (cov[0, 0], cov[1, 1], cov[0, 1]), extra
+
+
+_POOLED = {
+    "cloud_ols": _cloud_ols,
+    "binned": _binned,
+    "quantile": _quantile,
+    "lower_envelope": _lower_envelope,
+    "nls": _nls,
+}

@@ -1,0 +1,292 @@
+"""Did the recession change between periods?  The year is the unit and its memory is modelled."""
+
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from scipy import optimize, special, stats
+
+#: Memory of the year effect that is considered (lag-1 correlation).  Negative memory is left out: it would
+#: only narrow the intervals.
+_RHO = np.linspace(0.0, 0.95, 39)
+#: Their weight before the data speak: falls to nothing at full memory.  A flat weight costs power (0.77
+#: against 0.83 at 20 + 9 years) for no gain in size there; see data/calibration/recession_size_power.csv.
+_PRIOR = 1.0 - _RHO
+MIN_YEARS = 5
+
+
+def year_values(fits, value="ln_k_ref", *, statistic="median", min_events=1, year_start_month=1):
+    """One value a year: the statistic over its events.
+
+    Parameters
+    ----------
+    fits : pandas.DataFrame
+        Columns ``start`` and `value`; ``ln_k_ref`` is made from ``k_ref`` if absent.
+    statistic : {"median", "mean", "trimmed"}
+        ``trimmed``: mean without the lowest and highest fifth.
+    min_events : int
+        Years with fewer are left out.
+    year_start_month : int
+        First month of the year; a year from October is named by its end.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Index year; columns ``value``, ``n``.
+    """
+    if statistic not in ("median", "mean", "trimmed"):
+        raise ValueError(f"statistic must be median, mean or trimmed, found {statistic!r}")
+    table = pd.DataFrame({"year": _years(fits, year_start_month), "value": _values(fits, value)})
+    table = table[np.isfinite(table["value"])]
+    how = {"trimmed": lambda v: stats.trim_mean(v, 0.2)}.get(statistic, statistic)
+    groups = table.groupby("year")["value"]
+    out = pd.DataFrame({"value": groups.agg(how), "n": groups.size()})
+    return out[out["n"] >= min_events]
+
+
+def regime_test(
+    fits,
+    periods,
+    *,
+    value="ln_k_ref",
+    control=None,
+    covariates=None,
+    statistic="median",
+    min_events=1,
+    year_start_month=1,
+    level=0.95,
+):
+    """Contrast periods of a recession number, with years as the independent unit and AR(1) memory.
+
+    Each year gives one value (`year_values`).  The values follow a mean per period, the covariates and a
+    year effect with lag-1 correlation rho (years without events leave a gap in it).  The contrast's
+    distribution is that of generalised least squares, averaged over rho by its restricted likelihood (a weight
+    falling as 1 - rho on 0 to 0.95), so that neither the bias of an estimated rho nor its uncertainty is ignored.
+
+    Parameters
+    ----------
+    fits : pandas.DataFrame
+        One row per event: ``start`` (date) and `value` (or ``k_ref`` for ``ln_k_ref``).
+    periods : pandas.DataFrame
+        ``label, start, end`` (dates, either end may be missing); they must not overlap.
+    value : str
+        Column to test: ``ln_k_ref``, ``b``, ``ln_a0`` ...
+    control : pandas.DataFrame, optional
+        Fits of a basin without the change: the yearly difference to it is tested.
+    covariates : list of str or pandas.DataFrame, optional
+        Columns of `fits`, averaged by year; or a table by year.  They are centred.
+    statistic, min_events, year_start_month
+        See `year_values`.
+    level : float
+        Of the interval.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per contrast of two periods: ``value, period_a, period_b, difference`` (b minus a), ``lower,
+        upper, difference_std, p_value`` (two-sided), ``n_years_a, n_years_b, minimal_detectable`` (difference
+        found with 80 % power at 5 %), ``rho`` and ``note``.  A period with under 5 years gives NaN and the
+        note "not testable".
+
+    Raises
+    ------
+    ValueError
+        For missing columns, overlapping periods, or covariates that are constant or missing.
+    """
+    if value not in fits and not (value == "ln_k_ref" and "k_ref" in fits):
+        raise ValueError(f"fits: no column {value!r}, found {list(fits.columns)}")
+    options = {"statistic": statistic, "min_events": min_events, "year_start_month": year_start_month}
+    years = year_values(fits, value, **options)
+    if control is not None:
+        other = year_values(control, value, **options)
+        common = years.index.intersection(other.index)
+        years = years.loc[common].assign(value=years.loc[common, "value"] - other.loc[common, "value"])
+    extra = _covariates(fits, covariates, year_start_month)
+    if extra is not None:
+        years = years.loc[years.index.intersection(extra.dropna().index)]
+        extra = extra.loc[years.index]
+
+    labels, member = _membership(years.index, periods, year_start_month)
+    count = {label: int((member == k).sum()) for k, label in enumerate(labels)}
+    testable = [label for label in labels if count[label] >= MIN_YEARS]
+    use = np.isin(member, [labels.index(label) for label in testable])
+    model = None
+    if len(testable) >= 2:
+        columns = [member[use] == labels.index(label) for label in testable]
+        design = np.stack(columns, axis=1).astype(float)
+        if extra is not None:
+            centred = extra[use] - extra[use].mean()
+            if (centred.std() == 0).any():
+                raise ValueError(
+                    f"covariates: constant in the years tested: {list(extra.columns[centred.std() == 0])}"
+                )
+            design = np.c_[design, centred.to_numpy(float)]
+        model = _ar1_regression(years.index[use].to_numpy(float), years["value"].to_numpy()[use], design)
+
+    rows = []
+    for a, b in combinations(labels, 2):
+        row = {"value": value, "period_a": a, "period_b": b, "n_years_a": count[a], "n_years_b": count[b]}
+        if a in testable and b in testable:
+            contrast = np.zeros(design.shape[1])
+            contrast[testable.index(a)], contrast[testable.index(b)] = -1.0, 1.0
+            row |= _summary(model, contrast, level) | {"note": ""}
+        else:
+            short = " and ".join(label for label in (a, b) if label not in testable)
+            row |= dict.fromkeys(_SUMMARY, np.nan) | {
+                "note": f"not testable: under {MIN_YEARS} years in {short}"
+            }
+        rows.append(row)
+    order = ["value", "period_a", "period_b", "difference", "lower", "upper", "difference_std", "p_value"]
+    order += ["n_years_a", "n_years_b", "minimal_detectable", "rho", "note"]
+    return pd.DataFrame(rows, columns=order)
+
+
+def trend_test(
+    fits,
+    *,
+    value="ln_k_ref",
+    covariates=None,
+    statistic="median",
+    min_events=1,
+    year_start_month=1,
+    level=0.95,
+):
+    """Linear trend of the yearly values, with the same memory model as `regime_test`.
+
+    Returns
+    -------
+    pandas.Series
+        ``value, slope`` (per year), ``lower, upper, slope_std, p_value, n_years, minimal_detectable, rho``;
+        all NaN with under 5 years.
+    """
+    years = year_values(
+        fits, value, statistic=statistic, min_events=min_events, year_start_month=year_start_month
+    )
+    extra = _covariates(fits, covariates, year_start_month)
+    if extra is not None:
+        years = years.loc[years.index.intersection(extra.dropna().index)]
+    t = years.index.to_numpy(float)
+    result = dict.fromkeys(_SUMMARY, np.nan)
+    if len(t) >= MIN_YEARS:
+        design = np.c_[np.ones_like(t), t - t.mean()]
+        if extra is not None:
+            used = extra.loc[years.index]
+            design = np.c_[design, (used - used.mean()).to_numpy(float)]
+        model = _ar1_regression(t, years["value"].to_numpy(), design)
+        result = _summary(model, np.eye(design.shape[1])[1], level)
+    result = {"value": value, "n_years": len(t)} | result
+    return pd.Series(result).rename({"difference": "slope", "difference_std": "slope_std"})
+
+
+def _values(fits, value):
+    if value == "ln_k_ref" and value not in fits and "k_ref" in fits:
+        return np.log(fits["k_ref"].to_numpy(float))
+    if value not in fits or "start" not in fits:
+        raise ValueError(f"fits: columns start and {value!r} are needed, found {list(fits.columns)}")
+    return fits[value].to_numpy(float)
+
+
+def _years(fits, year_start_month):
+    start = pd.DatetimeIndex(fits["start"])
+    return np.asarray(start.year + ((start.month >= year_start_month) & (year_start_month > 1)))
+
+
+def _covariates(fits, covariates, year_start_month):
+    """Covariates by year, or None."""
+    if covariates is None:
+        return None
+    if isinstance(covariates, pd.DataFrame):
+        return covariates.astype(float)
+    missing = [c for c in covariates if c not in fits]
+    if missing:
+        raise ValueError(f"covariates: columns {missing} not in fits, found {list(fits.columns)}")
+    return fits[list(covariates)].astype(float).groupby(_years(fits, year_start_month)).mean()
+
+
+def _membership(years, periods, year_start_month):
+    """Labels of the periods and, per year, the period that holds its middle (-1: none)."""
+    missing = {"label", "start", "end"} - set(periods.columns)
+    if missing:
+        raise ValueError(f"periods: columns {sorted(missing)} missing, found {list(periods.columns)}")
+    start, end = (pd.to_datetime(periods[c]).to_numpy("datetime64[D]").copy() for c in ("start", "end"))
+    start[np.isnat(start)], end[np.isnat(end)] = np.datetime64("0001-01-01"), np.datetime64("9999-12-31")
+    order = np.argsort(start, kind="stable")
+    labels = [str(periods["label"].iloc[i]) for i in order]
+    start, end = start[order], end[order]
+    if (end < start).any():
+        raise ValueError(f"periods: {labels[int(np.argmax(end < start))]} ends before it starts")
+    if (start[1:] <= end[:-1]).any():
+        k = int(np.argmax(start[1:] <= end[:-1]))
+        raise ValueError(f"periods: {labels[k]} and {labels[k + 1]} overlap")
+    if len(set(labels)) != len(labels):
+        raise ValueError(f"periods: labels are not unique: {labels}")
+    first = np.array(years, int) - (year_start_month > 1)
+    middle = pd.to_datetime({"year": first, "month": np.full(len(first), year_start_month), "day": 1})
+    middle = (middle + pd.Timedelta(days=182)).to_numpy("datetime64[D]")
+    member = np.full(len(years), -1)
+    for k in range(len(labels)):
+        member[(middle >= start[k]) & (middle <= end[k])] = k
+    return labels, member
+
+
+def _ar1_regression(t, y, design):
+    """Generalised least squares over a grid of rho: weights, coefficients, their scaled inverse, variance, df."""
+    n, p = design.shape
+    if n - p < 2 or np.linalg.matrix_rank(design) < p:
+        raise ValueError(
+            f"{n} years cannot carry {p} coefficients (too few years, or covariates that repeat the periods)"
+        )
+    # the AR(1) precision is tridiagonal: each year is whitened by the one before, across any gap
+    phi = _RHO[:, None] ** np.diff(t)
+    innovation = np.sqrt(1 - phi**2)
+    data = np.c_[design, y]
+    white = np.empty((len(_RHO), n, p + 1))
+    white[:, 0] = data[0]
+    white[:, 1:] = (data[1:] - phi[:, :, None] * data[:-1]) / innovation[:, :, None]
+    x, z = white[:, :, :p], white[:, :, p]
+    normal = np.einsum("kni,knj->kij", x, x)
+    inverse = np.linalg.inv(normal)
+    beta = np.einsum("kij,knj,kn->ki", inverse, x, z, optimize=True)
+    rss = np.maximum(np.sum((z - np.einsum("kni,ki->kn", x, beta)) ** 2, axis=1), 1e-300)
+    log_weight = -np.log(innovation).sum(1) - 0.5 * np.linalg.slogdet(normal)[1] - 0.5 * (n - p) * np.log(rss)
+    weight = np.exp(log_weight - log_weight.max()) * _PRIOR
+    return weight / weight.sum(), beta, inverse, rss / (n - p), n - p
+
+
+_SUMMARY = ("difference", "lower", "upper", "difference_std", "p_value", "minimal_detectable", "rho")
+
+
+def _summary(model, contrast, level):
+    """Location, interval, p value and minimal detectable size of one contrast."""
+    weight, beta, inverse, variance, df = model
+    center = beta @ contrast
+    scale = np.sqrt(variance * np.einsum("i,kij,j->k", contrast, inverse, contrast))
+    difference = float(weight @ center)
+
+    def below(x):
+        return float(weight @ special.stdtr(df, (x - center) / scale))
+
+    span = 50 * scale.max() + np.ptp(center)
+    low, high = center.min() - span, center.max() + span
+    tail = (1 - level) / 2
+    lower = optimize.brentq(lambda x: below(x) - tail, low, high)
+    upper = optimize.brentq(lambda x: below(x) - 1 + tail, low, high)
+    spread = weight @ (scale**2 * df / max(df - 2, 1) + (center - difference) ** 2)
+    # half-width at 95 % plus the distance that leaves 20 % of repeats inside it
+    half = (
+        optimize.brentq(lambda x: below(x) - 0.975, low, high)
+        - optimize.brentq(lambda x: below(x) - 0.025, low, high)
+    ) / 2
+    power = optimize.brentq(lambda x: below(x) - 0.8, low, high) - optimize.brentq(
+        lambda x: below(x) - 0.5, low, high
+    )
+    p_zero = below(0.0)
+    return {
+        "difference": difference,
+        "lower": lower,
+        "upper": upper,
+        "difference_std": float(np.sqrt(spread)),
+        "p_value": 2 * min(p_zero, 1 - p_zero),
+        "minimal_detectable": half + power,
+        "rho": float(weight @ _RHO),
+    }
