@@ -277,6 +277,27 @@ def test_a_sensor_with_its_own_rate_error_does_not_buy_certainty():
     assert 2.0 / 0.78 * 0.95 < float(tied.rate_std[0, 0, 0]) < 3.2
 
 
+def test_reference_errors_are_kept_apart_and_shared_out_by_sensor():
+    """What a sensor's scene shares is in reference_rate_std, not in rate_std; two equal sensors carry half each."""
+    tracks = [series_track("2015-01-01", "2020-01-01", 24, name, std=2.0) for name in ("a", "b")]
+    tracks[1]["time"] = tracks[1].time + np.timedelta64(7, "D")
+    knots = ["2015-01-01", "2020-02-01"]
+    plain = merge.join(tracks, knots=knots)
+    for t in tracks:
+        t.attrs["reference_rate_std"] = 0.78 * 2.0
+    out = merge.join(tracks, knots=knots)
+    np.testing.assert_allclose(out.sensor_share.sum("sensor"), 1.0, atol=0.02)
+    np.testing.assert_allclose(out.sensor_share.squeeze(), 0.5, atol=0.03)
+    np.testing.assert_allclose(out.reference_rate_std, 2.0 / np.sqrt(2), rtol=0.03)
+    np.testing.assert_allclose(out.rate_std, plain.rate_std, rtol=0.05)
+    # adding a rate to one sensor moves the joined rate by its share
+    tracks[0]["displacement"] = tracks[0].displacement + 0.78 * 3.0 * (
+        (tracks[0].time - tracks[0].time[0]) / np.timedelta64(1, "D") / YEAR
+    )
+    moved = merge.join(tracks, knots=knots).rate - out.rate
+    np.testing.assert_allclose(moved, 3.0 * out.sensor_share.sel(sensor="a"), rtol=1e-3)
+
+
 def test_ground_that_remembers_its_deviation_needs_the_correlation_time():
     """With deviations correlated over 40 days the rate's z has sd near 1 when told so, and well above 1 when not."""
     rng = np.random.default_rng(12)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 YEAR = 365.25  # days
+SMALLEST_DRIFT_MM_YR = 0.01  # a sensor's rate error is never taken as smaller: its share stays computable
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,8 @@ def solve(y, variance, drift, model: Model, covariances, deviation, inflation):
     o = k + np.arange(s_count)
     # offsets have a flat prior (so a constant added to a series moves nothing else); a sensor without data needs one
     normal[:, o, o] += np.where(count > 0, 1e-12, 1.0)
-    normal[:, o + s_count, o + s_count] += 1.0 / np.maximum(drift, 1e-4) ** 2
+    drift_precision = 1.0 / np.maximum(drift, SMALLEST_DRIFT_MM_YR) ** 2
+    normal[:, o + s_count, o + s_count] += drift_precision
     posterior = np.linalg.inv(normal)
     theta = np.einsum("pij,pj->pi", posterior, right)
 
@@ -173,7 +175,10 @@ def solve(y, variance, drift, model: Model, covariances, deviation, inflation):
     spread += (to_first * first).sum(1, keepdims=True) - 2 * cross
     spread = np.where(np.arange(len(g)) == r, 0.0, spread + rest + rest[:, r : r + 1])
     rate = theta @ model.rates.T
-    rate_var = np.einsum("em,pmn,en->pe", model.rates, posterior, model.rates, optimize=True)
+    to_rate = model.rates @ posterior
+    rate_var = (to_rate * model.rates).sum(axis=2)
+    # a series that gains b (t - t0) moves the rates by this share of b
+    moved_by = -to_rate[:, :, o + s_count] * drift_precision[:, None]
     offset = np.where(count > 0, theta[:, o], np.nan)
     offset_std = np.where(count > 0, np.sqrt(np.abs(posterior[:, o, o])), np.nan)
     out = [
@@ -183,6 +188,7 @@ def solve(y, variance, drift, model: Model, covariances, deviation, inflation):
         offset_std,
         rate,
         np.sqrt(np.abs(rate_var)),
+        moved_by,
     ]
     empty = count.sum(1) == 0
     for v in out:
@@ -194,8 +200,9 @@ def solve_block(y, variance, drift, *, model, covariances, deviation, inflation,
     """`solve` on arrays (..., obs), a lot of pixels at a time."""
     shape = y.shape[:-1]
     flat = [np.asarray(v, float).reshape(-1, v.shape[-1]) for v in (y, variance, drift)]
-    sizes = [len(model.ground)] * 2 + [model.n_sensors] * 2 + [len(model.rates)] * 2
-    out = [np.full((len(flat[0]), n), np.nan) for n in sizes]
+    n_epochs, n_sensors = len(model.rates), model.n_sensors
+    sizes = [(len(model.ground),)] * 2 + [(n_sensors,)] * 2 + [(n_epochs,)] * 2 + [(n_epochs, n_sensors)]
+    out = [np.full((len(flat[0]), *n), np.nan) for n in sizes]
     used = np.flatnonzero(np.isfinite(flat[0]).any(1))
     for start in range(0, used.size, lot):
         pixels = used[start : start + lot]
@@ -203,4 +210,4 @@ def solve_block(y, variance, drift, *, model, covariances, deviation, inflation,
             out, solve(*(v[pixels] for v in flat), model, covariances, deviation, inflation), strict=True
         ):
             target[pixels] = values
-    return tuple(v.reshape(*shape, v.shape[-1]) for v in out)
+    return tuple(v.reshape(*shape, *v.shape[1:]) for v in out)

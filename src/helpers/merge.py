@@ -10,7 +10,6 @@ the posterior sd says so. ``thin`` asks what another sensor's calendar would hav
 from __future__ import annotations
 
 import itertools
-import logging
 
 import numpy as np
 import pandas as pd
@@ -19,8 +18,6 @@ import xarray as xr
 from scipy import optimize, signal, stats
 
 from helpers._record import build, solve_block, years
-
-log = logging.getLogger(__name__)
 
 METRES_PER_DEGREE = 111_195.0  # of latitude, on a sphere of 6371 km
 LOS = ("los_east", "los_north", "los_up")
@@ -298,7 +295,8 @@ def join(
         displacement and displacement_std (time, y, x) in mm along the line of sight, or displacement with
         increment_cov (time, time2) (covariance of the steps between successive dates, row i the step ending at
         date i, first row unused); los_up (and los_east with `east`); optional slope_deg (y, x); optional rate_std
-        (y, x) mm/yr: the part of the error that grows with time, kept as the sensor's own rate error. attr sensor.
+        (y, x) mm/yr: the part of the error that grows with time, kept as the sensor's own rate error. attrs sensor
+        and, where known, reference_rate_std (mm/yr): a rate error the sensor's whole scene shares.
     knots : dates
         Where the rate may change; epochs are the intervals between them. Data beyond the outer knots add an epoch.
     like : Dataset or DataArray, optional
@@ -321,10 +319,12 @@ def join(
     Returns
     -------
     Dataset
-        displacement_up, displacement_up_std (time, y, x) in mm since the first date; offset, offset_std
-        (sensor, y, x) in mm; rate, rate_std (epoch, y, x) in mm/yr, the mean over the whole epoch;
-        data_weight (epoch, y, x) = 1 - posterior variance / variance the
-        prior leaves when the other epochs are known: 0 where the rate is only a prior. Coordinates observed (time),
+        displacement_up, displacement_up_std (time, y, x) in mm since the first date (the sd holds the sensors'
+        reference errors too: no joined curve is free of them); offset, offset_std (sensor, y, x) in mm; rate,
+        rate_std (epoch, y, x) in mm/yr, the mean over the whole epoch, and reference_rate_std (epoch, y, x), the
+        part rate_std leaves out because the scene shares it; sensor_share (epoch, sensor, y, x): how far the rate
+        moves per mm/yr added to a sensor; data_weight (epoch, y, x) = 1 - posterior variance / variance the prior
+        leaves when the other epochs are known: 0 where the rate is only a prior. Coordinates observed (time),
         epoch = "start/end". Lazy where the tracks are lazy.
 
     Raises
@@ -355,22 +355,33 @@ def join(
         seasonal_change_std=seasonal_change_std_mm,
     )  # fmt: skip
     model = build(dates, times, knots, int(np.searchsorted(times, observed[0])), options)
-    y, variance, drift = _observations(tracks, dates, covariances, names, like, east, max_slope_deg)
+    y, variance, drift, common = _observations(tracks, dates, covariances, like, east, max_slope_deg)
     inflation = np.concatenate([np.full(len(d), _inflation(d, deviation_days)) for d in dates])
     core = [["obs"], ["obs"], ["sensor"]]
-    outputs = [["time"]] * 2 + [["sensor"]] * 2 + [["epoch"]] * 2
+    outputs = [["time"]] * 2 + [["sensor"]] * 2 + [["epoch"]] * 2 + [["epoch", "sensor"]]
     sizes = {"time": times.size, "sensor": len(tracks), "epoch": knots.size - 1}
     result = xr.apply_ufunc(
-        solve_block, y, variance, drift, input_core_dims=core, output_core_dims=outputs, dask="parallelized",
+        solve_block, y, variance, np.hypot(drift, common), dask="parallelized",
+        input_core_dims=core, output_core_dims=outputs,
         kwargs=dict(model=model, covariances=covariances, deviation=float(deviation_std_mm), inflation=inflation),
-        output_dtypes=[float] * 6, dask_gufunc_kwargs={"output_sizes": sizes, "allow_rechunk": True},
+        output_dtypes=[float] * 7, dask_gufunc_kwargs={"output_sizes": sizes, "allow_rechunk": True},
     )  # fmt: skip
     k = model.n_ground
     joint = model.rates[:, :k] @ np.linalg.inv(model.prior[:k, :k]) @ model.rates[:, :k].T
     alone = xr.DataArray(1.0 / np.diag(np.linalg.inv(joint)), dims="epoch")
-    keys = ["displacement_up", "displacement_up_std", "offset", "offset_std", "rate", "rate_std"]
-    out = xr.Dataset(dict(zip(keys, (r.transpose(r.dims[-1], "y", "x") for r in result), strict=True)))
+    keys = [
+        "displacement_up",
+        "displacement_up_std",
+        "offset",
+        "offset_std",
+        "rate",
+        "rate_std",
+        "sensor_share",
+    ]
+    out = xr.Dataset(dict(zip(keys, (r.transpose(*r.dims[2:], "y", "x") for r in result), strict=True)))
     out["data_weight"] = (1.0 - out.rate_std**2 / alone).clip(0.0, 1.0)
+    out["reference_rate_std"] = np.sqrt(((out.sensor_share * common) ** 2).sum("sensor", skipna=False))
+    out["rate_std"] = np.sqrt(np.maximum(out.rate_std**2 - out.reference_rate_std**2, 0.0))
     out = out.assign_coords(
         time=times.astype("datetime64[ns]"),
         sensor=names,
@@ -379,14 +390,10 @@ def join(
     )
     if "spatial_ref" in like.coords:
         out = out.assign_coords(spatial_ref=like.spatial_ref)
-    units = {"displacement": "mm", "offset": "mm", "rate": "mm yr-1", "data": "1"}
     for v in out:
-        out[v].attrs = {"units": units[v.split("_")[0]], "long_name": v.replace("_", " ")}
-    mask = (
-        f"slope_deg <= {max_slope_deg:g} or east rate known"
-        if east is not None
-        else f"slope_deg <= {max_slope_deg:g}"
-    )
+        unit = "1" if v in ("data_weight", "sensor_share") else "mm yr-1" if "rate" in v else "mm"
+        out[v].attrs = {"units": unit, "long_name": v.replace("_", " ")}
+    mask = f"slope_deg <= {max_slope_deg:g}" + ("" if east is None else " or east rate known")
     return out.assign_attrs(
         mask=mask, deviation_std_mm=float(deviation_std_mm), rate_walk_mm_yr=float(rate_walk_mm_yr)
     )
@@ -399,11 +406,15 @@ def _inflation(dates, deviation_days: float) -> float:
     return float((1 + rho) / (1 - rho))
 
 
-def _observations(tracks, dates, covariances, names, like, east, max_slope_deg):
+def _observations(tracks, dates, covariances, like, east, max_slope_deg):
     """Vertical observations, their variance (obs, y, x) and each sensor's rate error (sensor, y, x)."""
     east_rate, east_std = _east_on(east, like)
-    values, variances, drifts = [], [], []
-    for track, days, cov, name in zip(tracks, dates, covariances, names, strict=True):
+    usable = xr.ones_like(tracks[0].los_up, dtype=bool)
+    for slope in (t.slope_deg for t in tracks if "slope_deg" in t):
+        usable = usable & (slope <= max_slope_deg)
+    usable = usable if east is None else usable | np.isfinite(east_rate)
+    values, variances, drifts, references = [], [], [], []
+    for track, days, cov in zip(tracks, dates, covariances, strict=True):
         t = years(days)
         y = track.displacement.astype("f8")
         if cov is None:
@@ -419,23 +430,20 @@ def _observations(tracks, dates, covariances, names, like, east, max_slope_deg):
             _require(track, ["los_east"], 0)
             y = y - track.los_east * east_rate * xr.DataArray(t - t[0], dims="time")
             drift = np.hypot(drift, track.los_east * east_std)
-        if "slope_deg" in track:
-            flat = track.slope_deg <= max_slope_deg
-            y = y.where(flat if east is None else flat | np.isfinite(east_rate))
-        if name == names[0] and not bool(np.isfinite(y).any()):
-            log.warning("%s: no valid value left after masking", name)
+        y = y.where(usable)
         up = np.abs(track.los_up)
         values.append((y / track.los_up).drop_vars("time").rename(time="obs").transpose("obs", "y", "x"))
         spread = (variance / up**2).drop_vars("time", errors="ignore").rename(time="obs")
         variances.append(spread.transpose("obs", "y", "x"))
+        references.append(float(track.attrs.get("reference_rate_std", 0.0)) / up)
         drifts.append((drift / up).transpose("y", "x"))
 
     def together(arrays, dim):
         arrays = [a.reset_coords(drop=True).assign_coords(y=like.y, x=like.x) for a in arrays]
         return xr.concat(arrays, dim, coords="minimal", compat="override", join="override")
 
-    y, variance, drift = together(values, "obs"), together(variances, "obs"), together(drifts, "sensor")
-    return y, variance, drift.fillna(0.0)
+    y, variance = together(values, "obs"), together(variances, "obs")
+    return y, variance, together(drifts, "sensor").fillna(0.0), together(references, "sensor").fillna(0.0)
 
 
 # ------------------------------------------------------------------------------ other calendars
