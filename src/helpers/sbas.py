@@ -9,27 +9,21 @@ Phase is positive away from the satellite, displacement positive toward it: y = 
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from . import _dense, timefunc
-from ._noise import LARGEST_COHERENCE, phase_variance, variance_table
+from . import _graph, _kernel, timefunc
+from ._noise import phase_variance, variance_table
 
 __all__ = ["invert", "phase_variance", "summer_to_summer"]
 
 SERIES = ("displacement", "displacement_std", "displacement_model_std", "data_component")
-MAPS = (
-    "rate",
-    "rate_std",
-    "peak_to_peak",
-    "peak_to_peak_std",
-    "temporal_coherence",
-    "residual_rms",
-    "n_pairs",
-)
+MAPS = ("rate", "rate_std", "temporal_coherence", "residual_rms", "n_pairs")
 PRIOR_MAPS = ("rate_unconstrained", "rate_unconstrained_std", "prior_weight", "prior_conflict")
 GEOMETRY = ("incidence_angle", "los_east", "los_north", "los_up", "height", "slope_deg")
 SMALLEST_DEVIATION_MM = 1e-3
@@ -38,38 +32,22 @@ SLANT_RANGE_M = 850e3
 
 @dataclass(frozen=True)
 class Problem:
-    """All that is the same for every pixel: network, model, noise, and which of the estimators it is."""
+    """All that is the same for every pixel, and the layout of what comes out."""
 
-    kind: str  # "free" (no model), "limit" (model only interpolates) or "bayes" (deviation_std_mm)
     dates: pd.DatetimeIndex
-    first: np.ndarray  # date index of the reference image of each pair
-    second: np.ndarray
-    mm_per_rad: float
-    design: (
-        np.ndarray
-    )  # (date, parameter): intercept, seasonal and other columns, rate (years from the middle)
-    height: np.ndarray | None  # (date,) mm per metre of height error at unit sin(incidence)
-    deviation: float | None
-    correlation: np.ndarray | None  # (date-1,) of neighbouring dates' deviations
-    delay: np.ndarray  # (date,) sd in mm
-    table: np.ndarray | None  # phase variance by coherence, rad2; None: unit variance scaled by the residual
-    pair_variance: np.ndarray  # (pair,) mm2, added to the phase variance
+    plan: _kernel.Plan
+    parameters: tuple[str, ...]  # without the intercept, which depends on the datum
     with_prior: bool
-    seasonal: tuple[int, ...] = ()  # positions of the seasonal columns
+    seasonal: tuple[int, ...] = ()  # positions of the seasonal columns among the parameters
     cycle: np.ndarray | None = None  # (day, seasonal column)
-
-    @property
-    def n_parameters(self) -> int:
-        """Coefficients of the model and of the height error."""
-        return self.design.shape[1] + (self.height is not None)
 
     @property
     def layout(self) -> dict[str, slice]:
         """Rows of the packed result, by name."""
-        n, k = len(self.dates), self.n_parameters
+        n, k = len(self.dates), len(self.parameters)
         sizes = dict.fromkeys(SERIES, n) | dict.fromkeys(MAPS, 1)
-        sizes |= dict.fromkeys(PRIOR_MAPS, 1) if self.with_prior else {}
-        sizes |= {"coefficients": k, "covariance": k * k}
+        sizes |= dict.fromkeys(PRIOR_MAPS, 1 if self.with_prior else 0)
+        sizes |= {"coefficients": k, "covariance": k * k, "peak_to_peak": 1, "peak_to_peak_std": 1}
         ends = np.cumsum(list(sizes.values()))
         return {name: slice(end - size, end) for (name, size), end in zip(sizes.items(), ends, strict=True)}
 
@@ -86,6 +64,7 @@ def invert(
     temperature: xr.DataArray | None = None,
     dem_error: bool = False,
     pair_std_mm=0.0,
+    series_std: bool = True,
 ) -> xr.Dataset:
     """Invert an interferogram stack for displacement and rate, pixel by pixel.
 
@@ -114,7 +93,9 @@ def invert(
     dem_error : bool
         Estimate a height error from perpendicular baselines together with the model.
     pair_std_mm : float or (pair,)
-        Further independent standard deviation of each pair (fading, unwrapping), in mm.
+        Further independent standard deviation of each pair (fading, unwrapping), in mm; for coherence weights.
+    series_std : bool
+        False leaves the standard deviations of the series NaN and saves about a third of the time.
 
     Returns
     -------
@@ -123,7 +104,7 @@ def invert(
         ``displacement_model_std`` (of displacement minus model, without the datum), ``filled``, ``data_component``;
         (y, x): ``rate``, ``rate_std`` (mm/yr), ``peak_to_peak``, ``peak_to_peak_std``, ``temporal_coherence``,
         ``residual_rms`` (mm), ``n_pairs``; with a prior ``rate_unconstrained``, ``rate_unconstrained_std``,
-        ``prior_weight``, ``prior_conflict`` (z); ``coefficients`` and ``coefficients_covariance`` (parameter, ...).
+        ``prior_weight``, ``prior_conflict`` (z); ``coefficients`` (parameter, y, x) and ``coefficients_covariance``.
 
     Raises
     ------
@@ -134,24 +115,19 @@ def invert(
     form = timefunc.parse(model, temperature)
     _check_options(form, weights, deviation_std_mm, deviation_days, rate_prior, dem_error)
     dates, first, second = network_of(stack)
-    problem = Problem(
-        kind="free" if form is None else "limit" if deviation_std_mm is None else "bayes",
-        dates=dates,
-        first=first,
-        second=second,
-        mm_per_rad=-1000 * _attribute(stack, "wavelength_m") / (4 * np.pi),
-        design=_centred_design(form or timefunc.Model.named("linear"), dates),
-        height=_height_column(stack, first, second, len(dates)) if dem_error else None,
-        deviation=None if deviation_std_mm is None else max(float(deviation_std_mm), SMALLEST_DEVIATION_MM),
-        correlation=_correlation(dates, deviation_days) if form is not None else None,
-        delay=_per_date(atmosphere_std_mm, dates),
-        table=variance_table(_looks(stack)) if weights == "coherence" else None,
-        pair_variance=np.broadcast_to(np.asarray(pair_std_mm, float) ** 2, len(first)).copy(),
-        with_prior=rate_prior is not None,
-        **_seasonal_columns(form, dates),
-    )
+    names, design, height = _design(stack, form, dates, first, second, dem_error)
+    noise = _noise_of(stack, weights, pair_std_mm, len(first))
+    delay = _per_date(atmosphere_std_mm, dates)
+    if form is None or deviation_std_mm is None:
+        plan = _interpolation(first, second, design, height, delay, noise, free=form is None)
+    else:
+        deviation = max(float(deviation_std_mm), SMALLEST_DEVIATION_MM)
+        correlation = _correlation(dates, deviation_days)
+        plan = _posterior(first, second, design, height, delay, noise, deviation, correlation)
+    plan = plan._replace(spread=series_std)
+    problem = Problem(dates, plan, names, rate_prior is not None, **_seasonal_columns(form, names, dates))
     arrays = _arrays(stack, weights, rate_prior)
-    return _dataset(stack, problem, form, _run(problem, arrays), rate_prior)
+    return _dataset(stack, problem, form, deviation_std_mm, _run(problem, arrays))
 
 
 # -- what goes in ------------------------------------------------------------------------------------------------
@@ -216,21 +192,40 @@ def _looks(stack):
     return _attribute(stack, "looks")
 
 
-def _centred_design(form, dates):
-    """Design matrix with time counted from the middle: the intercept absorbs it, and the numbers stay well scaled."""
+def _design(stack, form, dates, first, second, dem_error):
+    """Names, design matrix (intercept, columns, height error, rate) and position of the height error or -1.
+
+    Time counts from the middle of the series: the intercept absorbs it, and the numbers stay well scaled.
+    """
+    form = form or timefunc.Model.named("linear")
     design = form.design(dates)
     design[:, -1] -= design[[0, -1], -1].mean()
-    if len(dates) > 1 and np.linalg.matrix_rank(design) < min(design.shape):
+    names = form.parameters
+    if dem_error:
+        design = np.insert(design, -1, _height_column(stack, first, second, len(dates)), axis=1)
+        names = (*names[:-1], "height_error", names[-1])
+    scaled = design / np.maximum(np.abs(design).max(axis=0), 1e-300)
+    if len(dates) > len(names) and np.linalg.matrix_rank(scaled) < len(names):
+        raise ValueError(f"model {form.name!r}: columns {names} are linearly dependent on the stack's dates")
+    return names[1:], design, len(names) - 2 if dem_error else -1
+
+
+def _noise_of(stack, weights, pair_std_mm, n_pairs):
+    """Fields of the plan that say how well each pair is known."""
+    variance = np.broadcast_to(np.asarray(pair_std_mm, float) ** 2, n_pairs).copy()
+    if weights is None and variance.any():
         raise ValueError(
-            f"model {form.name!r}: columns {form.parameters} are linearly dependent on the stack's dates"
+            "pair_std_mm needs weights='coherence': equal weights are estimated from the residuals"
         )
-    return design
+    scale = -1000 * _attribute(stack, "wavelength_m") / (4 * np.pi)
+    table = np.zeros(2) if weights is None else variance_table(_looks(stack)) * scale**2
+    return {"unit": weights is None, "mm_per_rad": scale, "variance": table.copy(), "pair_variance": variance}
 
 
-def _seasonal_columns(form, dates):
+def _seasonal_columns(form, names, dates):
     if form is None or not form.seasonal:
         return {}
-    return {"seasonal": tuple(form.parameters.index(c) for c in form.seasonal), "cycle": form.cycle(dates)}
+    return {"seasonal": tuple(names.index(c) for c in form.seasonal), "cycle": form.cycle(dates)}
 
 
 def _height_column(stack, first, second, n):
@@ -310,13 +305,121 @@ def _on_grid(value, stack, name):
     return np.full(shape, float(value)) if np.ndim(value) == 0 else value
 
 
+# -- what the kernel is told ---------------------------------------------------------------------------------------
+
+
+def _interpolation(first, second, design, height, delay, noise, free):
+    """Plan of classical SBAS and of the limit in which the model only closes gaps."""
+    n, k = design.shape
+    dates = _graph.pattern(n, first, second, np.arange(n)[::-1])
+    unused = {"excess": np.zeros(n), "couple": np.zeros(len(dates.row)), "border": np.zeros((n, k))}
+    unused |= {"corner": np.eye(k), "scale": ((design - design.mean(axis=0)) ** 2).sum(axis=0)[1:]}
+    return _plan(
+        dates, dates, first, second, dates.position, design, height, noise, unused,
+        interpolate=True, free=free, delay=delay**2, smallest_unit=0.0,
+        share=np.ones(n), shift=np.zeros((2, n, k)), extra=np.zeros((2, n)),
+    )  # fmt: skip
+
+
+def _posterior(first, second, design, height, delay, noise, deviation, correlation):
+    """Plan of the Bayesian inversion: ground = model + deviation, and delay of its own per date.
+
+    White deviation: unknown is x = ground + delay with sd tau about the model, and ground is read off it by the share
+    w = (deviation/tau)^2. Correlated deviation with delay needs both as unknowns.
+    """
+    n, k = design.shape
+    about = design.copy()  # ground's model: without the height error, which belongs to the phase
+    error = np.zeros((n, k))
+    if height > 0:
+        about[:, height], error[:, height] = 0.0, design[:, height]
+    nodes, chain = np.arange(n), np.column_stack([np.arange(n - 1), np.arange(1, n)])
+    shift, extra, share = np.zeros((2, n, k)), np.zeros((2, n)), np.ones(n)
+    if correlation is None:
+        total = deviation**2 + delay**2
+        share = deviation**2 / total
+        rows, precision, edges = np.hstack([np.eye(n), -design]), np.diag(1 / total), np.empty((0, 2), int)
+        shift[0] = (1 - share)[:, None] * about - share[:, None] * error
+        shift[1] = -share[:, None] * design
+        extra[:] = share * delay**2
+    elif not delay.any():
+        rows, precision, edges = np.hstack([np.eye(n), -design]), _markov(correlation) / deviation**2, chain
+        shift[0], shift[1] = -error, -design
+    else:
+        rows = np.block([[np.eye(n), -np.eye(n), -error], [np.zeros((n, n)), np.eye(n), -about]])
+        late = np.diag(1 / np.maximum(delay, 1e-4 * deviation) ** 2)
+        precision = np.block([[late, 0 * late], [0 * late, _markov(correlation) / deviation**2]])
+        edges = np.vstack([np.column_stack([nodes, nodes + n]), chain + n])
+        shift[1] = -about
+    shift[0] -= shift[0, 0].copy()
+    extra[0, 1:] += extra[0, 0]
+    size = rows.shape[1] - k
+    full = rows.T @ precision @ rows
+    prior, border, corner = full[:size, :size], full[:size, size:], full[size:, size:]
+    dates = _graph.pattern(n, first, second, nodes[::-1])
+    natural = nodes[::-1] if size == n else np.stack([nodes, nodes + n], axis=1)[::-1].ravel()
+    unknowns = dates
+    if len(edges):
+        unknowns = _graph.pattern(
+            size, np.append(first, edges[:, 0]), np.append(second, edges[:, 1]), natural
+        )
+    couple = np.zeros(len(unknowns.row))
+    if len(edges):
+        couple[unknowns.entry(*edges.T)] = -prior[edges[:, 0], edges[:, 1]]
+    excess = prior.sum(axis=1)
+    excess[excess < 1e-13 * np.diag(prior)] = 0.0
+    given = {
+        "excess": excess[unknowns.order],
+        "couple": couple,
+        "border": border[unknowns.order],
+        "corner": (corner + corner.T) / 2,
+        "scale": np.diag(corner),
+    }
+    ground = unknowns.position[nodes + size - n]
+    return _plan(
+        dates, unknowns, first, second, ground, design, height, noise, given,
+        interpolate=False, free=False, delay=np.zeros(n), smallest_unit=(1e-3 * deviation) ** 2,
+        share=share, shift=shift, extra=extra,
+    )  # fmt: skip
+
+
+def _plan(dates, unknowns, first, second, ground, design, height, noise, given, **rest):
+    position = unknowns.position
+    return _kernel.Plan(
+        **noise,
+        **{name: np.ascontiguousarray(value, dtype=float) for name, value in given.items()},
+        **rest,
+        spread=True,
+        dates=dates,
+        date_entry=dates.entry(first, second),
+        unknowns=unknowns,
+        entry=unknowns.entry(first, second),
+        first=position[first],
+        second=position[second],
+        ground=ground,
+        design=np.ascontiguousarray(design),
+        height=height,
+    )
+
+
+def _markov(correlation):
+    """Precision of a unit-variance AR(1) at uneven times: tridiagonal."""
+    inside = 1 - correlation**2
+    precision = np.eye(len(correlation) + 1)
+    step = np.arange(len(correlation))
+    precision[step, step] += correlation**2 / inside
+    precision[step + 1, step + 1] += correlation**2 / inside
+    precision[step, step + 1] = precision[step + 1, step] = -correlation / inside
+    return precision
+
+
 # -- solving -----------------------------------------------------------------------------------------------------
 
 
 def _run(problem: Problem, arrays):
     """Packed result (row, y, x), numpy or dask as the phase is."""
     if not hasattr(arrays[0], "dask"):
-        return _solve_block(*[None if a is None else np.asarray(a) for a in arrays], problem=problem)
+        given = [None if a is None else np.asarray(a) for a in arrays]
+        return _solve_block(*given, problem=problem, threads=numba.get_num_threads())
     import dask.array as da
 
     phase = arrays[0].rechunk({0: -1, 1: "auto", 2: "auto"})
@@ -344,72 +447,49 @@ def _run(problem: Problem, arrays):
     )
 
 
-def _solve_block(phase, coherence, mean, std, *, problem):
+def _solve_block(phase, coherence, mean, std, *, problem, threads=1):
+    """Invert a block in ``threads`` threads of whole lanes; what a pixel gets does not depend on its neighbours."""
     shape = phase.shape[1:]
-    flat = [
-        None if a is None else np.ascontiguousarray(a, "float32").reshape(len(phase), -1)
-        for a in (phase, coherence)
-    ]
-    prior = [None if a is None else np.asarray(a, float).reshape(-1) for a in (mean, std)]
-    out = _solve(*flat, *prior, problem)
+    phase = np.ascontiguousarray(phase, "float32").reshape(len(phase), -1)
+    if coherence is None:
+        coherence = np.empty((0, 0), "float32")
+    else:
+        coherence = np.ascontiguousarray(coherence, "float32").reshape(len(coherence), -1)
+    prior = [np.empty(0) if a is None else np.ascontiguousarray(a, float).reshape(-1) for a in (mean, std)]
+    layout, pixels = problem.layout, phase.shape[1]
+    out = np.empty((layout["peak_to_peak_std"].stop, pixels), "float32")
+    out[layout["peak_to_peak"].start :] = np.nan
+    names = (*SERIES, *MAPS, *PRIOR_MAPS, "coefficients", "covariance")
+    rows = np.array([layout[name].start for name in names])
+    if not problem.plan.spread:
+        out[layout["displacement_std"]] = out[layout["displacement_model_std"]] = np.nan
+    elif problem.plan.interpolate:
+        out[layout["displacement_model_std"]] = np.nan
+    lanes = _lanes(problem.plan)
+    part = lanes * max(1, -(-pixels // (lanes * max(threads, 1) * 4)))
+
+    def solve(begin):
+        where = begin, min(begin + part, pixels), lanes, out, rows
+        if problem.plan.interpolate:
+            _kernel.solve_interpolation(problem.plan, phase, coherence, *where)
+        else:
+            _kernel.solve_posterior(problem.plan, phase, coherence, *prior, *where)
+
+    if threads == 1:
+        solve(0) if part >= pixels else [solve(begin) for begin in range(0, pixels, part)]
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(solve, range(0, pixels, part)))
     _seasonal(out, problem)
     return out.reshape(-1, *shape)
 
 
-def _solve(phase, coherence, mean, std, problem):
-    k, layout = problem.n_parameters, problem.layout
-    out = np.full((max(part.stop for part in layout.values()), phase.shape[1]), np.nan, "float32")
-    for pixel in range(phase.shape[1]):
-        here = np.isfinite(phase[:, pixel])
-        out[layout["n_pairs"], pixel] = here.sum()
-        if not here.any():
-            out[layout["data_component"], pixel] = -1
-            continue
-        y = problem.mm_per_rad * phase[here, pixel].astype(float)
-        if problem.table is None:
-            variance = np.ones(len(y))
-        else:
-            gamma = np.clip(np.nan_to_num(coherence[here, pixel].astype(float)), 0, LARGEST_COHERENCE)
-            phase_var = np.interp(
-                gamma * (len(problem.table) - 1), np.arange(len(problem.table)), problem.table
-            )
-            variance = phase_var * problem.mm_per_rad**2 + problem.pair_variance[here]
-        options = {
-            "deviation": problem.deviation if problem.kind == "bayes" else None,
-            "correlation": problem.correlation,
-            "delay": problem.delay,
-            "height": problem.height,
-            "unit_variance": problem.table is None,
-        }
-        network = problem.first[here], problem.second[here], problem.design
-        prior = None
-        if mean is not None and np.isfinite(mean[pixel]) and np.isfinite(std[pixel]):
-            prior = mean[pixel], std[pixel]
-            free = _dense.invert_pixel(y, variance, *network, **options)
-        found = _dense.invert_pixel(y, variance, *network, prior=prior, **options)
-        if mean is not None:
-            unc = free if prior else found
-            sigma = prior[1] if prior else np.inf
-            v = unc["rate_std"] ** 2
-            found |= {
-                "rate_unconstrained": unc["rate"],
-                "rate_unconstrained_std": unc["rate_std"],
-                "prior_weight": 0.0 if np.isinf(sigma) else (v / (v + sigma**2) if np.isfinite(v) else 1.0),
-                "prior_conflict": (prior[0] - unc["rate"]) / np.sqrt(v + sigma**2) if prior else np.nan,
-            }
-        if problem.kind == "free":
-            other = found["data_component"] != 0
-            found["displacement"][other] = np.nan
-            if other.any():
-                found["rate"] = found["rate_std"] = np.nan
-        residual = y - found["fit"]
-        found["residual_rms"] = np.sqrt(np.mean(residual**2))
-        found["temporal_coherence"] = abs(np.mean(np.exp(1j * residual / problem.mm_per_rad)))
-        found["covariance"] = np.asarray(found["covariance"]).reshape(k * k)
-        for name, rows in layout.items():
-            if name in found:
-                out[rows, pixel] = found[name]
-    return out
+def _lanes(plan, cache_bytes=600_000):
+    """Pixels side by side: as many as keep the scratch memory in the second-level cache."""
+    n, k = plan.design.shape
+    size = len(plan.unknowns.order)
+    per_lane = 8 * (len(plan.unknowns.row) + size * (3 + k)) + 5 * n
+    return int(np.clip(cache_bytes // per_lane // 8 * 8, 8, 128))
 
 
 # -- what comes out ----------------------------------------------------------------------------------------------
@@ -441,7 +521,7 @@ DESCRIPTION = {
 }
 
 
-def _dataset(stack, problem, form, packed, prior):
+def _dataset(stack, problem, form, deviation, packed):
     axes = (
         {"y": stack["unwrapped_phase"]["y"], "x": stack["unwrapped_phase"]["x"]}
         if "y" in stack.coords
@@ -453,19 +533,16 @@ def _dataset(stack, problem, form, packed, prior):
         out[name] = ("time", "y", "x"), parts[name]
     out["data_component"] = out["data_component"].astype("int16")
     out["filled"] = out["data_component"] != 0
-    for name in (*MAPS, *(PRIOR_MAPS if prior is not None else ())):
+    for name in (*MAPS, "peak_to_peak", "peak_to_peak_std", *(PRIOR_MAPS if problem.with_prior else ())):
         out[name] = ("y", "x"), parts[name][0]
     out["n_pairs"] = out["n_pairs"].astype("int32")
     if form is not None:
-        k, names = (
-            problem.n_parameters,
-            list(form.parameters) + ["height_error"] * (problem.height is not None),
-        )
+        k, names = len(problem.parameters), list(problem.parameters)
         out = out.assign_coords(parameter=names, parameter_=names)
         out["coefficients"] = ("parameter", "y", "x"), parts["coefficients"]
         covariance = parts["covariance"].reshape(k, k, *parts["covariance"].shape[1:])
         out["coefficients_covariance"] = ("parameter", "parameter_", "y", "x"), covariance
-    if problem.height is not None:
+    if problem.plan.height > 0:
         sine = np.sin(np.deg2rad(stack["incidence_angle"]))
         out["dem_error"] = out["coefficients"].sel(parameter="height_error", drop=True) * sine
         variance = out["coefficients_covariance"].sel(
@@ -488,7 +565,7 @@ def _dataset(stack, problem, form, packed, prior):
         "model": "none" if form is None else form.name,
         "rate_start": str(problem.dates[0].date()),
         "rate_end": str(problem.dates[-1].date()),
-        "deviation_std_mm": "none" if problem.kind != "bayes" else problem.deviation,
+        "deviation_std_mm": "none" if form is None or deviation is None else float(deviation),
         "positive_direction": "toward_satellite",
     }
     return out
@@ -496,7 +573,7 @@ def _dataset(stack, problem, form, packed, prior):
 
 def _seasonal(out, problem):
     """Fill in the seasonal range, from the coefficients of the seasonal columns and their covariance."""
-    k, layout = problem.n_parameters, problem.layout
+    k, layout = len(problem.parameters), problem.layout
     if not problem.seasonal:
         return
     index = list(problem.seasonal)

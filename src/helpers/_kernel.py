@@ -1,0 +1,748 @@
+"""The numba kernel of `sbas.invert`: many pixels side by side, one elimination.
+
+Unknowns are values per date, so that the weighted normal matrix of a pixel is sparse (`_graph`). It is always that of
+a graph plus a non-negative excess on the diagonal; eliminated from edges and excess instead of from diagonals, all is
+addition of positive numbers, nothing cancels, and a set of dates without tie to the rest ends in a pivot that is
+exactly zero. The temporal model is a dense border, removed by its Schur complement; the diagonal of the inverse comes
+from the same factor (Takahashi's recurrences). Arrays are (row, lane): a lane is a pixel, and the innermost loop.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from ._graph import Pattern
+
+OPTIONS = {"nogil": True, "cache": True, "fastmath": {"contract", "nsz", "arcp"}, "error_model": "numpy"}
+outer = njit(**OPTIONS)
+inner = njit(
+    **OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False
+)  # not called from Python: half the compile time
+TINY_PIVOT = 3e-13
+
+
+class Plan(NamedTuple):
+    """What the kernel needs beyond the data; n dates, k border columns (rate last), N unknowns, see `sbas`."""
+
+    interpolate: bool  # the model only closes gaps; else it is a prior with a stated deviation
+    unit: bool  # equal weights, scaled by the residual
+    free: bool  # no model: NaN where data do not join the first date
+    spread: bool  # standard deviations of the series wanted
+    mm_per_rad: float
+    variance: np.ndarray  # (bin,) mm2 by coherence
+    pair_variance: np.ndarray  # (pair,) mm2
+    smallest_unit: float  # mm2, lower bound of the estimated unit variance
+    dates: Pattern  # graph of dates joined by pairs
+    date_entry: np.ndarray  # (pair,)
+    unknowns: Pattern  # graph of the unknowns (the same, or delay and ground apart)
+    entry: np.ndarray  # (pair,)
+    excess: np.ndarray  # (N,) prior: excess of the diagonal
+    couple: np.ndarray  # (entry,) prior: edges
+    border: np.ndarray  # (N, k) prior: unknowns against coefficients
+    corner: np.ndarray  # (k, k) prior: coefficients
+    scale: np.ndarray  # (k or k - 1,) size of the border's pivots with perfect data
+    first: np.ndarray  # (pair,) position of the unknown that is the reference image's
+    second: np.ndarray
+    ground: np.ndarray  # (n,) position of the unknown behind displacement
+    share: np.ndarray  # (n,) factor of that unknown
+    shift: np.ndarray  # (2, n, k) coefficients in displacement, and in displacement minus model
+    extra: np.ndarray  # (2, n) mm2 added to their variance
+    design: np.ndarray  # (n, k)
+    delay: np.ndarray  # (n,) mm2
+    height: int  # column of the height error, or -1
+
+
+@inner
+def weigh(plan, phase, coherence, column, pair, y, w):
+    """Displacement and weight of one pair in every lane; weight 0 where there is no data."""
+    lanes = y.shape[0]
+    width = min(lanes, phase.shape[1] - column)
+    scale = plan.variance.shape[0] - 1
+    for i in range(width):
+        value = phase[pair, column + i]
+        there = np.isfinite(value)
+        y[i] = plan.mm_per_rad * value if there else 0.0
+        w[i] = 1.0 if there else 0.0
+    for i in range(width, lanes):
+        y[i] = 0.0
+        w[i] = 0.0
+    if plan.unit:
+        return
+    for i in range(width):
+        gamma = coherence[pair, column + i]
+        gamma = gamma if gamma > 0 else np.float32(0.0)
+        at = min(float(gamma), 0.999) * scale
+        below = int(at)
+        low = plan.variance[below]
+        w[i] /= low + (at - below) * (plan.variance[below + 1] - low) + plan.pair_variance[pair]
+
+
+@inner
+def assemble(plan, phase, coherence, column, scale, edge, rhs, count, y, w):
+    """Edges and right-hand side of the normal equations from the pairs; number of pairs."""
+    edge[:] = 0.0
+    rhs[:, 0] = 0.0
+    count[:] = 0.0
+    lanes = y.shape[0]
+    for pair in range(phase.shape[0]):
+        weigh(plan, phase, coherence, column, pair, y, w)
+        e, a, b = plan.entry[pair], plan.first[pair], plan.second[pair]
+        for i in range(lanes):
+            count[i] += 1.0 if w[i] > 0 else 0.0
+            weight = w[i] * scale[i]
+            edge[e, i] += weight
+            y[i] *= weight
+        for i in range(lanes):
+            rhs[a, 0, i] -= y[i]
+        for i in range(lanes):
+            rhs[b, 0, i] += y[i]
+
+
+@inner
+def components(plan, phase, column, joined, label, number, sets):
+    """Number the dates that pairs join: 0 with the first date, then by date. ``label`` is (position, lane)."""
+    graph = plan.dates
+    n = graph.order.shape[0]
+    lanes = label.shape[1]
+    width = min(lanes, phase.shape[1] - column)
+    joined[:] = False
+    for pair in range(phase.shape[0]):
+        e = plan.date_entry[pair]
+        for i in range(width):
+            joined[e, i] |= np.isfinite(phase[pair, column + i])
+    for j in range(n):
+        u = graph.update_start[j]
+        for a in range(graph.start[j], graph.start[j + 1]):
+            for b in range(a + 1, graph.start[j + 1]):
+                t = graph.update[u]
+                u += 1
+                for i in range(lanes):
+                    joined[t, i] |= joined[a, i] & joined[b, i]
+    for j in range(n - 1, -1, -1):
+        for i in range(lanes):
+            label[j, i] = j
+        for a in range(graph.start[j + 1] - 1, graph.start[j] - 1, -1):
+            r = graph.row[a]
+            for i in range(lanes):
+                label[j, i] = label[r, i] if joined[a, i] else label[j, i]
+    where = graph.position
+    number[:] = -1
+    sets[:] = 0
+    for date in range(n):
+        j = where[date]
+        for i in range(lanes):
+            root = label[j, i]
+            if number[root, i] < 0:
+                number[root, i] = sets[i]
+                sets[i] += 1
+    for j in range(n):
+        for i in range(lanes):
+            label[j, i] = number[label[j, i], i]
+
+
+@inner
+def eliminate(graph, edge, excess, inverse, x, columns, gram, share):
+    """Factor, solve forward, and add up x' D^-1 x. Afterwards ``edge`` holds minus L, ``inverse`` 1 / D."""
+    n = graph.order.shape[0]
+    lanes = inverse.shape[1]
+    gram[:] = 0.0
+    for j in range(n):
+        inv = inverse[j]
+        for i in range(lanes):
+            inv[i] = excess[j, i]
+        for a in range(graph.start[j], graph.start[j + 1]):
+            for i in range(lanes):
+                inv[i] += edge[a, i]
+        for i in range(lanes):
+            inv[i] = 1.0 / inv[i] if inv[i] > 0 and j < n - 1 else 0.0
+        u = graph.update_start[j]
+        for a in range(graph.start[j], graph.start[j + 1]):
+            r = graph.row[a]
+            for i in range(lanes):
+                share[i] = edge[a, i] * inv[i]
+            for i in range(lanes):
+                excess[r, i] += share[i] * excess[j, i]
+            for b in range(a + 1, graph.start[j + 1]):
+                t = graph.update[u]
+                u += 1
+                for i in range(lanes):
+                    edge[t, i] += share[i] * edge[b, i]
+            for c in range(columns):
+                for i in range(lanes):
+                    x[r, c, i] += share[i] * x[j, c, i]
+            for i in range(lanes):
+                edge[a, i] = share[i]
+        for c in range(columns):
+            for i in range(lanes):
+                share[i] = x[j, c, i] * inv[i]
+            for d in range(c + 1):
+                for i in range(lanes):
+                    gram[c, d, i] += share[i] * x[j, d, i]
+
+
+@inner
+def substitute(graph, edge, inverse, x, columns):
+    """Solve backward, in place."""
+    lanes = inverse.shape[1]
+    for j in range(graph.order.shape[0] - 1, -1, -1):
+        for c in range(columns):
+            for i in range(lanes):
+                x[j, c, i] *= inverse[j, i]
+        for a in range(graph.start[j], graph.start[j + 1]):
+            r = graph.row[a]
+            for c in range(columns):
+                for i in range(lanes):
+                    x[j, c, i] += edge[a, i] * x[r, c, i]
+
+
+@inner
+def invert_diagonal(graph, edge, inverse, z):
+    """Diagonal of the inverse into ``inverse``; overwrites the factor with the inverse's entries on its pattern."""
+    lanes = inverse.shape[1]
+    n = graph.order.shape[0]
+    for j in range(n - 1, -1, -1):
+        s = graph.start[j]
+        m = graph.start[j + 1] - s
+        for a in range(m):
+            for i in range(lanes):
+                z[a, i] = 0.0
+        u = graph.update_start[j]
+        for a in range(m):
+            r = graph.row[s + a]
+            for i in range(lanes):
+                z[a, i] += edge[s + a, i] * inverse[r, i]
+            for b in range(a + 1, m):
+                t = graph.update[u]
+                u += 1
+                for i in range(lanes):
+                    z[a, i] += edge[s + b, i] * edge[t, i]
+                for i in range(lanes):
+                    z[b, i] += edge[s + a, i] * edge[t, i]
+        for a in range(m):
+            for i in range(lanes):
+                inverse[j, i] += edge[s + a, i] * z[a, i]
+            for i in range(lanes):
+                edge[s + a, i] = z[a, i]
+
+
+@inner
+def small_factor(matrix, scale, pivot, good):
+    """LDL' of (k, k, lane) in place (lower triangle); ``good`` counts the leading pivots that are not noise."""
+    k, lanes = matrix.shape[0], matrix.shape[2]
+    good[:] = 0
+    for j in range(k):
+        for i in range(lanes):
+            d = matrix[j, j, i]
+            ok = d > TINY_PIVOT * scale[j] and good[i] == j
+            good[i] += 1 if ok else 0
+            pivot[j, i] = d if ok else 0.0
+        for r in range(k - 1, j, -1):
+            for i in range(lanes):
+                share = matrix[r, j, i] / pivot[j, i] if pivot[j, i] > 0 else 0.0
+                for c in range(j + 1, r + 1):
+                    matrix[r, c, i] -= share * matrix[c, j, i]
+        for r in range(j + 1, k):
+            for i in range(lanes):
+                matrix[r, j, i] = matrix[r, j, i] / pivot[j, i] if pivot[j, i] > 0 else 0.0
+
+
+@inner
+def small_solve(factor, value):
+    """Forward substitution of (k, lane), in place."""
+    for r in range(factor.shape[0]):
+        for c in range(r):
+            for i in range(value.shape[1]):
+                value[r, i] -= factor[r, c, i] * value[c, i]
+
+
+@inner
+def small_back(factor, value):
+    """Backward substitution of (k, lane), in place; pivots are already divided out."""
+    for r in range(factor.shape[0] - 1, -1, -1):
+        for c in range(r + 1, factor.shape[0]):
+            for i in range(value.shape[1]):
+                value[r, i] -= factor[c, r, i] * value[c, i]
+
+
+@inner
+def small_root(factor, inverse_pivot, root):
+    """Upper-triangular root with root root' = inverse of the factored matrix."""
+    k, lanes = root.shape[0], root.shape[2]
+    root[:] = 0.0
+    for c in range(k):
+        for i in range(lanes):
+            root[c, c, i] = np.sqrt(inverse_pivot[c, i])
+        for r in range(c - 1, -1, -1):
+            for m in range(r + 1, c + 1):
+                for i in range(lanes):
+                    root[r, c, i] -= factor[m, r, i] * root[m, c, i]
+
+
+@inner
+def residuals(plan, phase, column, x, square, cosine, sine, count):
+    """Sum of squared residuals (mm2) and of their phasors."""
+    lanes = square.shape[0]
+    width = min(lanes, phase.shape[1] - column)
+    square[:] = 0.0
+    cosine[:] = 0.0
+    sine[:] = 0.0
+    turn = 1.0 / (2 * np.pi * plan.mm_per_rad)
+    for pair in range(phase.shape[0]):
+        a, b = plan.first[pair], plan.second[pair]
+        for i in range(width):
+            value = phase[pair, column + i]
+            there = np.isfinite(value)
+            r = plan.mm_per_rad * value - (x[b, 0, i] - x[a, 0, i]) if there else 0.0
+            square[i] += r * r
+            h = r * turn
+            h = np.pi * (h - np.floor(h + 0.5))  # half the angle, within +-pi/2
+            q = h * h
+            s = -2.5052108385441720e-08 + q * 1.6059043836821613e-10
+            s = 2.7557319223985893e-06 + q * s
+            s = -1.9841269841269841e-04 + q * s
+            s = 8.3333333333333332e-03 + q * s
+            s = -1.6666666666666666e-01 + q * s
+            s = h + h * q * s
+            c = -2.7557319223985888e-07 + q * (2.0876756987868099e-09 - q * 1.1470745597729725e-11)
+            c = 2.4801587301587302e-05 + q * c
+            c = -1.3888888888888889e-03 + q * c
+            c = 4.1666666666666664e-02 + q * c
+            c = 1.0 + q * (-0.5 + q * c)
+            cosine[i] += 1.0 - 2.0 * s * s if there else 0.0
+            sine[i] += 2.0 * s * c
+
+
+class Work(NamedTuple):
+    """Scratch memory of one block of lanes."""
+
+    edge: np.ndarray
+    excess: np.ndarray
+    inverse: np.ndarray
+    x: np.ndarray  # (N, 1 + k, lane): right-hand side, border
+    gram: np.ndarray
+    joined: np.ndarray
+    label: np.ndarray
+    number: np.ndarray
+    sets: np.ndarray
+    mean: np.ndarray  # (n, k, lane) of a component's dates: slot 0 displacement, then columns
+    size: np.ndarray
+    matrix: np.ndarray
+    cov: np.ndarray
+    root: np.ndarray
+    value: np.ndarray  # (k, lane)
+    pivot: np.ndarray
+    good: np.ndarray
+    lane: np.ndarray  # (16, lane)
+    column: np.ndarray  # (longest column, lane)
+    half: np.ndarray  # (k, k, lane)
+    inner_root: np.ndarray
+
+
+@njit(**OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def workspace(plan, lanes):
+    unknowns = plan.unknowns.order.shape[0]
+    n, k = plan.design.shape
+    m = k - 1 if plan.interpolate else k  # the intercept needs no column where components are centred
+    return Work(
+        np.empty((max(plan.unknowns.row.shape[0], 1), lanes)),
+        np.empty((unknowns, lanes)),
+        np.empty((unknowns, lanes)),
+        np.empty((unknowns, 1 + k, lanes)),
+        np.empty((1 + k, 1 + k, lanes)),
+        np.empty((max(plan.dates.row.shape[0], 1), lanes), np.bool_),
+        np.empty((n, lanes), np.int32),
+        np.empty((n, lanes), np.int32),
+        np.empty(lanes, np.int64),
+        np.empty((n, k, lanes)),
+        np.empty((n, lanes)),
+        np.empty((m, m, lanes)),
+        np.empty((m, m, lanes)),
+        np.empty((m, m, lanes)),
+        np.empty((m, lanes)),
+        np.empty((m, lanes)),
+        np.empty(lanes, np.int64),
+        np.empty((16, lanes)),
+        np.empty((unknowns, lanes)),
+        np.empty((m, m, lanes)),
+        np.empty((m, m, lanes)),
+    )
+
+
+@inner
+def put(out, row, column, value):
+    """Write one row of lanes, those that are pixels."""
+    for i in range(min(value.shape[0], out.shape[1] - column)):
+        out[row, column + i] = value[i]
+
+
+@inner
+def unit_scale(plan, phase, coherence, column, w):
+    """Weights for equal variances: one over the variance of the residuals of the pixel's network by itself."""
+    scale, count, square = w.lane[0], w.lane[1], w.lane[2]
+    one = w.lane.shape[0] // w.lane.shape[0]  # no literal: a second compilation otherwise
+    scale[:] = 1.0
+    assemble(plan, phase, coherence, column, scale, w.edge, w.x, count, w.lane[5], w.lane[6])
+    w.excess[:] = 0.0
+    eliminate(plan.unknowns, w.edge, w.excess, w.inverse, w.x, one, w.gram, w.lane[10])
+    substitute(plan.unknowns, w.edge, w.inverse, w.x, one)
+    residuals(plan, phase, column, w.x, square, w.lane[3], w.lane[4], count)
+    n = plan.design.shape[0]
+    for i in range(scale.shape[0]):
+        freedom = count[i] - (n - w.sets[i])
+        scale[i] = 1.0 / max(square[i] / freedom, plan.smallest_unit) if freedom > 0 else 1.0
+
+
+@inner
+def centre_columns(plan, w):
+    """Columns of the model less their mean over each component, into the border; their Gram matrices."""
+    n, k = plan.design.shape
+    lanes = w.size.shape[1]
+    most = 0
+    for i in range(lanes):
+        most = max(most, w.sets[i])
+    for s in range(most):
+        for i in range(lanes):
+            w.size[s, i] = 0.0
+        for c in range(1, k):
+            for i in range(lanes):
+                w.mean[s, c, i] = 0.0
+    for date in range(n):
+        j = plan.ground[date]
+        for i in range(lanes):
+            w.size[w.label[j, i], i] += 1.0
+        for c in range(1, k):
+            for i in range(lanes):
+                w.mean[w.label[j, i], c, i] += plan.design[date, c]
+    for s in range(most):
+        for c in range(1, k):
+            for i in range(lanes):
+                w.mean[s, c, i] /= max(w.size[s, i], 1.0)
+    w.matrix[:] = 0.0
+    w.cov[:] = 0.0
+    for date in range(n):
+        j = plan.ground[date]
+        for c in range(1, k):
+            for i in range(lanes):
+                w.x[j, c, i] = plan.design[date, c] - w.mean[w.label[j, i], c, i]
+            for d in range(1, c + 1):
+                for i in range(lanes):
+                    w.matrix[c - 1, d - 1, i] += w.x[j, c, i] * w.x[j, d, i]
+                if plan.delay[date] > 0:
+                    for i in range(lanes):
+                        w.cov[c - 1, d - 1, i] += w.x[j, c, i] * w.x[j, d, i] * plan.delay[date]
+
+
+@inner
+def solve_centred(plan, w):
+    """Coefficients of the centred columns, and their sampling covariance per unit variance in ``cov`` and ``root``.
+
+    ``matrix`` comes in as the Gram matrix and goes out as its inverse; data part in ``root``, delay part in ``cov``.
+    """
+    m, lanes = w.pivot.shape
+    root, half = w.inner_root, w.half
+    small_factor(w.matrix, plan.scale, w.pivot, w.good)
+    for c in range(m):
+        for i in range(lanes):
+            w.pivot[c, i] = 1.0 / w.pivot[c, i] if w.pivot[c, i] > 0 else 0.0
+    small_root(w.matrix, w.pivot, root)
+    for a in range(m):
+        for b in range(m):
+            for i in range(lanes):
+                w.matrix[a, b, i] = 0.0
+                for c in range(m):
+                    w.matrix[a, b, i] += root[a, c, i] * root[b, c, i]
+    for a in range(m):
+        for i in range(lanes):
+            w.value[a, i] = 0.0
+            for b in range(m):
+                w.value[a, i] += w.matrix[a, b, i] * w.gram[b + 1, 0, i]
+    for a in range(m):
+        for b in range(m):
+            for i in range(lanes):
+                half[a, b, i] = 0.0
+                root[a, b, i] = 0.0
+                for c in range(m):
+                    half[a, b, i] += w.matrix[a, c, i] * w.gram[max(b, c) + 1, min(b, c) + 1, i]
+                    root[a, b, i] += w.matrix[a, c, i] * w.cov[max(b, c), min(b, c), i]
+    for a in range(m):
+        for b in range(m):
+            for i in range(lanes):
+                w.root[a, b, i] = 0.0
+                w.cov[a, b, i] = 0.0
+                for c in range(m):
+                    w.root[a, b, i] += half[a, c, i] * w.matrix[c, b, i]
+                    w.cov[a, b, i] += root[a, c, i] * w.matrix[c, b, i]
+
+
+@inner
+def close_gaps(plan, column, w, out, rows):
+    """Displacement with the model between components, NaN where there is no model, and its sampling variance."""
+    n, k = plan.design.shape
+    m = k - 1
+    count, unit = w.lane[1], w.lane[7]
+    lanes = count.shape[0]
+    most = 0
+    for i in range(lanes):
+        most = max(most, w.sets[i])
+    for s in range(most):
+        for i in range(lanes):
+            w.mean[s, 0, i] = 0.0
+    for date in range(n):
+        j = plan.ground[date]
+        for i in range(lanes):
+            w.mean[w.label[j, i], 0, i] += w.x[j, 0, i]
+    for s in range(most):
+        for i in range(lanes):
+            w.mean[s, 0, i] = -w.mean[s, 0, i] / max(w.size[s, i], 1.0)
+        for c in range(1, k):
+            for i in range(lanes):
+                w.mean[s, 0, i] += w.mean[s, c, i] * w.value[c - 1, i]
+    z = plan.height - 1
+    value, std = w.lane[11], w.lane[12]
+    start = plan.ground[0]
+    for date in range(n):
+        j = plan.ground[date]
+        for i in range(lanes):
+            own = w.label[j, i]
+            fitted = w.good[i] == m and not plan.free
+            value[i] = w.x[j, 0, i]
+            if own > 0:
+                value[i] += w.mean[own, 0, i] - w.mean[0, 0, i] if fitted else np.nan
+            variance = w.inverse[j, i] * unit[i] + plan.delay[date] + plan.delay[0]
+            if z >= 0:
+                b = plan.design[date, plan.height] - plan.design[0, plan.height]
+                value[i] -= b * w.value[z, i] if fitted else np.nan
+                variance += b * b * (w.root[z, z, i] * unit[i] + w.cov[z, z, i])
+                for c in range(m):
+                    now = (plan.design[date, c + 1] - w.mean[0, c + 1, i]) * plan.delay[date]
+                    then = (plan.design[0, c + 1] - w.mean[0, c + 1, i]) * plan.delay[0]
+                    both = (w.x[j, c + 1, i] - w.x[start, c + 1, i]) * unit[i] + now - then
+                    variance -= 2 * b * w.matrix[z, c, i] * both
+                variance = variance if fitted else np.nan
+            std[i] = np.sqrt(max(variance, 0.0)) if own == 0 and count[i] > 0 and plan.spread else np.nan
+            if date == 0:
+                value[i] = 0.0
+                std[i] = 0.0 if std[i] == std[i] else np.nan
+            value[i] = value[i] if count[i] > 0 else np.nan
+        put(out, rows[0] + date, column, value)
+        put(out, rows[1] + date, column, std)
+    for a in range(m):
+        for b in range(m):
+            for i in range(lanes):
+                good = w.good[i] == m and count[i] > 0 and (not plan.free or w.sets[i] == 1)
+                w.cov[a, b, i] = w.root[a, b, i] * unit[i] + w.cov[a, b, i] if good else np.nan
+                w.value[a, i] = w.value[a, i] if good else np.nan
+            put(out, rows[14] + a * m + b, column, w.cov[a, b])
+        put(out, rows[13] + a, column, w.value[a])
+    for i in range(lanes):
+        std[i] = np.sqrt(w.cov[m - 1, m - 1, i])
+    put(out, rows[4], column, w.value[m - 1])
+    put(out, rows[5], column, std)
+
+
+@inner
+def finish(plan, phase, column, w, out, rows):
+    """Statistics of the residuals, and the components."""
+    n = plan.design.shape[0]
+    count, square, cosine, sine = w.lane[1], w.lane[2], w.lane[3], w.lane[4]
+    lanes = count.shape[0]
+    where = plan.dates.position
+    for i in range(lanes):
+        there = count[i] > 0
+        cosine[i] = np.sqrt(cosine[i] ** 2 + sine[i] ** 2) / count[i] if there else np.nan
+        square[i] = np.sqrt(square[i] / count[i]) if there else np.nan
+    put(out, rows[6], column, cosine)
+    put(out, rows[7], column, square)
+    put(out, rows[8], column, count)
+    for date in range(n):
+        j = where[date]
+        for i in range(min(lanes, out.shape[1] - column)):
+            out[rows[3] + date, column + i] = w.label[j, i] if count[i] > 0 else -1.0
+
+
+@inner
+def constrain(w, mean, std, column, pixels, out, rows):
+    """Rate from data and prior, the last row of the border; its pivot is the information the data have of it alone."""
+    k = w.pivot.shape[0]
+    lanes = w.pivot.shape[1]
+    count, free, free_std, weight, conflict = w.lane[1], w.lane[5], w.lane[6], w.lane[8], w.lane[9]
+    for i in range(lanes):
+        d, y = w.pivot[k - 1, i], w.value[k - 1, i]
+        known = count[i] > 0 and w.good[i] == k
+        rate = y / d if known else np.nan
+        variance = 1.0 / d if known else np.nan
+        free[i], free_std[i], weight[i], conflict[i] = rate, np.sqrt(variance), 0.0, np.nan
+        sigma = np.inf
+        if mean.shape[0] > 0 and column + i < pixels:
+            sigma = std[column + i]
+            if not (np.isfinite(sigma) and np.isfinite(mean[column + i])):
+                sigma = np.inf
+        if sigma < np.inf:
+            prior = mean[column + i]
+            conflict[i] = (prior - rate) / np.sqrt(variance + sigma * sigma)
+            weight[i] = 1.0 / (1.0 + sigma * sigma * d)
+            variance = sigma * sigma * weight[i]
+            rate = variance * y + weight[i] * prior
+        known = count[i] > 0 and w.good[i] >= k - 1
+        weight[i] = weight[i] if known else np.nan
+        w.value[k - 1, i] = rate if known else np.nan
+        w.pivot[k - 1, i] = variance if known else np.nan
+    if mean.shape[0] > 0:
+        put(out, rows[9], column, free)
+        put(out, rows[10], column, free_std)
+        put(out, rows[11], column, weight)
+        put(out, rows[12], column, conflict)
+
+
+@inner
+def turn(row, root):
+    """Row (k, lane) times the upper-triangular root, in place."""
+    for c in range(row.shape[0] - 1, -1, -1):
+        for i in range(row.shape[1]):
+            row[c, i] *= root[c, c, i]
+        for r in range(c):
+            for i in range(row.shape[1]):
+                row[c, i] += row[r, i] * root[r, c, i]
+
+
+@inner
+def report(plan, column, w, out, rows):
+    """Series with both standard deviations, coefficients with covariance."""
+    n, k = plan.design.shape
+    count = w.lane[1]
+    lanes = count.shape[0]
+    value, variance, part, unknown = w.lane[11], w.lane[12], w.lane[13], w.lane[8]
+    for i in range(lanes):  # with equal weights and no redundancy there is no variance to propagate
+        lost = plan.unit and count[i] - (n - w.sets[i]) <= 0
+        unknown[i] = np.nan if lost else 0.0
+    for date in range(n):
+        j, share = plan.ground[date], plan.share[date]
+        for i in range(lanes):
+            value[i] = share * w.x[j, 0, i]
+        for c in range(k):
+            f = plan.shift[0, date, c]
+            if f != 0:
+                for i in range(lanes):
+                    value[i] += f * w.value[c, i]
+        if date == 0:
+            for i in range(lanes):
+                value[i] = w.value[k - 1, i] * 0.0
+        put(out, rows[0] + date, column, value)
+        if not plan.spread:
+            continue
+        for which in range(2):
+            for i in range(lanes):
+                variance[i] = share * share * w.inverse[j, i] + plan.extra[which, date] + unknown[i]
+            for c in range(k):
+                for i in range(lanes):
+                    part[i] = -share * w.x[j, 1 + c, i]
+                for r in range(c + 1):
+                    f = plan.shift[which, date, r]
+                    if f != 0:
+                        for i in range(lanes):
+                            part[i] += f * w.root[r, c, i]
+                for i in range(lanes):
+                    variance[i] += part[i] * part[i]
+            for i in range(lanes):
+                variance[i] = np.sqrt(variance[i]) + w.value[k - 1, i] * 0.0
+                if date == 0 and which == 0:
+                    variance[i] *= 0.0
+            put(out, rows[1 + which] + date, column, variance)
+    for a in range(1, k):
+        put(out, rows[13] + a - 1, column, w.value[a])
+        for b in range(1, k):
+            for i in range(lanes):
+                variance[i] = unknown[i] + w.value[k - 1, i] * 0.0
+            for c in range(max(a, b), k):
+                for i in range(lanes):
+                    variance[i] += w.root[a, c, i] * w.root[b, c, i]
+            put(out, rows[14] + (a - 1) * (k - 1) + b - 1, column, variance)
+    put(out, rows[4], column, w.value[k - 1])
+    for i in range(lanes):
+        variance[i] = np.sqrt(w.pivot[k - 1, i]) + unknown[i]
+    put(out, rows[5], column, variance)
+
+
+@outer
+def solve_interpolation(plan, phase, coherence, begin, end, lanes, out, rows):
+    """Displacement from data alone; the model, if there is one, closes what they leave open.
+
+    Inverts the pixels ``begin`` to ``end`` of (pair, pixel) arrays into the packed ``out`` (row, pixel).
+    """
+    w = workspace(plan, lanes)
+    for column in range(begin, end, lanes):
+        components(plan, phase, column, w.joined, w.label, w.number, w.sets)
+        n, k = plan.design.shape
+        scale, count, square, cosine, sine = w.lane[0], w.lane[1], w.lane[2], w.lane[3], w.lane[4]
+        scale[:] = 1.0
+        assemble(plan, phase, coherence, column, scale, w.edge, w.x, count, w.lane[5], w.lane[6])
+        w.excess[:] = 0.0
+        centre_columns(plan, w)
+        eliminate(plan.unknowns, w.edge, w.excess, w.inverse, w.x, k, w.gram, w.lane[10])
+        solve_centred(plan, w)
+        substitute(plan.unknowns, w.edge, w.inverse, w.x, k if plan.height > 0 else 1)
+        residuals(plan, phase, column, w.x, square, cosine, sine, count)
+        unit = w.lane[7]
+        for i in range(lanes):
+            freedom = count[i] - (n - w.sets[i])
+            unit[i] = 1.0 if not plan.unit else square[i] / freedom if freedom > 0 else np.nan
+        if plan.spread:
+            invert_diagonal(plan.unknowns, w.edge, w.inverse, w.column)
+        close_gaps(plan, column, w, out, rows)
+        finish(plan, phase, column, w, out, rows)
+
+
+@outer
+def solve_posterior(plan, phase, coherence, mean, std, begin, end, lanes, out, rows):
+    """Posterior of series and coefficients under the stated deviation, delay and rate prior.
+
+    Inverts the pixels ``begin`` to ``end`` of (pair, pixel) arrays into the packed ``out`` (row, pixel).
+    """
+    w = workspace(plan, lanes)
+    for column in range(begin, end, lanes):
+        components(plan, phase, column, w.joined, w.label, w.number, w.sets)
+        k = plan.design.shape[1]
+        scale, count, square, cosine, sine = w.lane[0], w.lane[1], w.lane[2], w.lane[3], w.lane[4]
+        scale[:] = 1.0
+        if plan.unit:
+            unit_scale(plan, phase, coherence, column, w)
+        assemble(plan, phase, coherence, column, scale, w.edge, w.x, count, w.lane[5], w.lane[6])
+        for e in range(plan.couple.shape[0]):
+            if plan.couple[e] > 0:
+                for i in range(lanes):
+                    w.edge[e, i] += plan.couple[e]
+        for j in range(plan.excess.shape[0]):
+            w.excess[j] = plan.excess[j]
+            for c in range(k):
+                w.x[j, 1 + c] = plan.border[j, c]
+        eliminate(plan.unknowns, w.edge, w.excess, w.inverse, w.x, 1 + k, w.gram, w.lane[10])
+        for c in range(k):
+            for i in range(lanes):
+                w.value[c, i] = -w.gram[1 + c, 0, i]
+            for d in range(c + 1):
+                for i in range(lanes):
+                    w.matrix[c, d, i] = plan.corner[c, d] - w.gram[1 + c, 1 + d, i]
+        small_factor(w.matrix, plan.scale, w.pivot, w.good)
+        small_solve(w.matrix, w.value)
+        for c in range(k - 1):
+            for i in range(lanes):
+                w.pivot[c, i] = 1.0 / w.pivot[c, i] if w.pivot[c, i] > 0 else 0.0
+                w.value[c, i] *= w.pivot[c, i]
+        constrain(w, mean, std, column, phase.shape[1], out, rows)
+        small_back(w.matrix, w.value)
+        small_root(w.matrix, w.pivot, w.root)
+        for j in range(w.x.shape[0]):
+            for c in range(k):
+                for i in range(lanes):
+                    w.x[j, 0, i] -= w.x[j, 1 + c, i] * w.value[c, i]
+            if plan.spread:
+                turn(w.x[j, 1:], w.root)
+        substitute(plan.unknowns, w.edge, w.inverse, w.x, 1 + k if plan.spread else 1)
+        residuals(plan, phase, column, w.x, square, cosine, sine, count)
+        if plan.spread:
+            invert_diagonal(plan.unknowns, w.edge, w.inverse, w.column)
+        report(plan, column, w, out, rows)
+        finish(plan, phase, column, w, out, rows)
