@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import dask.array as da
 import numba
 import numpy as np
@@ -75,7 +77,9 @@ def correct_unwrapping(stack: xr.Dataset, *, evidence: float = 0.25, coherent: b
     shifted first, and so on (a greedy search for the fewest shifts); a shift is made only if it closes clearly
     more than it opens and no other pair of an open loop explains it as well. Closures that are large by noise
     do not count as whole turns: what counts is the fall of the absolute closure. A consistent stack is returned
-    unchanged. Loops are the triplets and, for pairs in no triplet, the shortest loop.
+    unchanged. Loops are the triplets and, for pairs in no triplet, the shortest loop. A constant that a whole
+    interferogram is off by is no concern of pixels: the scene's median closure of a loop, where beyond 0.5 rad,
+    is taken off first, and referencing removes the constants.
 
     Parameters
     ----------
@@ -98,6 +102,7 @@ def correct_unwrapping(stack: xr.Dataset, *, evidence: float = 0.25, coherent: b
     table = _loop_table(stack)
     phase = stack["unwrapped_phase"].transpose("pair", "y", "x")
     data = phase.data
+    table = (*table, _scene_closure(data, table))
     if isinstance(data, da.Array):
         data = data.rechunk({0: -1})
         halo = {0: 0, 1: int(coherent), 2: int(coherent)}
@@ -131,6 +136,20 @@ def _loop_table(stack):
     return start, pair, sign, back, loop[order], sign[order]
 
 
+def _scene_closure(data, table, limit: int = 3000) -> np.ndarray:
+    """Median closure of each loop over the scene where it is beyond 0.5 rad, else 0."""
+    start, pair, sign = table[:3]
+    every = int(np.ceil(np.sqrt(data.shape[1] * data.shape[2] / limit)))
+    sample = np.asarray(data[:, ::every, ::every]).reshape(data.shape[0], -1)
+    out = np.zeros(start.size - 1)
+    for j, (a, b) in enumerate(itertools.pairwise(start)):
+        total = sign[a:b] @ sample[pair[a:b]]
+        total = total[np.isfinite(total)]
+        if total.size >= 30:
+            out[j] = np.median(total)
+    return np.where(np.abs(out) > 0.5, out, 0.0)
+
+
 def _mend(phase, table, evidence, coherent):
     """Code (pair, y, x) = 8 (turns + 64) + flag of one block of pixels."""
     n, height, width = phase.shape
@@ -161,7 +180,9 @@ def _neighbours(turns):
 
 
 @numba.njit(cache=True, nogil=True)
-def _mend_pixels(phase, start, pair, sign, back, back_loop, back_sign, evidence, support):  # pragma: no cover
+def _mend_pixels(
+    phase, start, pair, sign, back, back_loop, back_sign, scene, evidence, support
+):  # pragma: no cover
     """Greedy search per pixel. phase (pixel, pair); support (pixel, pair, 3) or (1, 1, 1) for none."""
     n_pixel, n_pair = phase.shape
     n_loop = start.size - 1
@@ -180,7 +201,7 @@ def _mend_pixels(phase, start, pair, sign, back, back_loop, back_sign, evidence,
     for p in range(n_pixel):
         broken = 0
         for j in range(n_loop):
-            value = 0.0
+            value = -scene[j]
             for m in range(start[j], start[j + 1]):
                 value += sign[m] * phase[p, pair[m]]
             total[j] = value

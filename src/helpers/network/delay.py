@@ -8,7 +8,7 @@ import scipy.optimize
 import xarray as xr
 
 from helpers import _noise
-from helpers.network.graph import dates, incidence
+from helpers.network.graph import components, dates, incidence
 from helpers.network.reference import DAYS_PER_YEAR
 
 MAX_SAMPLE = 6000  # pixels are enough for a handful of coefficients
@@ -62,7 +62,9 @@ def correct_delay(
         return out
     pairs, pair_cov = _pair_coefficients(stack, basis, mask)
     coefficient, covariance = _to_dates(stack, pairs, pair_cov)
-
+    if mask is None:
+        columns, fit = _projector(stack)
+        coefficient = coefficient - columns @ (fit @ coefficient)
     field = _relative(basis, stack)
     per_pair = incidence(stack) @ coefficient
     phase = stack["unwrapped_phase"]
@@ -157,8 +159,7 @@ def _pair_coefficients(stack, basis, mask):
     index = _sample(stack, mask)
     phase = _columns(stack["unwrapped_phase"], index)
     if mask is None:
-        a = incidence(stack)
-        phase = _fit_ground(phase, _ground_columns(dates(stack), a.argmin(axis=1), a.argmax(axis=1)))[1]
+        phase = _fit_ground(stack, phase)[1]
     columns = np.concatenate([np.ones((1, index.size)), _columns(basis, index)]).T
     usable = np.isfinite(columns).all(axis=1)
     phase, columns, index = phase[:, usable], columns[usable], index[usable]
@@ -265,34 +266,53 @@ def _to_dates(stack, pairs, covariance):
 # --- what is left --------------------------------------------------------------------------------
 
 
-def _ground_columns(days, first, second) -> np.ndarray:
-    """Differences of rate and seasonal columns (pair, parameter), as many as the number of dates allows."""
-    t = np.asarray((days - days[0]) / np.timedelta64(1, "D"), float) / DAYS_PER_YEAR
+def _ground_columns(days) -> np.ndarray:
+    """Rate and season (date, parameter), as many columns as the number of dates and the span allow."""
+    t = _years(days)
     turn = 2 * np.pi * t
     columns = [t]
-    span = t[-1]
-    if len(t) >= 15 and span > 0.8:
+    if len(t) >= 15 and t[-1] > 0.8:
         columns += [np.sin(turn), np.cos(turn)]
-    if len(t) >= 40 and span > 1.5:
+    if len(t) >= 40 and t[-1] > 1.5:
         columns += [np.sin(2 * turn), np.cos(2 * turn)]
     if len(t) < 5:
         columns = []
-    b = np.array(columns).reshape(len(columns), -1).T
-    return b[second] - b[first]
+    return np.array(columns).reshape(len(columns), -1).T
 
 
-def _fit_ground(mm, design):
-    """Least squares per pixel with missing pairs: parameters (parameter, pixel) and residuals (pair, pixel)."""
-    if design.shape[1] == 0:
-        return np.zeros((0, mm.shape[1])), mm
-    valid = np.isfinite(mm)
-    filled = np.where(valid, mm, 0)
-    outer = (design[:, :, None] * design[:, None, :]).reshape(len(design), -1)
-    k = design.shape[1]
-    normal = (valid.T.astype(float) @ outer).reshape(-1, k, k)
-    ridge = 1e-9 * np.trace(normal, axis1=1, axis2=2)[:, None, None] * np.eye(k) + 1e-12 * np.eye(k)
-    parameters = np.linalg.solve(normal + ridge, (filled.T @ design)[..., None])[..., 0].T
-    return parameters, np.where(valid, mm - design @ parameters, np.nan)
+def _years(days) -> np.ndarray:
+    return np.asarray((days - days[0]) / np.timedelta64(1, "D"), float) / DAYS_PER_YEAR
+
+
+def _projector(stack) -> tuple[np.ndarray, np.ndarray]:
+    """Columns of rate and season (date, parameter), and the matrix (parameter, date) that fits them to a history.
+
+    Each connected part of the network has its own level: nothing says how they hang together.
+    """
+    columns = _ground_columns(dates(stack))
+    part = components(stack)
+    level = (part[:, None] == np.arange(part.max() + 1)).astype(float)
+    return columns, np.linalg.pinv(np.concatenate([columns, level], axis=1))[: columns.shape[1]]
+
+
+def _fit_ground(stack, values):
+    """Rate and season per pixel: parameters (parameter, pixel) and residuals of the pairs (pair, pixel).
+
+    Pairs share the delay of their dates, so the fit is made to the history of dates, not to the pairs; missing
+    pairs are filled by what the history says of them, in turns.
+    """
+    a = incidence(stack)
+    columns, fit = _projector(stack)
+    if columns.shape[1] == 0:
+        return np.zeros((0, values.shape[1])), values
+    inverse = np.linalg.pinv(a)
+    missing = ~np.isfinite(values)
+    filled = np.where(missing, 0, values)
+    for _ in range(1 + 8 * bool(missing.any())):
+        history = inverse @ filled
+        filled = np.where(missing, a @ history, filled)
+    parameters = fit @ history
+    return parameters, np.where(missing, np.nan, filled - a @ (columns @ parameters))
 
 
 def atmosphere(stack: xr.Dataset, *, mask=None) -> xr.DataArray:
@@ -320,8 +340,7 @@ def atmosphere(stack: xr.Dataset, *, mask=None) -> xr.DataArray:
     mm = -to_mm * _columns(stack["unwrapped_phase"], index)
     days = dates(stack)
     a = incidence(stack)
-    design = _ground_columns(days, a.argmin(axis=1), a.argmax(axis=1))
-    _, residual = _fit_ground(mm, design)
+    parameters, residual = _fit_ground(stack, mm)
     enough = np.isfinite(residual).sum(axis=1) >= 30
     centre = np.nanmedian(residual[enough], axis=1, keepdims=True)
     variance = np.full(len(residual), np.nan)
@@ -330,7 +349,7 @@ def atmosphere(stack: xr.Dataset, *, mask=None) -> xr.DataArray:
         noise = _noise.phase_variance(_columns(stack["coherence"], index), stack.attrs["looks"]) * to_mm**2
         variance[enough] -= np.nanmedian(np.where(np.isfinite(mm), noise, np.nan)[enough], axis=1)
     # the fitted parameters took their share of the delay with them
-    variance = np.maximum(variance, 0) * len(days) / max(len(days) - 1 - design.shape[1], 1)
+    variance = np.maximum(variance, 0) * len(days) / max(len(days) - 1 - len(parameters), 1)
     per_date = _split(np.abs(a), variance)
     return xr.DataArray(
         np.sqrt(per_date),
@@ -382,9 +401,8 @@ def stable_ground(stack: xr.Dataset, *, share: float = 0.4) -> xr.DataArray:
     shape = (stack.sizes["y"], stack.sizes["x"])
     index = np.flatnonzero(stack["unwrapped_phase"].notnull().mean("pair").values.ravel() >= 0.25)
     mm = -stack.attrs["wavelength_m"] / (4 * np.pi) * 1000 * _columns(stack["unwrapped_phase"], index)
-    a = incidence(stack)
     days = dates(stack)
-    parameters, _ = _fit_ground(mm, _ground_columns(days, a.argmin(axis=1), a.argmax(axis=1))[:, :3])
+    parameters = _fit_ground(stack, mm)[0][:3]
     if len(parameters) == 0:
         raise ValueError(f"{len(days)} dates are too few to find stable ground: give a mask")
     span = float((days[-1] - days[0]) / np.timedelta64(1, "D")) / DAYS_PER_YEAR

@@ -67,7 +67,7 @@ def reference(stack: xr.Dataset, area, *, min_pixels: int = 25, name: str | None
     if single:
         std[good] = _pixel_std(stack.isel(box), good)
     else:
-        std[good] = [_median_std(w) for w in window[good]]
+        std[good] = _median_std(window[good])
     lost = [
         f"{str(a)[:10]}_{str(b)[:10]}"
         for a, b in zip(stack["reference"].values[~good], stack["secondary"].values[~good], strict=True)
@@ -125,24 +125,25 @@ def _area_mask(stack, area) -> tuple[np.ndarray, bool]:
     return mask, False
 
 
-def _median_std(values: np.ndarray) -> float:
-    """Sd of the median of a small map (y, x), pixels correlated in space.
+def _median_std(maps: np.ndarray) -> np.ndarray:
+    """Sd of the median of each small map (pair, y, x), pixels correlated in space.
 
-    The lag-one correlation r of the map gives an exponential correlation length l = -1 / ln r pixels; n
-    pixels then count as n / (1 + 2 pi l^2) independent ones.
+    The lag-one correlation r, of all maps together, gives an exponential correlation length l = -1 / ln r
+    pixels; n pixels then count as n / (1 + 2 pi l^2) independent ones.
     """
-    good = np.isfinite(values)
-    n = good.sum()
-    centred = values - np.median(values[good])
-    scale = 1.4826 * np.median(np.abs(centred[good]))
-    if scale == 0:
-        return 0.0
-    products = [centred[1:] * centred[:-1], centred[:, 1:] * centred[:, :-1]]
+    flat = maps.reshape(len(maps), -1)
+    centred = maps - np.nanmedian(flat, axis=1)[:, None, None]
+    scale = 1.4826 * np.nanmedian(np.abs(centred.reshape(flat.shape)), axis=1)
+    unit = centred / np.where(scale > 0, scale, np.inf)[:, None, None]
+    # one wild pixel must not decide on the correlation
+    unit = np.clip(unit, -3, 3)
+    products = [unit[:, 1:] * unit[:, :-1], unit[:, :, 1:] * unit[:, :, :-1]]
     products = np.concatenate([p[np.isfinite(p)] for p in products])
-    r = np.clip(products.mean() / np.var(centred[good]), 0, 0.95) if products.size else 0.0
-    length = -1 / np.log(r) if r > 0.01 else 0.0
-    effective = max(n / (1 + 2 * np.pi * length**2), 1.0)
-    return float(np.sqrt(np.pi / 2) * scale / np.sqrt(effective))
+    spread = np.nanmean(unit**2)
+    r = np.clip(products.mean() / spread, 0, 0.95) if products.size and spread > 0 else 0.0
+    length = -1 / np.log(r) if r > 0.05 else 0.0
+    effective = np.maximum(np.isfinite(flat).sum(axis=1) / (1 + 2 * np.pi * length**2), 1.0)
+    return np.sqrt(np.pi / 2) * scale / np.sqrt(effective)
 
 
 def _pixel_std(pixel: xr.Dataset, good) -> np.ndarray:
