@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import rioxarray  # noqa: F401  (the .rio accessor)
 import xarray as xr
 
 from . import drivers, ground, motion, radar, terrain, water, write
@@ -113,6 +114,8 @@ def _write(folder: Path, seed: int, size: str, p: Physics, on: Switches) -> None
     base = motion.basis(weather, table, p, on)
     fields = terrain.master(seed, p)
     fields["darkening"] = drivers.darkening(fields, on)
+    if not on.mining:
+        fields["pit"], fields["heap"] = 0 * fields["pit"], 0 * fields["heap"]
     networks = {
         name: radar.network(sensor, sky.stream(seed, f"calendar {name}"), size)
         for name, sensor in radar.SENSORS.items()
@@ -120,13 +123,13 @@ def _write(folder: Path, seed: int, size: str, p: Physics, on: Switches) -> None
     for name, net in networks.items():
         _sensor(folder / name, net, fields, base, seed, size, p, on)
     _climate(folder / "climate", weather, seed, p, on)
-    events = _rivers(folder / "discharge", weather, seed, p, on)
+    rivers = _rivers(folder / "discharge", weather, seed, p, on)
     layers = drivers.observed_layers(drivers.true_layers(fields, p), seed, on)
     (folder / "drivers").mkdir()
     for name, (unit, long_name, crs, cell, _) in drivers.LAYERS.items():
         write.driver(folder / "drivers" / f"{name}.tif", layers[name], unit, long_name, crs, cell)
     write.areas(folder / "areas" / "areas.geojson", terrain.zones())
-    write.truth(folder / "truth.zarr", _truth(networks, fields, base, events, seed, size, p, on))
+    write.truth(folder / "truth.zarr", _truth(networks, fields, base, rivers, seed, size, p, on))
 
 
 def _sensor(
@@ -177,12 +180,13 @@ def _climate(folder: Path, weather: xr.Dataset, seed: int, p: Physics, on: Switc
     data.to_netcdf(folder / "climate.nc", engine="h5netcdf", encoding=encoding)
 
 
-def _rivers(folder: Path, weather: xr.Dataset, seed: int, p: Physics, on: Switches) -> pd.DataFrame:
+def _rivers(folder: Path, weather: xr.Dataset, seed: int, p: Physics, on: Switches) -> dict:
+    """Write the gauges' files; basin -> (daily truth, events)."""
     folder.mkdir()
-    tables = []
+    out = {}
     for name in water.BASINS:
         data, events = water.basin(weather, name, seed, p, on)
-        tables.append(events)
+        out[name] = data, events
         series = data.discharge.to_series()
         area = data.attrs["drainage_area_km2"]
         if name == "mined":
@@ -192,10 +196,10 @@ def _rivers(folder: Path, weather: xr.Dataset, seed: int, p: Physics, on: Switch
         else:
             place = terrain.to_degrees(terrain.zones()["control_gauge"])
             write.grdc(folder / "control_grdc.txt", series, area, "SIMULATED CONTROL", place.y, place.x)
-    return pd.concat(tables, ignore_index=True)
+    return out
 
 
-def _truth(networks, fields, base, events, seed: int, size: str, p: Physics, on: Switches) -> xr.Dataset:
+def _truth(networks, fields, base, rivers, seed: int, size: str, p: Physics, on: Switches) -> xr.Dataset:
     """Everything scoring needs, on the main grid."""
     grid = _MAIN_GRID[size]
     here = terrain.scene(fields, grid)
@@ -278,10 +282,14 @@ def _truth(networks, fields, base, events, seed: int, size: str, p: Physics, on:
     data["transient"] = (("y", "x"), pix.transient.reshape(shape) & on.transient)
     data["creep"] = on_map(np.hypot(pix.east, pix.north))
     data["creep"].attrs = {"units": "mm yr-1", "long_name": "horizontal speed of slope creep"}
-    return data.merge(_small_truth(here, base, events, seed, p, on)).assign_attrs(seed=seed, size=size)
+    return (
+        data.merge(_small_truth(here, base, rivers, seed, p, on))
+        .assign_attrs(seed=seed, size=size)
+        .rio.write_crs("EPSG:4326")
+    )
 
 
-def _small_truth(here, base, events: pd.DataFrame, seed: int, p: Physics, on: Switches) -> xr.Dataset:
+def _small_truth(here, base, rivers: dict, seed: int, p: Physics, on: Switches) -> xr.Dataset:
     """Truth without pixels: importance of driver groups, recession by event and period, daily weather."""
     after = motion.rate_functional(base.time, *motion.EPOCHS["after"])
     value = base.series @ after
@@ -294,6 +302,7 @@ def _small_truth(here, base, events: pd.DataFrame, seed: int, p: Physics, on: Sw
     strength = (names["climate"], names["mining"], names["albedo"])
     out = xr.Dataset()
     out["importance"] = drivers.importance(x, base.table, trend, strength, seed, p, on)
+    events = pd.concat([table for _, table in rivers.values()], ignore_index=True)
     for name in ("start", "end"):
         out[f"event_{name}"] = ("event", events[name].to_numpy().astype("datetime64[ns]"))
     out["event_k_ref"] = (
@@ -304,15 +313,20 @@ def _small_truth(here, base, events: pd.DataFrame, seed: int, p: Physics, on: Sw
     out["event_b"] = ("event", events["b"].to_numpy())
     out["event_basin"] = ("event", events["basin"].to_numpy().astype("U8"))
     periods = {"before": (0, 2003), "during": (2003, 2015), "after": (2015, 9999)}
-    year = events["start"].dt.year
+    year = base.time.year.to_numpy()
     k = np.empty((len(water.BASINS), len(periods)))
     b = np.empty_like(k)
-    for i, name in enumerate(water.BASINS):
+    for i, (data, _) in enumerate(rivers.values()):
         for j, (start, end) in enumerate(periods.values()):
-            inside = events[(events["basin"] == name) & (year >= start) & (year < end)]
-            k[i, j], b[i, j] = np.exp(np.log(inside["k_ref"]).mean()), inside["b"].mean()
-    out["period_k_ref"] = (("basin", "period"), k, {"units": "day-1", "q_ref_mm_day": p.q_ref_mm_day})
-    out["period_b"] = (("basin", "period"), b)
+            inside = (year >= start) & (year < end)
+            k[i, j], b[i, j] = np.exp(data.ln_k_ref.values[inside].mean()), data.b.values[inside].mean()
+    note = "what the generator intends; events and years scatter about it"
+    out["period_k_ref"] = (
+        ("basin", "period"),
+        k,
+        {"units": "day-1", "q_ref_mm_day": p.q_ref_mm_day, "long_name": note},
+    )
+    out["period_b"] = (("basin", "period"), b, {"units": "1", "long_name": note})
     out = out.assign_coords(basin=list(water.BASINS), period=list(periods))
     out["mining_course"] = ("day", base.mining.astype("f4"))
     return out.assign_coords(day=("day", base.time.to_numpy()))

@@ -137,9 +137,7 @@ def _store(h, t, liquid, q, q_below, latent, i_latent, i_frozen, i_thawed, rate,
 
 
 @numba.njit(cache=True, fastmath=True)
-def _conduct(
-    air, lapse, n_thaw, n_freeze, resistance, start, dz, cf, cu, lat, kf, ku, lift, flux, dtf, steps
-):
+def conduct(air, lapse, n_thaw, n_freeze, resistance, start, dz, cf, cu, lat, kf, ku, lift, flux, dtf, steps):
     """March one block of columns through all days; explicit in enthalpy, so energy is kept to rounding.
 
     Enthalpy (MJ/m3) is 0 where the last water freezes (at -dtf) and ``lat`` where the last ice melts (at 0 degC).
@@ -251,7 +249,7 @@ def table(weather: xr.Dataset, p: Physics, *, nodes: str = "quick") -> Table:
             )
         ]
         parts.append(
-            _conduct(
+            conduct(
                 air.astype(single),
                 lapse[block].astype(single),
                 n_thaw[block].astype(single),

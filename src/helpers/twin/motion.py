@@ -91,6 +91,8 @@ def basis(weather: xr.Dataset, table: Table, p: Physics, on: Switches) -> Basis:
     season = 1 - p.loss_season_share + p.loss_season_share * thawed
     creep_season = 1 - p.creep_thaw_share + p.creep_thaw_share * thawed
     day = 1 / 365.25
+    # stripped and ponded ground stays so: the seasonal motion does not follow the restoration
+    disturbance = np.maximum.accumulate(mining).astype("f4")
     step = (time >= STEP_DATE).astype(float)
     kinematic = [
         -np.cumsum(warming_course(time, on) * season) * day,
@@ -103,7 +105,7 @@ def basis(weather: xr.Dataset, table: Table, p: Physics, on: Switches) -> Basis:
     series = np.concatenate(
         [
             quiet,
-            (disturbed - quiet) * mining.astype("f4"),
+            (disturbed - quiet) * disturbance,
             quiet * growth.astype("f4"),
             np.array(kinematic, "f4"),
         ]

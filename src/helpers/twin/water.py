@@ -63,7 +63,8 @@ def basin(
     Returns
     -------
     Dataset
-        discharge_true, discharge (m3/s, what the gauge reports), ice (bool), on daily time.
+        discharge_true, discharge (m3/s, what the gauge reports), ice (bool), ln_k_ref and b as intended (without the
+        scatter of years and events), on daily time.
     DataFrame
         start, end, k_ref (1/day at q_ref), b of each true event: the spells between effective rain.
     """
@@ -87,15 +88,21 @@ def basin(
     year = years - years[0]
     common = ar1(rng, year[-1] + 1, p.event_ar1, p.event_sd * np.sqrt(p.event_icc))
     own = rng.normal(0, p.event_sd * np.sqrt(1 - p.event_icc), event[-1] + 1)
-    ln_k = ln_k + common[year] + own[event]
-    a = np.exp(ln_k) * p.q_ref_mm_day ** (1 - b)
+    ln_k_event = ln_k + common[year] + own[event]
+    a = np.exp(ln_k_event) * p.q_ref_mm_day ** (1 - b)
     flow = _drain(effective * (1 - p.quick_share) + 0.02, effective * p.quick_share, a, b, 0.2, 8)
     truth = flow * area * M3S_PER_MM_KM2
     reported, ice = _gauge(truth, air, rng, p, on)
     first = np.flatnonzero(begin)
     last = np.append(first[1:], len(time)) - 1
     events = pd.DataFrame(
-        {"start": time[first], "end": time[last], "k_ref": np.exp(ln_k[last]), "b": b[last], "basin": name}
+        {
+            "start": time[first],
+            "end": time[last],
+            "k_ref": np.exp(ln_k_event[last]),
+            "b": b[last],
+            "basin": name,
+        }
     )
     data = {
         "discharge_true": ("time", truth),
