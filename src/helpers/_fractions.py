@@ -1,0 +1,413 @@
+"""Drops of the surface inside windows of the thaw season, and the fractions they are of the whole; part of `thaw`."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy import optimize
+
+from ._degree_days import day_of_year
+
+FULL_SEASON = ("05-20", "09-30")  # calendar limits of "full" unless `windows` has its own
+
+
+def drops(
+    displacement: xr.DataArray,
+    std: xr.DataArray | float,
+    windows: dict[str, tuple[str, str]],
+    *,
+    edge_days: float = 0.0,
+    max_gap_days: float = 36.0,
+    date_covariance: xr.DataArray | None = None,
+) -> xr.Dataset:
+    """Surface lowering inside windows of the calendar, year by year.
+
+    Parameters
+    ----------
+    displacement : (time, ...) DataArray
+        Millimetres, positive up or toward the satellite; remove the multi-annual rate first.
+    std : (time, ...) DataArray or float
+        Standard deviation in mm, taken as independent between dates.
+    windows : dict
+        Name to ("mm-dd", "mm-dd"); "full" is the whole season, `FULL_SEASON` if absent.
+    edge_days : float
+        0 interpolates between the two dates around a limit of a window. Above 0 a local line
+        through the dates within that distance is used: right for daily, noisy series.
+    max_gap_days : float
+        Two dates farther apart do not say what lies between them: NaN.
+    date_covariance : (time, time_2) DataArray, optional
+        Covariance between dates in mm2, the same for all pixels, instead of `std`.
+
+    Returns
+    -------
+    Dataset
+        drop, drop_std (year, window, ...) in mm, positive = sinking; noise_correlation
+        (window, window_2), from the dates that windows share; coords window_start, window_end.
+
+    Raises
+    ------
+    ValueError
+        Without a time dimension, with unsorted or double dates, or with a window that is not
+        ("mm-dd", "mm-dd") in calendar order.
+    """
+    limits = _check_windows(windows)
+    _check_time(displacement)
+    trailing = [d for d in displacement.dims if d != "time"]
+    data = displacement.transpose("time", *trailing)
+    std = (xr.zeros_like(data, dtype=float) + std).transpose("time", *trailing)
+    values = data.values.reshape(data.sizes["time"], -1).astype(float)
+    sigma2 = np.square(std.values.reshape(values.shape).astype(float))
+    if np.any(sigma2[np.isfinite(values)] < 0) or np.any(np.isnan(sigma2[np.isfinite(values)])):
+        raise ValueError("std: NaN where displacement has a value; give every datum its standard deviation")
+    times = pd.DatetimeIndex(data["time"].values)
+    years = np.unique(times.year)
+    shape = (years.size, len(limits), values.shape[1])
+    drop, variance = np.full(shape, np.nan), np.full(shape, np.nan)
+    pair_sum = np.zeros((len(limits),) * 2)
+    for i, year in enumerate(years):
+        rows = np.flatnonzero(times.year == year)
+        days = (times[rows] - pd.Timestamp(f"{year}-01-01")).days.to_numpy(float)
+        edges = np.array([[day_of_year(year, e) for e in limit] for limit in limits.values()])
+        weights = _edge_weights(days, edges.ravel(), np.isfinite(values[rows]), edge_days, max_gap_days)
+        step = weights.reshape(*edges.shape, *weights.shape[1:])
+        step = step[:, 1] - step[:, 0]  # (window, date, pixel)
+        drop[i] = -np.einsum("wtp,tp->wp", step, np.nan_to_num(values[rows]))
+        if date_covariance is None:
+            spread = step * np.nan_to_num(sigma2[rows])
+        else:
+            block = date_covariance.transpose("time", ...).values[np.ix_(rows, rows)]
+            spread = np.einsum("tu,wup->wtp", block, step)
+        variance[i] = np.einsum("wtp,wtp->wp", step, spread)
+        seen = np.isfinite(variance[i]).all(axis=0)
+        pair_sum += np.einsum("wtp,vtp->wv", step[..., seen], spread[..., seen])
+    scale_ = np.sqrt(np.clip(np.diag(pair_sum), 1e-300, None))
+    out = xr.Dataset(
+        {
+            "drop": (("year", "window", *trailing), drop.reshape(*shape[:2], *data.shape[1:])),
+            "drop_std": (
+                ("year", "window", *trailing),
+                np.sqrt(np.clip(variance, 0, None)).reshape(*shape[:2], *data.shape[1:]),
+            ),
+            "noise_correlation": (("window", "window_2"), pair_sum / np.outer(scale_, scale_)),
+        },
+        coords={
+            "year": years,
+            "window": list(limits),
+            "window_2": list(limits),
+            "window_start": ("window", [a for a, _ in limits.values()]),
+            "window_end": ("window", [b for _, b in limits.values()]),
+            **{k: c for k, c in data.coords.items() if "time" not in c.dims},
+        },
+    )
+    for name, long_name in (("drop", "thaw-season drop, positive = sinking"), ("drop_std", "its sd")):
+        out[name].attrs = {"units": "mm", "long_name": long_name}
+    return out
+
+
+def fraction(
+    displacement: xr.DataArray, std: xr.DataArray | float, windows: dict[str, tuple[str, str]], **options
+) -> xr.Dataset:
+    """Fraction of the full thaw-season drop that falls into each window, year by year.
+
+    `drops` followed by `fraction_of_drops`; keywords go to the one that knows them. Give it the
+    displacement of unconstrained summer interferograms: a fitted sinusoid has the same fractions
+    every year by construction.
+
+    Parameters
+    ----------
+    displacement, std : (time, y, x) DataArrays
+        Millimetres; see `drops`.
+    windows : dict
+        Name to ("mm-dd", "mm-dd"), plus "full".
+
+    Returns
+    -------
+    Dataset
+        drop, drop_std (year, window, y, x) in mm; fraction (window, year); fraction_mean,
+        cv_year, cv_noise, cv_pixel (window) and the rest of `fraction_of_drops`.
+    """
+    own = {k: options.pop(k) for k in ("edge_days", "max_gap_days", "date_covariance") if k in options}
+    seen = drops(displacement, std, windows, **own)
+    options.setdefault("noise_correlation", seen["noise_correlation"])
+    return seen.merge(fraction_of_drops(seen["drop"], seen["drop_std"], **options))
+
+
+def fraction_of_drops(
+    drop: xr.DataArray,
+    std: xr.DataArray,
+    *,
+    noise_correlation: xr.DataArray | None = None,
+    effective_pixels: float | None = None,
+    classes: xr.DataArray | None = None,
+    draws: int = 500,
+    rng: np.random.Generator | None = None,
+) -> xr.Dataset:
+    """Ratio of means, its change between years with the noise removed, its spread between pixels.
+
+    Parameters
+    ----------
+    drop, std : (year, window, ...) DataArrays
+        Drop and its sd in mm; the window "full" is the whole season.
+    noise_correlation : (window, window_2) DataArray, optional
+        Correlation of the noise of two windows; without it only "full" with itself is correlated.
+    effective_pixels : float, optional
+        Independent samples in the area mean: its size over 2 pi times the squared correlation
+        length of the error. All pixels if None, which is right only for errors white in space.
+    classes : (...) DataArray, optional
+        Labels such as elevation band or surface class; adds fraction_class (window, year, class).
+    draws, rng
+        Bootstrap over years (not pixels: they share the weather); none with 0 draws.
+
+    Returns
+    -------
+    Dataset
+        fraction, fraction_noise (window, year): ratio of area means and its noise sd.
+        fraction_mean (window): ratio of the sums over years, so that noise in the denominator
+        does not bias it; fraction_mean_std by the delta method, fraction_mean_boot_std by bootstrap.
+        cv_year: interannual sd over mean, noise removed; cv_noise: what noise alone gives one year;
+        cv_total: both. cv_pixel: spread between pixels of one year, noise removed. n_years (window).
+        full_mean, full_mean_std (year): area mean of the full drop and its noise in mm.
+    """
+    check_drop(drop, std)
+    coords = {k: c for k, c in drop.coords.items() if set(c.dims) <= {"year", "window"}}
+    correlation = bare(correlation_with_full(drop, noise_correlation))
+    at = list(drop["window"].values).index("full")
+    drop, std = bare(drop), bare(std)  # without labels: aligning them takes longer than the sums
+    space = [d for d in drop.dims if d not in ("year", "window")]
+    full, full_std = drop.isel(window=at), std.isel(window=at)
+    both = drop.notnull() & full.notnull()
+    part, whole = drop.where(both).mean(space), full.where(both).mean(space)
+    count = both.sum(space)
+    samples = count if effective_pixels is None else np.minimum(count, effective_pixels)
+    samples = samples.where(samples > 0)
+    var_part = np.square(std).where(both).mean(space) / samples
+    var_whole = np.square(full_std).where(both).mean(space) / samples
+    cov = correlation * np.sqrt(var_part * var_whole)
+    ratio = part / whole
+    noise = var_part + ratio**2 * var_whole - 2 * ratio * cov
+
+    seen = part.notnull()
+    n_years = seen.sum("year")
+    mean = part.sum("year") / whole.where(seen).sum("year")
+    size = whole.where(seen).mean("year")
+    total = np.square(part - mean * whole).sum("year") / (n_years - 1).where(n_years > 1) / size**2
+    noise_mean = (var_part + mean**2 * var_whole - 2 * mean * cov).mean("year") / size**2
+    out = xr.Dataset(
+        {
+            "fraction": ratio.transpose("window", "year"),
+            "fraction_noise": (np.sqrt(noise.clip(0)) / abs(whole)).transpose("window", "year"),
+            "fraction_mean": mean,
+            "fraction_mean_std": np.sqrt(total / n_years),
+            "cv_year": np.sqrt((total - noise_mean).clip(0)) / abs(mean),
+            "cv_noise": np.sqrt(noise_mean.clip(0)) / abs(mean),
+            "cv_total": np.sqrt(total) / abs(mean),
+            "cv_pixel": _pixel_cv(drop, std, ratio, correlation, at),
+            "n_years": n_years,
+            "full_mean": full.mean(space),
+            "full_mean_std": np.sqrt(np.square(full_std).mean(space) / samples.isel(window=at)),
+        }
+    )
+    if draws:
+        out["fraction_mean_boot_std"] = _bootstrap_years(part, whole, draws, rng)
+    if classes is not None:
+        out["fraction_class"] = _by_class(drop.where(both), full.where(both), classes, space)
+    return out.assign_coords(coords)
+
+
+def _by_class(drop, full, classes, space):
+    names = labels(classes)
+    classes = bare(classes)
+    parts = [(drop.where(classes == v).mean(space) / full.where(classes == v).mean(space)) for v in names]
+    return xr.concat(parts, pd.Index(names, name="class")).transpose("window", "year", "class")
+
+
+def _bootstrap_years(part, whole, draws, rng):
+    """Sd of the ratio of sums when years are drawn with replacement, for n - 1 degrees of freedom."""
+    rng = np.random.default_rng(0) if rng is None else rng
+    n = part.sizes["year"]
+    counts = xr.DataArray(rng.multinomial(n, np.full(n, 1 / n), draws), dims=("draw", "year"))
+    top = (counts * part.fillna(0)).sum("year")
+    bottom = (counts * whole.where(part.notnull()).fillna(0)).sum("year")
+    return (top / bottom.where(bottom != 0)).std("draw") * np.sqrt(n / max(n - 1, 1))
+
+
+def _pixel_cv(drop, std, ratio, correlation, at):
+    """Relative spread of the fraction between the pixels of one year, noise removed."""
+    space = [d for d in drop.dims if d not in ("year", "window")]
+    full, full_std = drop.isel(window=at), std.isel(window=at)
+    misfit = np.square(drop - ratio * full)
+    noise = std**2 + (ratio * full_std) ** 2 - 2 * ratio * correlation * std * full_std
+    seen = misfit.notnull()
+    signal = ((full**2 - full_std**2) * ratio**2).where(seen).sum([*space, "year"])
+    return np.sqrt(((misfit - noise).sum([*space, "year"]) / signal.where(signal > 0)).clip(0))
+
+
+def hierarchical(
+    fractions: xr.Dataset, height: xr.DataArray, *, bands: int = 4, effective_pixels: float | None = None
+) -> xr.Dataset:
+    """Fractions as a field: a mean, a slope with height, years and cells that depart from it.
+
+    ln F of a height band and year = mu + beta (height - mean) + alpha_year + u + noise, with normal
+    alpha and u and known noise, by restricted maximum likelihood for each window. The prediction
+    for an unseen year carries the variance of alpha.
+
+    Parameters
+    ----------
+    fractions : Dataset
+        From `fraction`: drop, drop_std (year, window, ...), noise_correlation.
+    height : (...) DataArray
+        Metres.
+    bands : int
+        Height bands of equal pixel number.
+    effective_pixels : float, optional
+        Independent samples in the whole area, shared out over the bands.
+
+    Returns
+    -------
+    Dataset
+        `fractions` with fraction_mean and fraction_mean_std (window, ...) as fields, cv_year and
+        cv_pixel replaced, and slope_per_km, slope_per_km_std (window). Can be given to `scale`.
+    """
+    edges = np.nanquantile(height.values, np.linspace(0, 1, bands + 1))
+    band = xr.DataArray(np.digitize(height, edges[1:-1]), height.coords, height.dims).where(height.notnull())
+    kilometres = (height - height.mean()) / 1000
+    share = None if effective_pixels is None else max(effective_pixels / bands, 1.0)
+    drop, std = fractions["drop"], fractions["drop_std"]
+    cells = [
+        fraction_of_drops(
+            drop.where(band == b), std.where(band == b), draws=0, effective_pixels=share,
+            noise_correlation=fractions.get("noise_correlation"),
+        ).assign(z=kilometres.where(band == b).mean())
+        for b in range(bands)
+    ]  # fmt: skip
+    cells = xr.concat(cells, "band")
+    out = fractions.copy()
+    mean, error, slope, slope_std, cv = [], [], [], [], []
+    for name in fractions["window"].values:
+        cell = cells.sel(window=name)
+        beta, covariance, year_var = _fit_mixed(cell, known=name == "full")
+        mean.append(np.exp(beta[0] + beta[1] * kilometres))
+        variance = covariance[0, 0] + 2 * covariance[0, 1] * kilometres + covariance[1, 1] * kilometres**2
+        error.append(mean[-1] * np.sqrt(variance.clip(0)))
+        slope.append(beta[1])
+        slope_std.append(np.sqrt(covariance[1, 1]))
+        cv.append(np.sqrt(year_var))
+    windows = pd.Index(fractions["window"].values, name="window")
+    out["fraction_mean"] = xr.concat(mean, windows)
+    out["fraction_mean_std"] = xr.concat(error, windows)
+    out["cv_year"] = ("window", cv)
+    out["slope_per_km"], out["slope_per_km_std"] = ("window", slope), ("window", slope_std)
+    relative = fractions["fraction"] / fractions["fraction_mean"]
+    correlation = correlation_with_full(drop, fractions.get("noise_correlation"))
+    ratio = (out["fraction_mean"] * relative).transpose("window", "year", ...)
+    at = list(fractions["window"].values).index("full")
+    out["cv_pixel"] = _pixel_cv(*map(bare, (drop, std, ratio, correlation)), at)
+    return out
+
+
+def _fit_mixed(cell, known):
+    """Restricted maximum likelihood of ln F with years and cells as random effects."""
+    if known:
+        return np.zeros(2), np.zeros((2, 2)), 0.0
+    table = cell[["fraction", "fraction_noise"]].to_dataframe().reset_index()
+    table["z"] = table["band"].map(dict(enumerate(cell["z"].values)))
+    table = table[(table["fraction"] > 0) & np.isfinite(table["fraction_noise"])]
+    if len(table) < 6:
+        return np.full(2, np.nan), np.full((2, 2), np.nan), np.nan
+    y = np.log(table["fraction"].to_numpy())
+    noise = np.square(table["fraction_noise"] / table["fraction"]).to_numpy()
+    design = np.column_stack([np.ones(len(y)), table["z"]])
+    same_year = np.equal.outer(table["year"].to_numpy(), table["year"].to_numpy())
+
+    def solve(log_variances):
+        year_var, cell_var = np.exp(log_variances)
+        inverse = np.linalg.inv(year_var * same_year + np.diag(noise + cell_var))
+        normal = design.T @ inverse @ design
+        beta = np.linalg.solve(normal, design.T @ inverse @ y)
+        residual = y - design @ beta
+        likelihood = (
+            residual @ inverse @ residual - np.linalg.slogdet(inverse)[1] + np.linalg.slogdet(normal)[1]
+        )
+        return likelihood, beta, np.linalg.inv(normal)
+
+    start = np.log([max(y.var(), 1e-6)] * 2)
+    found = optimize.minimize(lambda v: solve(np.clip(v, -18, 4))[0], start, method="Nelder-Mead")
+    log_variances = np.clip(found.x, -18, 4)
+    _, beta, covariance = solve(log_variances)
+    return beta, covariance, float(np.exp(log_variances[0]))
+
+
+def _check_windows(windows):
+    limits = {k: tuple(v) for k, v in windows.items()}
+    limits.setdefault("full", FULL_SEASON)
+    for name, limit in limits.items():
+        if len(limit) != 2 or not all(re.fullmatch(r"\d\d-\d\d", str(e)) for e in limit):
+            raise ValueError(f"window {name!r}: {limit}; give ('mm-dd', 'mm-dd')")
+        if day_of_year(2001, limit[0]) >= day_of_year(2001, limit[1]):
+            raise ValueError(f"window {name!r}: {limit} does not end after it starts within a year")
+    return limits
+
+
+def _check_time(displacement):
+    if "time" not in displacement.dims:
+        raise ValueError(f"displacement: dims {displacement.dims}; it needs 'time'")
+    times = displacement["time"].values
+    if times.size < 2 or np.any(np.diff(times) <= np.timedelta64(0)):
+        raise ValueError(
+            "displacement: needs at least two dates, sorted and without doubles; use sortby('time')"
+        )
+
+
+def check_drop(drop, std):
+    for name, array in (("drop", drop), ("std", std)):
+        if not {"year", "window"} <= set(array.dims):
+            raise ValueError(f"{name}: dims {array.dims}; it needs 'year' and 'window'")
+    if "full" not in drop["window"].values:
+        raise ValueError(f"drop: windows {list(drop['window'].values)} without 'full', the whole season")
+
+
+def correlation_with_full(drop, matrix):
+    names = drop["window"].values
+    if matrix is None:
+        return xr.DataArray((names == "full").astype(float), dims="window", coords={"window": names})
+    return matrix.sel(window=names, window_2="full", drop=True).drop_vars("window_2", errors="ignore")
+
+
+def bare(obj):
+    return obj.drop_vars(list(obj.coords))
+
+
+def labels(classes):
+    return [v for v in pd.unique(classes.values.ravel()) if v == v and v != ""]
+
+
+def _edge_weights(days, targets, valid, edge_days, max_gap):
+    """(edge, date, pixel) weights that turn dates into the value at each edge; NaN where unknown."""
+    n, pixels = valid.shape
+    out = np.full((targets.size, n, pixels), np.nan)
+    column = np.arange(pixels)
+    for e, target in enumerate(targets):
+        if edge_days > 0:
+            kernel = np.clip(1 - abs(days - target) / edge_days, 0, None)[:, None] * valid
+            step = (days - target)[:, None]
+            s0, s1, s2 = (np.sum(kernel * step**k, axis=0) for k in range(3))
+            bounded = np.any((step <= 0) & (kernel > 0), axis=0) & np.any((step >= 0) & (kernel > 0), axis=0)
+            spread = np.where(bounded, s2 * s0 - s1**2, np.nan)
+            line = kernel * (s2 - s1 * step) / np.where(spread > 1e-9, spread, np.nan)
+            single = kernel / np.where(bounded & (s0 > 0), s0, np.nan)
+            out[e] = np.where(spread > 1e-9, line, single)
+            continue
+        before, after = valid & (days <= target)[:, None], valid & (days >= target)[:, None]
+        known = before.any(axis=0) & after.any(axis=0)
+        i, j = n - 1 - np.argmax(before[::-1], axis=0), np.argmax(after, axis=0)
+        gap = days[j] - days[i]
+        known &= gap <= max_gap
+        right = np.where(gap > 0, (target - days[i]) / np.where(gap > 0, gap, 1), 0.0)
+        out[e] = 0.0
+        out[e, i, column] += 1 - right
+        out[e, j, column] += right
+        out[e][:, ~known] = np.nan
+    return out
