@@ -108,7 +108,9 @@ def show_map(
         draw_outline(ax, polygon, name)
     if colorbar:
         beyond = _extend(field.values, low, high)
-        ax.figure.colorbar(mesh, ax=ax, label=label, shrink=0.85, extend=beyond, pad=0.02)
+        # an inset is as high as the map itself, whatever room the layout gives
+        bar = ax.figure.colorbar(mesh, cax=ax.inset_axes([1.03, 0.0, 0.04, 1.0]), label=label, extend=beyond)
+        bar.outline.set_linewidth(0.5)
     if title:
         ax.set_title(title)
     return mesh
