@@ -438,7 +438,7 @@ def test_interval_equals_a_t_interval_without_memory(monkeypatch):
 
     from helpers.recession import regimes
 
-    monkeypatch.setattr(regimes, "_PRIOR", np.r_[1.0, np.zeros(38)])
+    monkeypatch.setattr(regimes, "_PRIOR", np.r_[1.0, np.zeros(19)])
     fits = yearly(np.random.default_rng(6), events=1)
     row = recession.regime_test(fits, PERIODS).iloc[0]
     y = fits["ln_k_ref"].to_numpy()

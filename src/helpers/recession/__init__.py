@@ -8,10 +8,12 @@ compared or averaged over different b; k_ref = a Q_ref^(b-1), in 1/day, can be.
 from .comparables import decorrelate, k_ref, k_ref_std, reference_flow, storage, to_mm_per_day
 from .derivatives import SCHEMES, derivative
 from .events import RULES, degree_day_snow, extract_events, quantum
-from .fits import METHODS, fit
+from .fits import ESTIMATORS, METHODS, fit
+from .multiverse import multiverse, per_event_fits, specifications
 from .regimes import regime_test, trend_test, year_values
 
 __all__ = [
+    "ESTIMATORS",
     "METHODS",
     "RULES",
     "SCHEMES",
@@ -22,9 +24,12 @@ __all__ = [
     "fit",
     "k_ref",
     "k_ref_std",
+    "multiverse",
+    "per_event_fits",
     "quantum",
     "reference_flow",
     "regime_test",
+    "specifications",
     "storage",
     "to_mm_per_day",
     "trend_test",

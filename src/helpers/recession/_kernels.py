@@ -11,6 +11,48 @@ RISE, BLOCKED, RECORD_END, STEEP = 0, 1, 2, 3
 
 
 @njit(cache=True)
+def rounding_steps(q):
+    """Smallest step between the different values of each decade of flow; 0 where steps are no multiples of it."""
+    decade = np.full(q.size, -1000, np.int64)
+    positive = 0
+    for i in range(q.size):
+        if q[i] > 0.0 and np.isfinite(q[i]):
+            decade[i] = int(np.floor(np.log10(q[i]) + 1e-9))
+            positive += 1
+    values = np.sort(q[decade > -1000])
+    out = np.zeros(q.size)
+    steps = np.zeros(700)
+    step = 0.0
+    i = 0
+    while i < positive:
+        d = int(np.floor(np.log10(values[i]) + 1e-9))
+        unit = 10.0**d
+        j = i
+        distinct = 1
+        least = np.inf
+        while j + 1 < positive and int(np.floor(np.log10(values[j + 1]) + 1e-9)) == d:
+            gap = values[j + 1] - values[j]
+            # a margin, because unit conversion turns equal values into nearly equal ones
+            if gap > 1e-9 * unit:
+                distinct += 1
+                least = min(least, gap)
+            j += 1
+        if distinct >= 10:
+            step = least
+            for m in range(i, j):
+                count = (values[m + 1] - values[m]) / least
+                if abs(count - np.round(count)) > 1e-3:
+                    step = 0.0
+                    break
+        steps[d + 350] = step
+        i = j + 1
+    for i in range(q.size):
+        if decade[i] > -1000:
+            out[i] = steps[decade[i] + 350]
+    return out
+
+
+@njit(cache=True)
 def find_runs(level, flow, usable, tolerance, step_ratio):
     """Falling runs of ``level`` (first day, last day, why it ended).
 
@@ -59,6 +101,60 @@ def find_runs(level, flow, usable, tolerance, step_ratio):
 
 
 @njit(cache=True)
+def select(flow, first, last, why, step, winter, high_flow, rule):
+    """Trim each run by its rule and say why it is refused (0: kept).
+
+    ``rule`` is the numbers of a rule set (`events.Limits`).  Returns the days kept, the event of each, and
+    the reason by run (the order of `events.REASONS`).
+    """
+    reasons = np.zeros(first.size, np.int64)
+    rows = np.empty(flow.size, np.int64)
+    number = np.empty(flow.size, np.int64)
+    count = 0
+    event = 0
+    days = np.empty(flow.size, np.int64)
+    for k in range(first.size):
+        a, z = first[k], last[k]
+        if rule.drop_open and a == 0:
+            reasons[k] = 1
+        elif rule.drop_open and why[k] == RECORD_END:
+            reasons[k] = 2
+        elif z - a + 1 < rule.min_run_days:
+            reasons[k] = 3
+        if reasons[k]:
+            continue
+        skip = rule.drop_first_days
+        if rule.drop_first_days_high >= 0 and flow[a] > high_flow:
+            skip = rule.drop_first_days_high
+        skip = max(skip, int(rule.drop_first_fraction * (z - a + 1)))
+        n = 0
+        top, bottom, coarse = 0.0, np.inf, 0.0
+        for i in range(a + skip, z + 1 - rule.drop_last_days):
+            if rule.drop_steepening and i >= a + 2 and flow[i - 1] - flow[i] > flow[i - 2] - flow[i - 1]:
+                continue
+            days[n] = i
+            n += 1
+            top, bottom, coarse = max(top, flow[i]), min(bottom, flow[i]), max(coarse, step[i])
+        if n == 0:
+            reasons[k] = 4
+        elif winter[days[0]] and n < rule.min_days_winter:
+            reasons[k] = 6
+        elif n < rule.min_days and not (winter[days[0]] and rule.min_days_winter >= 0):
+            reasons[k] = 5
+        elif top < rule.min_range * bottom:
+            reasons[k] = 7
+        # the whole drop, not each day's: choosing days by their drop is choosing by what is to be explained
+        elif top - bottom < rule.min_drop_quanta * coarse * (1 - 1e-9):
+            reasons[k] = 8
+        else:
+            rows[count : count + n] = days[:n]
+            number[count : count + n] = event
+            count += n
+            event += 1
+    return rows[:count], number[:count], reasons
+
+
+@njit(cache=True)
 def differences(t, q, first, scheme):
     """Brutsaert-Nieber (0), backward (1) or central (2) differences; NaN where a neighbour day is absent."""
     q_mid = np.full(q.size, np.nan)
@@ -98,18 +194,19 @@ def variable_steps(t, q, first, least_drop):
 
 
 @njit(cache=True)
-def _decay_cost(rate, q, top):
-    """Squared misfit of q/top = c1 exp(-rate t) + c3 with the best c1, c3 (t = 1 .. n)."""
-    n = q.size
+def _decay_cost(rate, y):
+    """Squared misfit of y = c1 exp(-rate t) + c3 with the best c1, c3 (t = 1 .. n)."""
+    n = y.size
     se = see = sy = sye = syy = 0.0
+    ratio = np.exp(-rate)
+    e = 1.0
     for i in range(n):
-        e = np.exp(-rate * (i + 1))
-        y = q[i] / top
+        e *= ratio
         se += e
         see += e * e
-        sy += y
-        sye += y * e
-        syy += y * y
+        sy += y[i]
+        sye += y[i] * e
+        syy += y[i] * y[i]
     vee = see - se * se / n
     vye = sye - sy * se / n
     vyy = syy - sy * sy / n
@@ -129,29 +226,29 @@ def decay_rate(q, semilog):
                 above += i * np.log(q[i] / q[0])
                 below += i * i
         return max(-above / below, 1e-9) if below > 0.0 else 1e-9
-    top = q.max()
+    y = q / q.max()
     # coarse grid in log rate, then golden section: the cost is smooth but may be flat at either end
     low, high, steps = np.log(1e-3), np.log(10.0), 24
     best, best_cost = low, np.inf
     for s in range(steps + 1):
         x = low + (high - low) * s / steps
-        cost = _decay_cost(np.exp(x), q, top)
+        cost = _decay_cost(np.exp(x), y)
         if cost < best_cost:
             best, best_cost = x, cost
     width = (high - low) / steps
     a, b = best - width, best + width
     g = 0.6180339887498949
     c, d = b - g * (b - a), a + g * (b - a)
-    fc, fd = _decay_cost(np.exp(c), q, top), _decay_cost(np.exp(d), q, top)
+    fc, fd = _decay_cost(np.exp(c), y), _decay_cost(np.exp(d), y)
     for _ in range(25):
         if fc < fd:
             b, d, fd = d, c, fc
             c = b - g * (b - a)
-            fc = _decay_cost(np.exp(c), q, top)
+            fc = _decay_cost(np.exp(c), y)
         else:
             a, c, fc = c, d, fd
             d = a + g * (b - a)
-            fd = _decay_cost(np.exp(d), q, top)
+            fd = _decay_cost(np.exp(d), y)
     return np.exp(0.5 * (a + b))
 
 
@@ -233,6 +330,74 @@ def log_lines(q_mid, dqdt, weight, first):
             s2 = max(syy - b * sxy, 0.0) / (n - 2)
             out[k, 3] = np.sqrt(s2 / sw)
             out[k, 4] = np.sqrt(s2 / sxx)
+    return out
+
+
+LEAST_SQUARES, REDUCED_MAJOR_AXIS, THEIL_SEN, NONLINEAR = 0, 1, 2, 3
+
+
+@njit(cache=True)
+def other_lines(lines, q_mid, dqdt, weight, first, estimator):
+    """The lines of `log_lines` with slope and level by another estimator.
+
+    Reduced major axis and Theil-Sen work in logs; ``NONLINEAR`` is least squares of dQ/dt itself.  Their
+    standard deviations are left as those of the least-squares line.
+    """
+    out = lines.copy()
+    for k in range(first.size - 1):
+        n = int(lines[k, 5])
+        if n < 2 or not np.isfinite(lines[k, 1]):
+            continue
+        x = np.empty(n)
+        y = np.empty(n)
+        w = np.empty(n)
+        j = 0
+        for i in range(first[k], first[k + 1]):
+            if dqdt[i] < 0.0 and q_mid[i] > 0.0 and weight[i] > 0.0:
+                x[j] = np.log(q_mid[i]) - lines[k, 2]
+                y[j] = np.log(-dqdt[i]) - lines[k, 0]
+                w[j] = weight[i]
+                j += 1
+        w /= w.sum()
+        if estimator == REDUCED_MAJOR_AXIS:
+            sxx, syy = np.sum(w * x * x), np.sum(w * y * y)
+            out[k, 1] = np.sqrt(syy / sxx) * (1.0 if lines[k, 1] >= 0 else -1.0)
+        elif estimator == THEIL_SEN:
+            slopes = np.empty(n * (n - 1) // 2)
+            m = 0
+            for i in range(n):
+                for j in range(i + 1, n):
+                    if x[i] != x[j]:
+                        slopes[m] = (y[i] - y[j]) / (x[i] - x[j])
+                        m += 1
+            out[k, 1] = np.median(slopes[:m])
+            out[k, 0] = lines[k, 0] + np.median(y - out[k, 1] * x)
+        elif estimator == NONLINEAR:
+            # Gauss-Newton from the log-log line, halving steps that do not help
+            rate = np.exp(y)
+            level, slope = 0.0, lines[k, 1]
+            cost = np.sum(w * (rate - np.exp(level + slope * x)) ** 2)
+            for _ in range(30):
+                z = np.exp(level + slope * x)
+                r = rate - z
+                g0, g1 = np.sum(w * z * r), np.sum(w * z * x * r)
+                h00, h01, h11 = np.sum(w * z * z), np.sum(w * z * z * x), np.sum(w * z * z * x * x)
+                det = h00 * h11 - h01 * h01
+                if not det > 1e-14 * h00 * h11:
+                    break
+                d0, d1 = (h11 * g0 - h01 * g1) / det, (h00 * g1 - h01 * g0) / det
+                moved = False
+                for _half in range(10):
+                    trial = np.sum(w * (rate - np.exp(level + d0 + (slope + d1) * x)) ** 2)
+                    if trial < cost:
+                        moved = cost - trial > 1e-10 * cost
+                        level, slope, cost = level + d0, slope + d1, trial
+                        break
+                    d0, d1 = 0.5 * d0, 0.5 * d1
+                if not moved:
+                    break
+            out[k, 1] = slope
+            out[k, 0] = lines[k, 0] + level
     return out
 
 

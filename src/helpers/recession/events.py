@@ -1,5 +1,7 @@
 """Recession events: named, audited rule sets."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -8,6 +10,10 @@ from . import _kernels
 
 #: The first day (month-day) of each season class; an event belongs to the season it starts in.
 SEASONS = {"spring": "04-01", "summer": "07-01", "autumn": "09-15", "winter": "11-01"}
+
+#: Why a day belongs to no event.
+BLOCKS = ("", "rain", "melt", "ice", "zero", "missing")
+RAIN, MELT, ICE, ZERO, MISSING = 1, 2, 3, 4, 5
 
 _BASE = {
     "smooth": "none",  # series in which a fall is looked for: none | centred | trailing mean
@@ -63,7 +69,47 @@ RULES = {
     },
 }
 
+#: Why a candidate is refused, by the code of `_kernels.select`.
+REASONS = (
+    "",
+    "open at the record's start",
+    "open at the record's end",
+    "falls for under {min_run_days} days",
+    "no day left",
+    "under {min_days} days left",
+    "under {min_days_winter} days left",
+    "range below {min_range}",
+    "drop below {min_drop_quanta:g} rounding steps",
+)
 _ENDED_BY = {_kernels.RISE: "rise", _kernels.RECORD_END: "end of record", _kernels.STEEP: "steep drop"}
+
+
+class Limits(NamedTuple):
+    """The numbers of a rule set, as the compiled loop takes them (-1: none)."""
+
+    min_run_days: int
+    drop_open: bool
+    drop_first_days: int
+    drop_first_days_high: int
+    drop_first_fraction: float
+    drop_last_days: int
+    drop_steepening: bool
+    min_days: int
+    min_days_winter: int
+    min_range: float
+    min_drop_quanta: float
+
+
+class Record(NamedTuple):
+    """A checked daily record: what all rule sets share."""
+
+    time: pd.DatetimeIndex
+    flow: np.ndarray
+    step: np.ndarray
+    season: np.ndarray
+    seasons: list
+    high_flow: float
+    attrs: dict
 
 
 class _Audit(pd.DataFrame):
@@ -130,54 +176,102 @@ def extract_events(
     ValueError
         For an unknown rule or setting, an incomplete calendar, negative or no flow.
     """
-    time, q, coordinate_ice, attrs = _series(discharge)
     settings = _settings(rule, changes)
-    seasons = SEASONS if seasons is None else seasons
-    ice = coordinate_ice if ice is None else _driver(ice, time, "ice") > 0
-    blocked = _blocks(time, q, ice, precipitation, temperature, snow, settings)
+    record, marked = read_record(discharge, seasons)
+    drivers = {"precipitation": precipitation, "temperature": temperature, "snow": snow}
+    ice = marked if ice is None else _driver(ice, record.time, "ice") > 0
+    blocked = _blocks(record.time, record.flow, ice, drivers, settings)
+    rows, number, (first, last, why, reasons) = find_events(record, blocked, settings)
 
-    usable = blocked == ""
-    level = _smoothed(np.where(usable | (blocked == "rain") | (blocked == "melt"), q, np.nan), settings)
-    first, last, why = _kernels.find_runs(
-        level, q, usable & np.isfinite(level), settings["rise_tolerance"], settings["min_step_ratio"]
-    )
-    step = quantum(q)
-    high = np.nanquantile(q, 0.9)
-    season_of = _season_classes(time, seasons)
-
-    kept, audit = [], []
-    for a, z, code in zip(first, last, why, strict=True):
-        days = _trim(np.arange(a, z + 1), q, high, settings)
-        reason = _rejection(days, a, z, code, q, step, season_of, settings)
-        if reason:
-            # a smoothed series already ends where the blocked day enters its window
-            following = [str(block) for block in blocked[z + 1 : z + 1 + settings["smooth_days"]] if block]
-            ended_by = (
-                following[0] if code == _kernels.BLOCKED and following else _ENDED_BY.get(code, "missing")
-            )
-            audit.append((time[a], time[z], z - a + 1, ended_by, reason))
-        else:
-            kept.append(days)
-
-    rows = np.concatenate(kept) if kept else np.empty(0, int)
-    number = np.repeat(np.arange(len(kept)), [len(d) for d in kept])
     events = pd.DataFrame(
         {
-            "event": number.astype(int),
-            "time": time[rows],
-            "q": q[rows],
-            "quantum": step[rows],
-            "season": np.repeat([str(season_of[d[0]]) for d in kept], [len(d) for d in kept]).astype(object),
+            "event": number,
+            "time": record.time[rows],
+            "q": record.flow[rows],
+            "quantum": record.step[rows],
+            "season": pd.Categorical.from_codes(record.season[rows], record.seasons).astype(object),
         }
     )
+    refused = reasons > 0
     events.attrs = {
-        "audit": _Audit(audit, columns=["start", "end", "n_days", "ended_by", "reason"]),
+        "audit": _audit(record, blocked, first, last, why, reasons, settings),
         "rule": rule,
         "settings": settings,
         "n_candidates": len(first),
-        **attrs,
+        "n_rejected": int(refused.sum()),
+        **record.attrs,
     }
     return events
+
+
+def read_record(discharge, seasons=None):
+    """Check a daily record and find its rounding steps and season classes; also its ice marks."""
+    time, flow, ice, attrs = _series(discharge)
+    return make_record(time, flow, _season_classes(time, SEASONS if seasons is None else seasons), attrs), ice
+
+
+def make_record(time, flow, classes, attrs):
+    """A `Record` of checked flow."""
+    names, season = classes
+    finite = flow[np.isfinite(flow)]
+    high = float(np.partition(finite, int(0.9 * finite.size))[int(0.9 * finite.size)])
+    return Record(time, flow, quantum(flow), season, names, high, attrs)
+
+
+def find_events(record, blocked, settings):
+    """Days and event numbers by a rule set, and every candidate (first, last, why it ended, reason)."""
+    q = record.flow
+    # rain and melt end an event, but their flow is measured and may enter a smoothed neighbour
+    level = _smoothed(np.where(np.isin(blocked, (MISSING, ZERO, ICE)), np.nan, q), settings)
+    usable = (blocked == 0) & np.isfinite(level)
+    first, last, why = _kernels.find_runs(
+        level, q, usable, float(settings["rise_tolerance"]), float(settings["min_step_ratio"])
+    )
+    high = settings["drop_first_days_high"]
+    long = settings["min_days_winter"]
+    limits = Limits(
+        int(settings["min_run_days"]),
+        bool(settings["drop_open"]),
+        int(settings["drop_first_days"]),
+        -1 if high is None else int(high),
+        float(settings["drop_first_fraction"]),
+        int(settings["drop_last_days"]),
+        bool(settings["drop_steepening"]),
+        int(settings["min_days"]),
+        -1 if long is None else int(long),
+        float(settings["min_range"]),
+        float(settings["min_drop_quanta"]),
+    )
+    winter = record.season == (record.seasons.index("winter") if "winter" in record.seasons else -1)
+    rows, number, reasons = _kernels.select(
+        q, first, last, why, record.step, winter, record.high_flow, limits
+    )
+    return rows, number, (first, last, why, reasons)
+
+
+def _audit(record, blocked, first, last, why, reasons, settings):
+    """Every refused candidate and why."""
+    refused = np.flatnonzero(reasons)
+    texts = [text.format(**settings) for text in REASONS]
+    ended_by = []
+    for k in refused:
+        # a smoothed series already ends where the blocked day enters its window
+        after = blocked[last[k] + 1 : last[k] + 1 + settings["smooth_days"]]
+        after = after[after > 0]
+        ended_by.append(
+            BLOCKS[after[0]]
+            if why[k] == _kernels.BLOCKED and after.size
+            else _ENDED_BY.get(why[k], "missing")
+        )
+    return _Audit(
+        {
+            "start": record.time[first[refused]],
+            "end": record.time[last[refused]],
+            "n_days": last[refused] - first[refused] + 1,
+            "ended_by": ended_by,
+            "reason": [texts[code] for code in reasons[refused]],
+        }
+    )
 
 
 def quantum(q):
@@ -187,23 +281,7 @@ def quantum(q):
     significant digits round more coarsely at high flow); a decade with under ten different values
     takes the next lower decade's step.
     """
-    q = np.asarray(q, float)
-    decade = np.full(q.shape, -999)
-    positive = q > 0
-    decade[positive] = np.floor(np.log10(q[positive]) + 1e-9).astype(int)
-    out = np.zeros(q.shape)
-    step = 0.0
-    for d in np.unique(decade[positive]):
-        # a relative margin, because unit conversion turns equal values into nearly equal ones
-        values = np.unique(np.round(q[decade == d] / 10.0**d, 9))
-        if values.size >= 10:
-            step = float(np.diff(values).min()) * 10.0**d
-            # a continuous record has no step: spacings then are as random as the values
-            spacing = np.diff(values) * 10.0**d / step
-            if np.abs(spacing - np.round(spacing)).max() > 1e-3:
-                step = 0.0
-        out[decade == d] = step
-    return out
+    return _kernels.rounding_steps(np.ascontiguousarray(q, dtype=float))
 
 
 def degree_day_snow(precipitation, temperature, *, melt_mm_per_c_day=3.0):
@@ -238,7 +316,16 @@ def _series(discharge):
             "discharge: the calendar is not complete and daily (gaps, duplicates or other steps); "
             "reindex to every day with NaN for the missing ones"
         )
-    q = discharge.values.astype(float)
+    q = check_flow(discharge.values.astype(float), time)
+    ice = np.zeros(len(q), bool)
+    if "ice" in discharge.coords:
+        ice = discharge["ice"].values.astype(bool)
+    keep = ("units", "station", "drainage_area_km2")
+    return time, q, ice, {k: discharge.attrs[k] for k in keep if k in discharge.attrs}
+
+
+def check_flow(q, time):
+    """Flow without anything that is no flow."""
     if not np.isfinite(q).any():
         raise ValueError("discharge: no value at all; check the missing mark and the unit")
     if (q < 0).any() or np.isinf(q).any():
@@ -246,11 +333,7 @@ def _series(discharge):
         raise ValueError(
             f"discharge: negative or infinite flow, first on {bad:%Y-%m-%d}; set it to NaN if missing"
         )
-    ice = np.zeros(len(q), bool)
-    if "ice" in discharge.coords:
-        ice = discharge["ice"].values.astype(bool)
-    keep = ("units", "station", "drainage_area_km2")
-    return time, q, ice, {k: discharge.attrs[k] for k in keep if k in discharge.attrs}
+    return q
 
 
 def _settings(rule, changes):
@@ -279,29 +362,29 @@ def _driver(values, time, name):
     return values
 
 
-def _blocks(time, q, ice, precipitation, temperature, snow, settings):
-    """Why a day can belong to no event ('' where it can)."""
-    blocked = np.full(len(q), "", dtype="U8")
+def _blocks(time, q, ice, drivers, settings):
+    """Why a day can belong to no event, as an index into `BLOCKS` (0 where it can)."""
+    blocked = np.zeros(len(q), np.int8)
     rain = None
-    if precipitation is not None:
-        rain = _driver(precipitation, time, "precipitation")
-        blocked[rain >= settings["max_precipitation_mm"]] = "rain"
-    if temperature is not None:
-        warm = _driver(temperature, time, "temperature")
-        if snow is not None:
-            lying = _driver(snow, time, "snow")
+    if drivers["precipitation"] is not None:
+        rain = _driver(drivers["precipitation"], time, "precipitation")
+        blocked[rain >= settings["max_precipitation_mm"]] = RAIN
+    if drivers["temperature"] is not None:
+        warm = _driver(drivers["temperature"], time, "temperature")
+        if drivers["snow"] is not None:
+            lying = _driver(drivers["snow"], time, "snow")
         elif rain is not None:
             lying = np.r_[0.0, degree_day_snow(rain, warm)[:-1]]
         else:
             raise ValueError(
                 "temperature alone cannot tell melt from warmth: give precipitation or snow as well"
             )
-        blocked[(warm > settings["melt_temperature_c"]) & (lying > 0)] = "melt"
+        blocked[(warm > settings["melt_temperature_c"]) & (lying > 0)] = MELT
     if settings["exclude_ice"]:
-        blocked[ice] = "ice"
+        blocked[ice] = ICE
     if settings["zero_is_missing"]:
-        blocked[q == 0] = "zero"
-    blocked[~np.isfinite(q)] = "missing"
+        blocked[q == 0] = ZERO
+    blocked[~np.isfinite(q)] = MISSING
     return blocked
 
 
@@ -310,54 +393,19 @@ def _smoothed(q, settings):
     if settings["smooth"] == "none":
         return q
     w = int(settings["smooth_days"])
-    mean = pd.Series(q).rolling(w, center=settings["smooth"] == "centred", min_periods=w).mean()
-    return mean.to_numpy()
+    total = np.full(q.size, np.nan)
+    if q.size >= w:
+        # sums of w neighbours, not differences of running sums: equal days must give equal means
+        sums = np.sum(np.lib.stride_tricks.sliding_window_view(q, w), axis=1)
+        start = w // 2 if settings["smooth"] == "centred" else w - 1
+        total[start : start + sums.size] = sums / w
+    return total
 
 
 def _season_classes(time, seasons):
-    """Class of every day by month and day."""
+    """Names of the classes and the class of every day, by month and day."""
     names = sorted(seasons, key=lambda s: seasons[s])
     starts = np.array([int(seasons[s].replace("-", "")) for s in names])
     day = np.asarray(time.month * 100 + time.day)
-    # index -1 (before the first start of the year) is the last class, begun the year before
-    return np.array(names)[np.searchsorted(starts, day, side="right") - 1]
-
-
-def _trim(days, q, high, settings):
-    """The days of a run that its rule set keeps."""
-    skip = settings["drop_first_days"]
-    if settings["drop_first_days_high"] is not None and q[days[0]] > high:
-        skip = settings["drop_first_days_high"]
-    skip = max(skip, int(settings["drop_first_fraction"] * len(days)))
-    kept = days[skip : len(days) - settings["drop_last_days"]]
-    if settings["drop_steepening"] and len(kept):
-        drop = np.full(len(days), np.nan)
-        drop[1:] = q[days[:-1]] - q[days[1:]]
-        steeper = np.zeros(len(days), bool)
-        steeper[2:] = drop[2:] > drop[1:-1]
-        kept = kept[~steeper[kept - days[0]]]
-    return kept
-
-
-def _rejection(days, a, z, code, q, step, season_of, settings):
-    """Why a candidate is not an event; '' if it is one."""
-    if settings["drop_open"] and a == 0:
-        return "open at the record's start"
-    if settings["drop_open"] and code == _kernels.RECORD_END:
-        return "open at the record's end"
-    if z - a + 1 < settings["min_run_days"]:
-        return f"falls for under {settings['min_run_days']} days"
-    if len(days) == 0:
-        return "no day left"
-    least = settings["min_days"]
-    if settings["min_days_winter"] is not None and season_of[days[0]] == "winter":
-        least = settings["min_days_winter"]
-    if len(days) < least:
-        return f"under {least} days left"
-    top, bottom = q[days].max(), q[days].min()
-    if top < settings["min_range"] * bottom:
-        return f"range below {settings['min_range']}"
-    # the whole drop, not each day's: to choose days by their drop would choose by what is to be explained
-    if top - bottom < settings["min_drop_quanta"] * step[days].max() * (1 - 1e-9):
-        return f"drop below {settings['min_drop_quanta']:g} rounding steps"
-    return ""
+    # days before the first start of the year are of the last class, begun the year before
+    return names, (np.searchsorted(starts, day, side="right") - 1) % len(names)

@@ -22,6 +22,9 @@ METHODS = (
     "mixed",
 )
 
+#: Lines of ``per_event``, in the order of the compiled codes.
+ESTIMATORS = ("least_squares", "reduced_major_axis", "theil_sen", "nonlinear")
+
 
 def fit(points, method="per_event", *, b=None, quantile=0.5, envelope=0.05, estimator="least_squares"):
     """Fit -dQ/dt = a Q^b to recession points.
@@ -40,9 +43,9 @@ def fit(points, method="per_event", *, b=None, quantile=0.5, envelope=0.05, esti
         A fixed b for ``per_event`` (a at a common b) and ``lower_envelope``.
     quantile, envelope : float
         See `method`.
-    estimator : {"least_squares", "reduced_major_axis", "theil_sen"}
-        Line of ``per_event``; the first is weighted by ``weight``.  The others are for sensitivity: both
-        axes share the error of Q.
+    estimator : {"least_squares", "reduced_major_axis", "theil_sen", "nonlinear"}
+        Line of ``per_event``, weighted by ``weight`` (not Theil-Sen); the first three in logs, the last of
+        dQ/dt itself.  All but the first are for sensitivity and carry its standard deviations.
 
     Returns
     -------
@@ -60,10 +63,8 @@ def fit(points, method="per_event", *, b=None, quantile=0.5, envelope=0.05, esti
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
-    if estimator not in ("least_squares", "reduced_major_axis", "theil_sen"):
-        raise ValueError(
-            f"unknown estimator {estimator!r}; known: least_squares, reduced_major_axis, theil_sen"
-        )
+    if estimator not in ESTIMATORS:
+        raise ValueError(f"unknown estimator {estimator!r}; known: {', '.join(ESTIMATORS)}")
     points = _usable(points)
     if method == "per_event":
         fits = _per_event(points, b, estimator)
@@ -148,7 +149,7 @@ def _per_event(points, b, estimator):
         if b is not None:
             lines = _at_fixed_b(lines, q, rate, weight, first, b)
         elif estimator != "least_squares":
-            lines = _other_lines(lines, q, rate, first, estimator)
+            lines = _kernels.other_lines(lines, q, rate, weight, first, ESTIMATORS.index(estimator))
         zero = np.where(np.isfinite(lines[:, 3]), 0.0, np.nan)
         fits = _table(
             number, start, np.c_[lines[:, :3], lines[:, 3] ** 2, lines[:, 4] ** 2, zero], lines[:, 5]
@@ -171,27 +172,6 @@ def _at_fixed_b(lines, q, rate, weight, first, b):
     out[:, 0], out[:, 1], out[:, 2], out[:, 4] = level, b, center, 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
         out[:, 3] = np.sqrt(np.bincount(k, weight * residual**2) / (n - 1) / sw)
-    return out
-
-
-def _other_lines(lines, q, rate, first, estimator):
-    """Slope by reduced major axis or median of pairwise slopes, through the means or medians."""
-    out = lines.copy()
-    for k in range(len(first) - 1):
-        x, y = np.log(q[first[k] : first[k + 1]]), np.log(-rate[first[k] : first[k + 1]])
-        if not np.isfinite(lines[k, 1]):
-            continue
-        if estimator == "reduced_major_axis":
-            sign = np.sign(lines[k, 1]) or 1.0
-            out[k, 1] = sign * y.std() / x.std()
-            out[k, 0], out[k, 2] = y.mean(), x.mean()
-        else:
-            i, j = np.triu_indices(len(x), 1)
-            run = x[j] - x[i]
-            slopes = (y[j] - y[i])[run != 0] / run[run != 0]
-            out[k, 1] = np.median(slopes)
-            out[k, 2] = x.mean()
-            out[k, 0] = np.median(y - out[k, 1] * (x - x.mean()))
     return out
 
 

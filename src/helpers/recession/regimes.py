@@ -4,11 +4,11 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, special, stats
+from scipy import special
 
 #: Memory of the year effect that is considered (lag-1 correlation).  Negative memory is left out: it would
 #: only narrow the intervals.
-_RHO = np.linspace(0.0, 0.95, 39)
+_RHO = np.linspace(0.0, 0.95, 20)
 #: Their weight before the data speak: falls to nothing at full memory.  A flat weight costs power (0.77
 #: against 0.83 at 20 + 9 years) for no gain in size there; see data/calibration/recession_size_power.csv.
 _PRIOR = 1.0 - _RHO
@@ -36,12 +36,23 @@ def year_values(fits, value="ln_k_ref", *, statistic="median", min_events=1, yea
     """
     if statistic not in ("median", "mean", "trimmed"):
         raise ValueError(f"statistic must be median, mean or trimmed, found {statistic!r}")
-    table = pd.DataFrame({"year": _years(fits, year_start_month), "value": _values(fits, value)})
-    table = table[np.isfinite(table["value"])]
-    how = {"trimmed": lambda v: stats.trim_mean(v, 0.2)}.get(statistic, statistic)
-    groups = table.groupby("year")["value"]
-    out = pd.DataFrame({"value": groups.agg(how), "n": groups.size()})
+    years, values, n = year_statistic(_years(fits, year_start_month), _values(fits, value), statistic)
+    out = pd.DataFrame({"value": values, "n": n}, index=pd.Index(years, name="year"))
     return out[out["n"] >= min_events]
+
+
+def year_statistic(year, value, statistic="median"):
+    """Years, the statistic of the finite values in each, and their number."""
+    okay = np.isfinite(value)
+    year, value = np.asarray(year)[okay], np.asarray(value, float)[okay]
+    order = np.lexsort((value, year))
+    years, first, n = np.unique(year[order], return_index=True, return_counts=True)
+    value = value[order]
+    if statistic == "median":  # values are in order within each year
+        return years, 0.5 * (value[first + (n - 1) // 2] + value[first + n // 2]), n
+    cut = (0.2 * n).astype(int) if statistic == "trimmed" else np.zeros_like(n)
+    total = np.r_[0.0, np.cumsum(value)]
+    return years, (total[first + n - cut] - total[first + cut]) / (n - 2 * cut), n
 
 
 def regime_test(
@@ -106,30 +117,17 @@ def regime_test(
         years = years.loc[years.index.intersection(extra.dropna().index)]
         extra = extra.loc[years.index]
 
-    labels, member = _membership(years.index, periods, year_start_month)
-    count = {label: int((member == k).sum()) for k, label in enumerate(labels)}
-    testable = [label for label in labels if count[label] >= MIN_YEARS]
-    use = np.isin(member, [labels.index(label) for label in testable])
-    model = None
-    if len(testable) >= 2:
-        columns = [member[use] == labels.index(label) for label in testable]
-        design = np.stack(columns, axis=1).astype(float)
-        if extra is not None:
-            centred = extra[use] - extra[use].mean()
-            if (centred.std() == 0).any():
-                raise ValueError(
-                    f"covariates: constant in the years tested: {list(extra.columns[centred.std() == 0])}"
-                )
-            design = np.c_[design, centred.to_numpy(float)]
-        model = _ar1_regression(years.index[use].to_numpy(float), years["value"].to_numpy()[use], design)
-
+    bounds = period_bounds(periods)
+    labels, member = bounds[0], membership(years.index, bounds, year_start_month)
+    testable, found = contrasts(
+        years.index.to_numpy(), years["value"].to_numpy(), member, labels, extra, level
+    )
     rows = []
     for a, b in combinations(labels, 2):
-        row = {"value": value, "period_a": a, "period_b": b, "n_years_a": count[a], "n_years_b": count[b]}
-        if a in testable and b in testable:
-            contrast = np.zeros(design.shape[1])
-            contrast[testable.index(a)], contrast[testable.index(b)] = -1.0, 1.0
-            row |= _summary(model, contrast, level) | {"note": ""}
+        n_a, n_b = (int(np.sum(member == labels.index(label))) for label in (a, b))
+        row = {"value": value, "period_a": a, "period_b": b, "n_years_a": n_a, "n_years_b": n_b}
+        if (a, b) in found:
+            row |= found[(a, b)] | {"note": ""}
         else:
             short = " and ".join(label for label in (a, b) if label not in testable)
             row |= dict.fromkeys(_SUMMARY, np.nan) | {
@@ -139,6 +137,28 @@ def regime_test(
     order = ["value", "period_a", "period_b", "difference", "lower", "upper", "difference_std", "p_value"]
     order += ["n_years_a", "n_years_b", "minimal_detectable", "rho", "note"]
     return pd.DataFrame(rows, columns=order)
+
+
+def contrasts(years, values, member, labels, extra, level):
+    """Labels of the periods that can be tested, and the summary of each of their contrasts."""
+    testable = [x for k, x in enumerate(labels) if np.sum(member == k) >= MIN_YEARS]
+    if len(testable) < 2:
+        return testable, {}
+    use = np.isin(member, [labels.index(x) for x in testable])
+    design = np.stack([member[use] == labels.index(x) for x in testable], axis=1).astype(float)
+    if extra is not None:
+        centred = extra[use] - extra[use].mean()
+        if (centred.std() == 0).any():
+            constant = list(extra.columns[centred.std() == 0])
+            raise ValueError(f"covariates: constant in the years tested: {constant}")
+        design = np.c_[design, centred.to_numpy(float)]
+    model = _ar1_regression(np.asarray(years, float)[use], values[use], design)
+    found = {}
+    for i, j in combinations(range(len(testable)), 2):
+        contrast = np.zeros(design.shape[1])
+        contrast[i], contrast[j] = -1.0, 1.0
+        found[(testable[i], testable[j])] = _summary(model, contrast, level)
+    return testable, found
 
 
 def trend_test(
@@ -203,8 +223,8 @@ def _covariates(fits, covariates, year_start_month):
     return fits[list(covariates)].astype(float).groupby(_years(fits, year_start_month)).mean()
 
 
-def _membership(years, periods, year_start_month):
-    """Labels of the periods and, per year, the period that holds its middle (-1: none)."""
+def period_bounds(periods):
+    """Labels, first and last day of the periods in order of time, checked."""
     missing = {"label", "start", "end"} - set(periods.columns)
     if missing:
         raise ValueError(f"periods: columns {sorted(missing)} missing, found {list(periods.columns)}")
@@ -220,13 +240,19 @@ def _membership(years, periods, year_start_month):
         raise ValueError(f"periods: {labels[k]} and {labels[k + 1]} overlap")
     if len(set(labels)) != len(labels):
         raise ValueError(f"periods: labels are not unique: {labels}")
-    first = np.array(years, int) - (year_start_month > 1)
-    middle = pd.to_datetime({"year": first, "month": np.full(len(first), year_start_month), "day": 1})
-    middle = (middle + pd.Timedelta(days=182)).to_numpy("datetime64[D]")
-    member = np.full(len(years), -1)
-    for k in range(len(labels)):
+    return labels, start, end
+
+
+def membership(years, bounds, year_start_month):
+    """Per year, the period that holds its middle (-1: none)."""
+    _, start, end = bounds
+    first = np.asarray(years, np.int64) - (year_start_month > 1)
+    months = (first - 1970).astype("datetime64[Y]").astype("datetime64[M]") + (year_start_month - 1)
+    middle = months.astype("datetime64[D]") + 182
+    member = np.full(len(first), -1)
+    for k in range(len(start)):
         member[(middle >= start[k]) & (middle <= end[k])] = k
-    return labels, member
+    return member
 
 
 def _ar1_regression(t, y, design):
@@ -263,30 +289,38 @@ def _summary(model, contrast, level):
     scale = np.sqrt(variance * np.einsum("i,kij,j->k", contrast, inverse, contrast))
     difference = float(weight @ center)
 
-    def below(x):
-        return float(weight @ special.stdtr(df, (x - center) / scale))
-
-    span = 50 * scale.max() + np.ptp(center)
-    low, high = center.min() - span, center.max() + span
+    spread = np.sqrt(weight @ (scale**2 * df / max(df - 2, 1) + (center - difference) ** 2))
     tail = (1 - level) / 2
-    lower = optimize.brentq(lambda x: below(x) - tail, low, high)
-    upper = optimize.brentq(lambda x: below(x) - 1 + tail, low, high)
-    spread = weight @ (scale**2 * df / max(df - 2, 1) + (center - difference) ** 2)
-    # half-width at 95 % plus the distance that leaves 20 % of repeats inside it
-    half = (
-        optimize.brentq(lambda x: below(x) - 0.975, low, high)
-        - optimize.brentq(lambda x: below(x) - 0.025, low, high)
-    ) / 2
-    power = optimize.brentq(lambda x: below(x) - 0.8, low, high) - optimize.brentq(
-        lambda x: below(x) - 0.5, low, high
+    lower, upper, low, median, high, found = _quantiles(
+        np.array([tail, 1 - tail, 0.025, 0.5, 0.975, 0.8]), weight, center, scale, df
     )
-    p_zero = below(0.0)
+    p_zero = float(weight @ special.stdtr(df, -center / scale))
     return {
         "difference": difference,
         "lower": lower,
         "upper": upper,
-        "difference_std": float(np.sqrt(spread)),
+        "difference_std": float(spread),
         "p_value": 2 * min(p_zero, 1 - p_zero),
-        "minimal_detectable": half + power,
+        # half the 95 % interval, plus the distance that leaves a fifth of the repeats inside it
+        "minimal_detectable": (high - low) / 2 + found - median,
         "rho": float(weight @ _RHO),
     }
+
+
+def _quantiles(probability, weight, center, scale, df):
+    """Quantiles of a mixture of t distributions, by Newton steps kept inside a shrinking bracket."""
+    edge = special.stdtrit(df, probability)[:, None] * scale + center
+    low, high = edge.min(axis=1), edge.max(axis=1)
+    x = edge @ weight
+    log_norm = special.gammaln((df + 1) / 2) - special.gammaln(df / 2) - 0.5 * np.log(df * np.pi)
+    for _ in range(60):
+        z = (x[:, None] - center) / scale
+        error = special.stdtr(df, z) @ weight - probability
+        high, low = np.where(error > 0, x, high), np.where(error < 0, x, low)
+        density = (np.exp(log_norm - 0.5 * (df + 1) * np.log1p(z**2 / df)) / scale) @ weight
+        step = x - error / density
+        step = np.where((step > low) & (step < high), step, 0.5 * (low + high))
+        if np.all(np.abs(step - x) <= 1e-10 * (high - low + scale.min())) or np.all(np.abs(error) < 1e-12):
+            break
+        x = step
+    return [float(v) for v in x]

@@ -1,0 +1,252 @@
+"""Many analyses at once: every defensible choice on one gauge, or one choice on many gauges."""
+
+from itertools import product
+
+import numpy as np
+import pandas as pd
+
+from . import _kernels
+from .derivatives import SCHEMES
+from .events import (
+    _blocks,
+    _driver,
+    _settings,
+    check_flow,
+    find_events,
+    make_record,
+    read_record,
+)
+from .fits import ESTIMATORS
+from .regimes import contrasts, membership, period_bounds, year_statistic
+
+#: Extraction choices: a name, a rule set and what is changed in it.
+EXTRACTIONS = [
+    ("tossh2021", {}),
+    ("gnann2020", {"min_run_days": 9}),
+    ("vogel_kroll1992", {}),
+    ("brutsaert2008", {}),
+    *[
+        ("default", {"rise_tolerance": rise, "drop_first_days": drop, "min_days": least, "min_range": span})
+        for rise, drop, (least, span) in product(
+            (0.0, 0.02), (1, 2), ((6, 1.3), (6, 1.1), (8, 1.3), (10, 1.5))
+        )
+    ],
+]
+#: Derivative choices.
+DERIVATIVES = [
+    ("brutsaert_nieber", {}),
+    ("backward", {}),
+    ("central", {}),
+    ("variable_step", {}),
+    ("exponential", {"fraction": 0.1, "gamma": "semilog"}),
+    ("exponential", {"fraction": 0.2, "gamma": "nonlinear"}),
+]
+
+
+def specifications():
+    """The 480 choices of extraction x derivative x per-event estimator, as a table.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``rule, changes, scheme, options, estimator``; 20 x 6 x 4 rows.
+    """
+    rows = [
+        (rule, changes, scheme, options, estimator)
+        for (rule, changes), (scheme, options), estimator in product(EXTRACTIONS, DERIVATIVES, ESTIMATORS)
+    ]
+    return pd.DataFrame(rows, columns=["rule", "changes", "scheme", "options", "estimator"])
+
+
+def multiverse(
+    discharge,
+    q_ref,
+    periods,
+    *,
+    control=None,
+    control_q_ref=None,
+    seasons=None,
+    season=None,
+    ice=None,
+    control_ice=None,
+    precipitation=None,
+    temperature=None,
+    snow=None,
+    year_start_month=1,
+    min_range=1.0,
+):
+    """Contrast of the first and last testable period under every specification.
+
+    Parameters
+    ----------
+    discharge : xarray.DataArray or pandas.Series
+        As `extract_events` takes it.
+    q_ref : float
+        Reference flow, one for all specifications, in the unit of `discharge`.
+    periods : pandas.DataFrame
+        ``label, start, end``, as `regime_test` takes them.
+    control : DataArray or Series, optional
+        A second gauge, analysed in the same way at `control_q_ref` (default: `q_ref`, for flows per area); the
+        yearly difference to it is contrasted.
+    season : str or list of str, optional
+        Only events of these classes.
+    ice, precipitation, temperature, snow, seasons, control_ice
+        As in `extract_events`; climate drivers serve both gauges.
+    min_range : float
+        Events whose fitted flows span less than this ratio are left out: their b is not identified.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `specifications` plus ``n_events``, ``b`` (median over events), ``ln_k_ref`` (median), ``period_a,
+        period_b, difference, lower, upper, p_value, n_years_a, n_years_b, difference_b, lower_b, upper_b`` (of
+        year medians of ln k_ref and of b, with the memory of `regime_test`).
+    """
+    drivers = {"precipitation": precipitation, "temperature": temperature, "snow": snow}
+    gauges = [(discharge, ice, q_ref)]
+    if control is not None:
+        gauges.append((control, control_ice, q_ref if control_q_ref is None else control_q_ref))
+    fitted = [_all_fits(*gauge, drivers, seasons, season, min_range, year_start_month) for gauge in gauges]
+    table = specifications()
+    bounds = period_bounds(periods)
+    rows = []
+    for k in range(len(table)):
+        year, ln_k, b = fitted[0][k]
+        row = {"n_events": len(b), "b": np.median(b) if len(b) else np.nan}
+        row["ln_k_ref"] = np.median(ln_k) if len(b) else np.nan
+        for suffix, value in (("", ln_k), ("_b", b)):
+            years, values, _ = year_statistic(year, value, "median")
+            if control is not None:
+                other_year, other_ln_k, other_b = fitted[1][k]
+                other, base, _ = year_statistic(other_year, other_b if suffix else other_ln_k, "median")
+                years, i, j = np.intersect1d(years, other, return_indices=True)
+                values = values[i] - base[j]
+            row |= _first_last(years, values, bounds, year_start_month, suffix)
+        rows.append(row)
+    return pd.concat([table, pd.DataFrame(rows)], axis=1)
+
+
+def _first_last(years, values, bounds, year_start_month, suffix):
+    """Contrast of the last against the first testable period."""
+    labels, member = bounds[0], membership(years, bounds, year_start_month)
+    testable, model_rows = contrasts(years, values, member, labels, None, 0.95)
+    if len(testable) < 2:
+        empty = {f"difference{suffix}": np.nan, f"lower{suffix}": np.nan, f"upper{suffix}": np.nan}
+        return empty if suffix else empty | {"p_value": np.nan, "period_a": "", "period_b": ""}
+    found = model_rows[(testable[0], testable[-1])]
+    row = {f"{name}{suffix}": found[name] for name in ("difference", "lower", "upper")}
+    if not suffix:
+        row |= {"p_value": found["p_value"], "period_a": testable[0], "period_b": testable[-1]}
+        row |= {
+            f"n_years_{x}": int(np.sum(member == labels.index(t)))
+            for x, t in zip("ab", (testable[0], testable[-1]), strict=True)
+        }
+    return row
+
+
+def _all_fits(discharge, ice, q_ref, drivers, seasons, season, min_range, year_start_month):
+    """Year, ln k_ref and b of every event, for each specification in order."""
+    record, marked = read_record(discharge, seasons)
+    ice = marked if ice is None else _driver(ice, record.time, "ice") > 0
+    year = np.asarray(record.time.year + ((record.time.month >= year_start_month) & (year_start_month > 1)))
+    wanted = None
+    if season is not None:
+        wanted = [record.seasons.index(s) for s in ([season] if isinstance(season, str) else season)]
+    out = []
+    for rule, changes in EXTRACTIONS:
+        settings = _settings(rule, changes)
+        blocked = _blocks(record.time, record.flow, ice, drivers, settings)
+        rows, number, _ = find_events(record, blocked, settings)
+        if wanted is not None and len(rows):
+            first_row = np.r_[True, number[1:] != number[:-1]]
+            keep = np.isin(record.season[rows][first_row], wanted)[number]
+            rows, number = rows[keep], number[keep]
+        first = _starts(number)
+        starts = year[rows[first[:-1]]]
+        for scheme, options in DERIVATIVES:
+            q_mid, dqdt, weight = _derivative(record, rows, first, scheme, options)
+            lines = _kernels.log_lines(q_mid, dqdt, weight, first)
+            for code in range(len(ESTIMATORS)):
+                line = _kernels.other_lines(lines, q_mid, dqdt, weight, first, code) if code else lines
+                ln_k = line[:, 0] + line[:, 1] * (np.log(q_ref) - line[:, 2]) - np.log(q_ref)
+                okay = np.isfinite(ln_k) & (line[:, 5] >= 3) & (line[:, 7] >= min_range * line[:, 6])
+                out.append((starts[okay], ln_k[okay], line[okay, 1]))
+    return out
+
+
+def _starts(number):
+    """First row of each event, and the end."""
+    if not len(number):
+        return np.zeros(1, np.int64)
+    return np.r_[0, np.flatnonzero(np.diff(number)) + 1, len(number)].astype(np.int64)
+
+
+def _derivative(record, rows, first, scheme, options):
+    """One derivative scheme on the rows of a record."""
+    t, q = rows.astype(float), record.flow[rows]
+    weight = np.ones(len(rows))
+    if scheme == "variable_step":
+        q_mid, dqdt = _kernels.variable_steps(t, q, first, 3.0 * record.step[rows])
+    elif scheme == "exponential":
+        semilog = options["gamma"] == "semilog"
+        q_mid, dqdt, weight = _kernels.exponential_steps(t, q, first, options["fraction"], semilog)
+    else:
+        q_mid, dqdt = _kernels.differences(t, q, first, SCHEMES.index(scheme))
+    return q_mid, dqdt, weight
+
+
+def per_event_fits(
+    discharge, rule="default", scheme="exponential", *, fraction=0.2, gamma="nonlinear", **changes
+):
+    """Events, derivative and per-event lines of many gauges.
+
+    Parameters
+    ----------
+    discharge : xarray.DataArray
+        (station, time), daily, any unit.
+    rule, scheme, fraction, gamma, changes
+        As in `extract_events` and `derivative`; ``integrated`` is not offered here.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``station, event, start, a, b, n`` (event numbers start at 0 in each station).
+    """
+    if "station" not in discharge.dims or "time" not in discharge.dims:
+        raise ValueError(f"per_event_fits takes (station, time), found {discharge.dims}")
+    if scheme not in SCHEMES[:-1]:
+        raise ValueError(f"unknown scheme {scheme!r} for many gauges; known: {', '.join(SCHEMES[:-1])}")
+    settings = _settings(rule, changes)
+    parts = []
+    names = discharge["station"].values
+    discharge = discharge.transpose("station", "time")
+    first_station, _ = read_record(discharge.isel(station=0, drop=True))  # checks the calendar, once
+    time, classes = first_station.time, (first_station.seasons, first_station.season)
+    ice = np.zeros(discharge.shape, bool)
+    if "ice" in discharge.coords:
+        ice[:] = discharge["ice"].values
+    no_drivers = dict.fromkeys(("precipitation", "temperature", "snow"))
+    for k in range(len(names)):
+        flow = check_flow(discharge.values[k].astype(float), time)
+        record = make_record(time, flow, classes, {})
+        blocked = _blocks(time, flow, ice[k], no_drivers, settings)
+        rows, number, _ = find_events(record, blocked, settings)
+        first = _starts(number)
+        q_mid, dqdt, weight = _derivative(record, rows, first, scheme, {"fraction": fraction, "gamma": gamma})
+        lines = _kernels.log_lines(q_mid, dqdt, weight, first)
+        parts.append(
+            (np.full(len(lines), k), np.arange(len(lines)), record.time.values[rows[first[:-1]]], lines)
+        )
+    station, event, start, lines = (np.concatenate(p) for p in zip(*parts, strict=True))
+    with np.errstate(over="ignore"):
+        a = np.exp(lines[:, 0] - lines[:, 1] * lines[:, 2])
+    return pd.DataFrame(
+        {
+            "station": names[station],
+            "event": event,
+            "start": start,
+            "a": a,
+            "b": lines[:, 1],
+            "n": lines[:, 5],
+        }
+    ).astype({"n": int})
