@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -189,3 +190,64 @@ def scale_bar(ax, length_km: float) -> None:
     x, y = x0 + 0.04 * (x1 - x0), y0 + 0.05 * (y1 - y0)
     ax.plot([x, x + degrees], [y, y], color="black", lw=2.5, solid_capstyle="butt")
     ax.text(x + degrees / 2, y + 0.015 * (y1 - y0), f"{length_km:g} km", ha="center", va="bottom", fontsize=7)
+
+
+def explore(field: xr.DataArray, series: dict, *, label: str, series_label: str, center: float | None = 0.0):
+    """Show a map beside the series of one of its pixels; a click on the map shows another pixel.
+
+    By hand in JupyterLab the figure answers clicks (ipympl); under papermill, or with another backend,
+    it is a static picture of the pixel with the largest value.
+
+    Parameters
+    ----------
+    field : DataArray (y, x)
+        The map.
+    series : dict of str to DataArray or (DataArray, DataArray)
+        Series (time, y, x) by name: the estimate with its standard deviation, the truth alone, ...
+    label, series_label : str
+        Quantity and unit of the map and of the series.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    _widget_backend()
+    fig, (ax, right) = figure(1, 2, height_in=3.0, width_ratios=[1, 1.2])
+    show_map(ax, field, label=label, center=center)
+    (mark,) = ax.plot([], [], "o", mfc="none", mec="black", ms=7)
+
+    def show(x, y):
+        right.clear()
+        for (name, entry), colour in zip(
+            series.items(), ("#0072B2", "#D55E00", "#000000", "#009E73"), strict=False
+        ):
+            value, std = entry if isinstance(entry, tuple) else (entry, None)
+            value = value.sel(x=x, y=y, method="nearest").compute()
+            dashed = "--" if name == "truth" else "-"
+            right.plot(value["time"], value, dashed, color=colour, label=name)
+            if std is not None:
+                half = 1.96 * std.sel(x=x, y=y, method="nearest").compute()
+                right.fill_between(value["time"], value - half, value + half, color=colour, alpha=0.2, lw=0)
+        right.set(xlabel="year", ylabel=series_label, title=f"{y:.3f}, {x:.3f}")
+        right.legend()
+        mark.set_data([x], [y])
+        fig.canvas.draw_idle()
+
+    def clicked(event):
+        if event.inaxes is ax and event.xdata is not None:
+            show(float(event.xdata), float(event.ydata))
+
+    strongest = np.abs(field).where(np.isfinite(field)).stack(pixel=("y", "x")).idxmax("pixel").item()
+    show(float(strongest[1]), float(strongest[0]))
+    fig.canvas.mpl_connect("button_press_event", clicked)
+    fig._click = clicked  # keeps the reaction alive as long as the figure
+    return fig
+
+
+def _widget_backend() -> None:
+    """Switch to ipympl in a live notebook; a batch run says MPLBACKEND=agg and stays static."""
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    if shell is not None and os.environ.get("MPLBACKEND", "").lower() != "agg" and hasattr(shell, "kernel"):
+        shell.run_line_magic("matplotlib", "widget")
