@@ -298,21 +298,26 @@ def _projector(stack) -> tuple[np.ndarray, np.ndarray]:
 def _fit_ground(stack, values):
     """Rate and season per pixel: parameters (parameter, pixel) and residuals of the pairs (pair, pixel).
 
-    Pairs share the delay of their dates, so the fit is made to the history of dates, not to the pairs; missing
-    pairs are filled by what the history says of them, in turns.
+    Pairs share the delay of their dates, so the fit is made to the history of dates, not to the pairs. Missing
+    pairs, and with them the gaps, are what the fit says of them: parameters p solve p = F (y where seen, H p
+    where missing), F from pairs to parameters, H back.
     """
     a = incidence(stack)
     columns, fit = _projector(stack)
-    if columns.shape[1] == 0:
+    values = np.asarray(values, np.float32)
+    k = columns.shape[1]
+    if k == 0:
         return np.zeros((0, values.shape[1])), values
-    inverse = np.linalg.pinv(a)
+    from_pairs = fit @ np.linalg.pinv(a.T @ a, hermitian=True) @ a.T
+    to_pairs = a @ columns
     missing = ~np.isfinite(values)
-    filled = np.where(missing, 0, values)
-    for _ in range(1 + 8 * bool(missing.any())):
-        history = inverse @ filled
-        filled = np.where(missing, a @ history, filled)
-    parameters = fit @ history
-    return parameters, np.where(missing, np.nan, filled - a @ (columns @ parameters))
+    outer = (from_pairs.T[:, :, None] * to_pairs[:, None, :]).reshape(len(a), k * k)
+    unseen = (missing.T.astype(np.float32) @ outer.astype(np.float32)).reshape(-1, k, k)
+    seen = np.where(missing, np.float32(0), values).T @ from_pairs.T.astype(np.float32)
+    # a pixel that sees next to nothing of a parameter gets nearly none of it
+    system = (1 + 1e-3) * np.eye(k) - unseen
+    parameters = np.linalg.solve(system, seen.astype(float)[..., None])[..., 0].T
+    return parameters, values - (to_pairs.astype(np.float32) @ parameters.astype(np.float32))
 
 
 def atmosphere(stack: xr.Dataset, *, mask=None) -> xr.DataArray:
