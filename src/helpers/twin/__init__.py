@@ -289,19 +289,31 @@ def _truth(networks, fields, base, rivers, seed: int, size: str, p: Physics, on:
     )
 
 
-def _small_truth(here, base, rivers: dict, seed: int, p: Physics, on: Switches) -> xr.Dataset:
-    """Truth without pixels: importance of driver groups, recession by event and period, daily weather."""
-    after = motion.rate_functional(base.time, *motion.EPOCHS["after"])
-    value = base.series @ after
+def importance(
+    x: dict[str, np.ndarray], base: motion.Basis, seed: int, p: Physics, on: Switches
+) -> xr.DataArray:
+    """True importance (group) of the drivers for the vertical rate after mining, off pits, heaps and the reference.
+
+    Parameters
+    ----------
+    x : dict
+        Fields of terrain.scene with ``darkening``, flat (pixel,).
+    """
+    value = base.series @ motion.rate_functional(base.time, *motion.EPOCHS["after"])
     nc = base.columns
     names = dict(zip(motion.NAMES, value[-len(motion.NAMES) :], strict=True))
-    x = {name: np.ravel(field) for name, field in here.items()}
     usable = (x["pit"] + x["heap"] < 0.05) & (x["reference"] < 0.5)
     x = {name: field[usable] for name, field in x.items()}
     trend = np.stack([value[:nc], value[nc : 2 * nc]])
     strength = (names["climate"], names["mining"], names["albedo"])
+    return drivers.importance(x, base.table, trend, strength, seed, p, on)
+
+
+def _small_truth(here, base, rivers: dict, seed: int, p: Physics, on: Switches) -> xr.Dataset:
+    """Truth without pixels: importance of driver groups, recession by event and period, daily weather."""
     out = xr.Dataset()
-    out["importance"] = drivers.importance(x, base.table, trend, strength, seed, p, on)
+    x = {name: np.ravel(field) for name, field in here.items()}
+    out["importance"] = importance(x, base, seed, p, on)
     events = pd.concat([table for _, table in rivers.values()], ignore_index=True)
     for name in ("start", "end"):
         out[f"event_{name}"] = ("event", events[name].to_numpy().astype("datetime64[ns]"))

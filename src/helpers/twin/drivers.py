@@ -8,6 +8,7 @@ import xarray as xr
 from .ground import Table
 from .motion import cold_factor, moisture_factor
 from .physics import Physics, Switches
+from .terrain import MASTER, random_field
 from .weather import stream
 
 #: name -> (unit, long name, CRS, cell in m, group)
@@ -94,8 +95,6 @@ _BOUNDS = {
 
 def observed_layers(layers: dict[str, np.ndarray], seed: int, on: Switches) -> dict[str, np.ndarray]:
     """The layers with the errors of their products, half of the variance smooth over kilometres."""
-    from .terrain import MASTER, random_field
-
     rng = stream(seed, "driver errors")
     out = {}
     for name, value in layers.items():

@@ -22,8 +22,7 @@ class Constant(NamedTuple):
 
 _A = "assumption"
 
-CONSTANTS: dict[str, Constant] = {
-    # weather -----------------------------------------------------------------------------------------
+WEATHER: dict[str, Constant] = {
     "mean_air_c": Constant(-5.0, "degC", _A, "mean annual air temperature at 4000 m in 2016"),
     "lapse_c_km": Constant(6.0, "degC/km", _A, "decrease of air temperature with height"),
     "warming_c_yr": Constant(0.033, "degC/yr", "Qilian stations 1960-2014, 0.33 degC per decade", "trend"),
@@ -39,7 +38,8 @@ CONSTANTS: dict[str, Constant] = {
     "storm_per_day": Constant(0.30, "1/day", _A, "Poisson rate of storms in June to September"),
     "snow_loss": Constant(0.45, "1", _A, "share of snowfall lost to sublimation and wind"),
     "melt_mm_c_day": Constant(3.0, "mm/degC/day", _A, "degree-day factor of snow"),
-    # ground ------------------------------------------------------------------------------------------
+}
+GROUND: dict[str, Constant] = {
     "n_thaw": Constant(1.50, "1", _A, "surface to air ratio of thaw degree days (strong radiation)"),
     "n_freeze": Constant(0.66, "1", _A, "surface to air ratio of freeze degree days, without snow"),
     "snow_conductivity": Constant(0.18, "W/m/K", _A, "of settled thin snow"),
@@ -57,6 +57,8 @@ CONSTANTS: dict[str, Constant] = {
     "ice_layer_top_m": Constant(0.75, "m", _A, "top of the ice-rich layer"),
     "ice_layer_base_m": Constant(2.40, "m", _A, "base of the ice-rich layer"),
     "excess_ice": Constant(0.30, "1", _A, "extra ice content there at ice index 1"),
+    "permafrost_limit_wet_m": Constant(3620.0, "m", "borehole survey of the Datong source", "wet ground"),
+    "permafrost_limit_dry_m": Constant(3710.0, "m", "borehole survey of the Datong source", "moist meadow"),
     "water_expansion": Constant(0.0875, "1", "0.997/0.9168 - 1, densities of water and ice", "on freezing"),
     "pore_efficiency": Constant(0.50, "1", _A, "share of pore expansion that lifts the surface, saturated"),
     "lens_strain": Constant(0.022, "1", _A, "seasonal ice lenses at the base of the active layer, index 1"),
@@ -65,7 +67,8 @@ CONSTANTS: dict[str, Constant] = {
     "disturbed_reach_km": Constant(4.0, "km", _A, "e-folding distance of that disturbance"),
     "local_sd": Constant(0.10, "1", _A, "sd of ln(seasonal drop) between neighbours"),
     "drop_growth_mm_yr": Constant(0.0, "mm/yr", "0 or 1.7 (Chen 2022, 10.1029/2021GL097586)", "from 2003 on"),
-    # long-term motion --------------------------------------------------------------------------------
+}
+MOTION: dict[str, Constant] = {
     "climate_rate_mm_yr": Constant(1.5, "mm/yr", _A, "loss of ground ice by warming, ice index 1"),
     "mining_rate_mm_yr": Constant(
         12.0, "mm/yr", _A, "loss of ground ice by mining, ice index 1, at the pits"
@@ -85,9 +88,8 @@ CONSTANTS: dict[str, Constant] = {
     "albedo_rate_mm_yr": Constant(
         6.0, "mm/yr", _A, "loss per 0.08 of darkening, ice index 1 (if switched on)"
     ),
-    "permafrost_limit_wet_m": Constant(3620.0, "m", "borehole survey of the Datong source", "wet ground"),
-    "permafrost_limit_dry_m": Constant(3710.0, "m", "borehole survey of the Datong source", "moist meadow"),
-    # radar -------------------------------------------------------------------------------------------
+}
+RADAR: dict[str, Constant] = {
     "coherence_0_c": Constant(0.75, "1", _A, "C band, at zero time"),
     "coherence_inf_c": Constant(0.15, "1", _A, "C band, after years"),
     "coherence_tau_c": Constant(35.0, "day", _A, "C band, decay"),
@@ -112,12 +114,14 @@ CONSTANTS: dict[str, Constant] = {
     "unwrap_share_l": Constant(0.005, "1", _A, "the same at L band"),
     "frame_offset_share": Constant(0.0, "1", _A, "share of LiCSAR pairs off by whole cycles everywhere"),
     "columns_delay_mm": Constant(5.0, "mm", _A, "twin.columns: sd by date and pixel of the delay left over"),
-    # observed climate --------------------------------------------------------------------------------
+}
+OBSERVED: dict[str, Constant] = {
     "observed_bias_c": Constant(0.8, "degC", _A, "reanalysis minus truth"),
     "observed_lapse_c_km": Constant(6.5, "degC/km", _A, "lapse rate the product uses"),
     "observed_noise_c": Constant(0.9, "degC", _A, "daily error"),
     "observed_height_m": Constant(3800.0, "m", _A, "height of the product's cell"),
-    # water -------------------------------------------------------------------------------------------
+}
+WATER: dict[str, Constant] = {
     "basin_km2": Constant(4600.0, "km2", _A, "mined basin"),
     "control_km2": Constant(4589.0, "km2", "as Zhamashike, the upper Heihe next door", "control basin"),
     "recession_b": Constant(1.6, "1", _A, "exponent of the store before mining"),
@@ -135,6 +139,7 @@ CONSTANTS: dict[str, Constant] = {
     "frozen_to_bed_c": Constant(-22.0, "degC", _A, "monthly mean air below which the gauge reports no flow"),
     "evaporation_mm_c_day": Constant(0.18, "mm/degC/day", _A, "potential, times the mean temperature + 5"),
 }
+CONSTANTS = WEATHER | GROUND | MOTION | RADAR | OBSERVED | WATER
 
 
 @dataclass(frozen=True)

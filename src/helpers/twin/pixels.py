@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import rioxarray  # noqa: F401  (the .rio accessor)
 import xarray as xr
 
 from . import ground, motion, radar
 from . import weather as sky
-from .physics import Switches, physics
+from .physics import GROUND, WEATHER, Physics, Switches, physics
 
 
 def columns(
@@ -64,8 +66,8 @@ def columns(
         raise ValueError(
             f"twin.columns: unknown sensor {', '.join(unknown)}; valid are {', '.join(radar.SENSORS)}"
         )
-    weather = sky.weather(seed, p, on)
-    base = motion.basis(weather, ground.table(weather, p), p, on)
+    weather, table = _soil(int(seed), on.warming, tuple(p[name] for name in (*WEATHER, *GROUND)))
+    base = motion.basis(weather, table, p, on)
     fields = _ground(n, sky.stream(seed, "columns ground"))
     pix = motion.pixels(fields, base, p, on)
     y, x = 38.1 - 1e-4 * np.arange(n), np.array([99.2])
@@ -92,6 +94,14 @@ def columns(
     out["truth"] = truth
     out["temperature"] = sky.observed_climate(weather, seed, p, on).temperature_2m
     return out
+
+
+@lru_cache(maxsize=2)
+def _soil(seed: int, warming: bool, values: tuple[float, ...]) -> tuple[xr.Dataset, ground.Table]:
+    """Weather and columns of a seed, kept because calibration asks for the same ones with other radars."""
+    p = Physics(zip((*WEATHER, *GROUND), values, strict=True))
+    weather = sky.weather(seed, p, Switches(warming=warming))
+    return weather, ground.table(weather, p)
 
 
 def _ground(n: int, rng: np.random.Generator) -> dict[str, np.ndarray]:

@@ -35,7 +35,7 @@ def _drain(recharge, quick, a, b, q0, steps):
     return out
 
 
-def _effective(
+def effective(
     weather: xr.Dataset, mean_height: float, p: Physics
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Water that passes the soil (mm/day), air temperature (degC) and rain (mm/day) of a basin."""
@@ -71,8 +71,8 @@ def basin(
     rng = stream(seed, f"water {name}")
     mined = name == "mined"
     area = p.basin_km2 if mined else p.control_km2
-    effective, air, _ = _effective(weather, 4000.0 if mined else 4100.0, p)
-    effective = effective * (1.0 if mined else 0.95)
+    passed, air, _ = effective(weather, 4000.0 if mined else 4100.0, p)
+    passed = passed * (1.0 if mined else 0.95)
     time = weather.time.to_index()
     years = time.year.to_numpy()
     course = mining_course(time, p, on)
@@ -81,7 +81,7 @@ def basin(
     ln_k = np.log(p.recession_k_ref) + p.control_ln_k * climate.to_numpy() + p.mining_ln_k * course * mined
     b = np.asarray(p.recession_b + p.mining_b * course * mined)
     # a new event, and its own storage-discharge relation, begins with every effective rain after two dry days
-    wet = effective > 0.5
+    wet = passed > 0.5
     begin = wet & ~np.roll(wet, 1) & ~np.roll(wet, 2)
     begin[0] = True
     event = np.cumsum(begin) - 1
@@ -90,7 +90,7 @@ def basin(
     own = rng.normal(0, p.event_sd * np.sqrt(1 - p.event_icc), event[-1] + 1)
     ln_k_event = ln_k + common[year] + own[event]
     a = np.exp(ln_k_event) * p.q_ref_mm_day ** (1 - b)
-    flow = _drain(effective * (1 - p.quick_share) + 0.02, effective * p.quick_share, a, b, 0.2, 8)
+    flow = _drain(passed * (1 - p.quick_share) + 0.02, passed * p.quick_share, a, b, 0.2, 8)
     truth = flow * area * M3S_PER_MM_KM2
     reported, ice = _gauge(truth, air, rng, p, on)
     first = np.flatnonzero(begin)
