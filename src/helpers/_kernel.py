@@ -32,7 +32,7 @@ class Plan(NamedTuple):
     free: bool  # no model: NaN where data do not join the first date
     spread: bool  # standard deviations of the series wanted
     mm_per_rad: float
-    variance: np.ndarray  # (bin,) mm2 by coherence
+    variance: np.ndarray  # (bin, 2) mm2 by coherence, and the step to the next bin
     pair_variance: np.ndarray  # (pair,) mm2
     smallest_unit: float  # mm2, lower bound of the estimated unit variance
     dates: Pattern  # graph of dates joined by pairs
@@ -56,63 +56,9 @@ class Plan(NamedTuple):
 
 
 @inner
-def weigh(plan, phase, coherence, column, pair, y, w):
-    """Displacement and weight of one pair in every lane; weight 0 where there is no data."""
-    lanes = y.shape[0]
-    width = min(lanes, phase.shape[1] - column)
-    scale = plan.variance.shape[0] - 1
-    for i in range(width):
-        value = phase[pair, column + i]
-        there = np.isfinite(value)
-        y[i] = plan.mm_per_rad * value if there else 0.0
-        w[i] = 1.0 if there else 0.0
-    for i in range(width, lanes):
-        y[i] = 0.0
-        w[i] = 0.0
-    if plan.unit:
-        return
-    for i in range(width):
-        gamma = coherence[pair, column + i]
-        gamma = gamma if gamma > 0 else np.float32(0.0)
-        at = min(float(gamma), 0.999) * scale
-        below = int(at)
-        low = plan.variance[below]
-        w[i] /= low + (at - below) * (plan.variance[below + 1] - low) + plan.pair_variance[pair]
-
-
-@inner
-def assemble(plan, phase, coherence, column, scale, edge, rhs, count, y, w):
-    """Edges and right-hand side of the normal equations from the pairs; number of pairs."""
-    edge[:] = 0.0
-    rhs[:, 0] = 0.0
-    count[:] = 0.0
-    lanes = y.shape[0]
-    for pair in range(phase.shape[0]):
-        weigh(plan, phase, coherence, column, pair, y, w)
-        e, a, b = plan.entry[pair], plan.first[pair], plan.second[pair]
-        for i in range(lanes):
-            count[i] += 1.0 if w[i] > 0 else 0.0
-            weight = w[i] * scale[i]
-            edge[e, i] += weight
-            y[i] *= weight
-        for i in range(lanes):
-            rhs[a, 0, i] -= y[i]
-        for i in range(lanes):
-            rhs[b, 0, i] += y[i]
-
-
-@inner
-def components(plan, phase, column, joined, label, number, sets):
+def components(graph, joined, label, number, sets):
     """Number the dates that pairs join: 0 with the first date, then by date. ``label`` is (position, lane)."""
-    graph = plan.dates
-    n = graph.order.shape[0]
-    lanes = label.shape[1]
-    width = min(lanes, phase.shape[1] - column)
-    joined[:] = False
-    for pair in range(phase.shape[0]):
-        e = plan.date_entry[pair]
-        for i in range(width):
-            joined[e, i] |= np.isfinite(phase[pair, column + i])
+    n, lanes = label.shape
     for j in range(n):
         u = graph.update_start[j]
         for a in range(graph.start[j], graph.start[j + 1]):
@@ -284,18 +230,16 @@ def small_root(factor, inverse_pivot, root):
 @inner
 def residuals(plan, phase, column, x, square, cosine, sine, count):
     """Sum of squared residuals (mm2) and of their phasors."""
-    lanes = square.shape[0]
-    width = min(lanes, phase.shape[1] - column)
     square[:] = 0.0
     cosine[:] = 0.0
     sine[:] = 0.0
     turn = 1.0 / (2 * np.pi * plan.mm_per_rad)
     for pair in range(phase.shape[0]):
-        a, b = plan.first[pair], plan.second[pair]
-        for i in range(width):
-            value = phase[pair, column + i]
-            there = np.isfinite(value)
-            r = plan.mm_per_rad * value - (x[b, 0, i] - x[a, 0, i]) if there else 0.0
+        row = phase[pair, column : column + square.shape[0]]
+        early, late = x[plan.first[pair], 0], x[plan.second[pair], 0]
+        for i in range(row.shape[0]):
+            there = np.isfinite(row[i])
+            r = plan.mm_per_rad * row[i] - (late[i] - early[i]) if there else 0.0
             square[i] += r * r
             h = r * turn
             h = np.pi * (h - np.floor(h + 0.5))  # half the angle, within +-pi/2
@@ -374,8 +318,71 @@ def workspace(plan, lanes):
 @inner
 def put(out, row, column, value):
     """Write one row of lanes, those that are pixels."""
-    for i in range(min(value.shape[0], out.shape[1] - column)):
-        out[row, column + i] = value[i]
+    target = out[row, column : column + value.shape[0]]
+    for i in range(target.shape[0]):
+        target[i] = value[i]
+
+
+@inner
+def assemble(plan, phase, coherence, column, work):
+    """Edges and right-hand side of the normal equations from the pairs; their number and what they join.
+
+    The loops over lanes are kept apart so that each is turned into vector instructions.
+    """
+    edge, rhs, joined, scale, count, bin_ = (
+        work.edge,
+        work.x,
+        work.joined,
+        work.lane[0],
+        work.lane[1],
+        work.good,
+    )
+    y, w, part = work.lane[5], work.lane[6], work.lane[14]
+    edge[:] = 0.0
+    rhs[:, 0] = 0.0
+    joined[:] = False
+    count[:] = 0.0
+    y[:] = 0.0
+    w[:] = 0.0
+    lanes = y.shape[0]
+    mm_per_rad, pair_variance, table, unit = plan.mm_per_rad, plan.pair_variance, plan.variance, plan.unit
+    entry, first, second, link_entry = plan.entry, plan.first, plan.second, plan.date_entry
+    bins = table.shape[0] - 1
+    for pair in range(phase.shape[0]):
+        row = phase[pair, column : column + lanes]
+        width = row.shape[0]
+        for i in range(width):
+            there = np.isfinite(row[i])
+            y[i] = mm_per_rad * row[i] if there else 0.0
+            w[i] = 1.0 if there else 0.0
+        for i in range(lanes):
+            count[i] += w[i]
+        link = joined[link_entry[pair]]
+        for i in range(lanes):
+            link[i] |= w[i] > 0
+        if not unit:
+            row = coherence[pair, column : column + lanes]
+            for i in range(width):
+                value = row[i] if row[i] > 0 else np.float32(0.0)  # NaN too
+                at = bins * min(np.float64(value), 0.999)
+                bin_[i] = np.int64(at)
+                part[i] = at - bin_[i]
+            for i in range(width):
+                part[i] = table[bin_[i], 0] + part[i] * table[bin_[i], 1]
+            add = pair_variance[pair]
+            for i in range(width):
+                w[i] /= part[i] + add
+        own, early, late = edge[entry[pair]], rhs[first[pair], 0], rhs[second[pair], 0]
+        for i in range(lanes):
+            w[i] *= scale[i]
+            y[i] *= w[i]
+        for i in range(lanes):
+            own[i] += w[i]
+        for i in range(lanes):
+            early[i] -= y[i]
+        for i in range(lanes):
+            late[i] += y[i]
+    components(plan.dates, joined, work.label, work.number, work.sets)
 
 
 @inner
@@ -384,7 +391,7 @@ def unit_scale(plan, phase, coherence, column, w):
     scale, count, square = w.lane[0], w.lane[1], w.lane[2]
     one = w.lane.shape[0] // w.lane.shape[0]  # no literal: a second compilation otherwise
     scale[:] = 1.0
-    assemble(plan, phase, coherence, column, scale, w.edge, w.x, count, w.lane[5], w.lane[6])
+    assemble(plan, phase, coherence, column, w)
     w.excess[:] = 0.0
     eliminate(plan.unknowns, w.edge, w.excess, w.inverse, w.x, one, w.gram, w.lane[10])
     substitute(plan.unknowns, w.edge, w.inverse, w.x, one)
@@ -559,8 +566,9 @@ def finish(plan, phase, column, w, out, rows):
     put(out, rows[8], column, count)
     for date in range(n):
         j = where[date]
-        for i in range(min(lanes, out.shape[1] - column)):
-            out[rows[3] + date, column + i] = w.label[j, i] if count[i] > 0 else -1.0
+        target = out[rows[3] + date, column : column + lanes]
+        for i in range(target.shape[0]):
+            target[i] = w.label[j, i] if count[i] > 0 else -1
 
 
 @inner
@@ -674,11 +682,10 @@ def solve_interpolation(plan, phase, coherence, begin, end, lanes, out, rows):
     """
     w = workspace(plan, lanes)
     for column in range(begin, end, lanes):
-        components(plan, phase, column, w.joined, w.label, w.number, w.sets)
         n, k = plan.design.shape
         scale, count, square, cosine, sine = w.lane[0], w.lane[1], w.lane[2], w.lane[3], w.lane[4]
         scale[:] = 1.0
-        assemble(plan, phase, coherence, column, scale, w.edge, w.x, count, w.lane[5], w.lane[6])
+        assemble(plan, phase, coherence, column, w)
         w.excess[:] = 0.0
         centre_columns(plan, w)
         eliminate(plan.unknowns, w.edge, w.excess, w.inverse, w.x, k, w.gram, w.lane[10])
@@ -703,13 +710,12 @@ def solve_posterior(plan, phase, coherence, mean, std, begin, end, lanes, out, r
     """
     w = workspace(plan, lanes)
     for column in range(begin, end, lanes):
-        components(plan, phase, column, w.joined, w.label, w.number, w.sets)
         k = plan.design.shape[1]
         scale, count, square, cosine, sine = w.lane[0], w.lane[1], w.lane[2], w.lane[3], w.lane[4]
         scale[:] = 1.0
         if plan.unit:
             unit_scale(plan, phase, coherence, column, w)
-        assemble(plan, phase, coherence, column, scale, w.edge, w.x, count, w.lane[5], w.lane[6])
+        assemble(plan, phase, coherence, column, w)
         for e in range(plan.couple.shape[0]):
             if plan.couple[e] > 0:
                 for i in range(lanes):

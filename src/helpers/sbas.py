@@ -219,7 +219,8 @@ def _noise_of(stack, weights, pair_std_mm, n_pairs):
         )
     scale = -1000 * _attribute(stack, "wavelength_m") / (4 * np.pi)
     table = np.zeros(2) if weights is None else variance_table(_looks(stack)) * scale**2
-    return {"unit": weights is None, "mm_per_rad": scale, "variance": table.copy(), "pair_variance": variance}
+    table = np.column_stack([table, np.append(np.diff(table), 0.0)])
+    return {"unit": weights is None, "mm_per_rad": scale, "variance": table, "pair_variance": variance}
 
 
 def _seasonal_columns(form, names, dates):

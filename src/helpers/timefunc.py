@@ -101,13 +101,18 @@ class Model:
         extra = [self._evaluate(name, dates) for name in self.columns]
         return np.column_stack([np.ones(len(dates)), *extra, years(dates)])
 
-    def cycle(self, dates) -> np.ndarray:
-        """Seasonal columns over one typical year, (day, seasonal column): the year in the middle of ``dates``."""
+    def cycle(self, dates) -> np.ndarray | None:
+        """Seasonal columns over one typical year, (day, seasonal column): the year in the middle of ``dates``.
+
+        None for one annual wave, whose range needs no table.
+        """
         dates = pd.DatetimeIndex(dates)
+        if self.seasonal == ("annual_sin", "annual_cos"):
+            return None
         if self.seasonal == ("degree_day",):
             return np.array([[0.0], [-1.0]])  # the column's mean seasonal range is 1 by construction
         middle = (dates[0] + (dates[-1] - dates[0]) / 2).year
-        days = pd.date_range(f"{middle}-01-01", f"{middle}-12-31", freq="2D")
+        days = pd.date_range(f"{middle}-01-01", f"{middle}-12-31", freq="5D")
         return np.column_stack([self._evaluate(name, days) for name in self.seasonal])
 
     def _evaluate(self, name: str, dates: pd.DatetimeIndex) -> np.ndarray:
@@ -217,8 +222,8 @@ def peak_to_peak(coefficients: np.ndarray, covariance: np.ndarray, cycle: np.nda
         Coefficients of the seasonal columns (mm).
     covariance : array (s, s, ...)
         Their covariance (mm2).
-    cycle : array (day, s)
-        The columns over one year (`Model.cycle`).
+    cycle : array (day, s) or None
+        The columns over one year (`Model.cycle`); None: sine and cosine of one wave.
 
     Returns
     -------
@@ -226,6 +231,24 @@ def peak_to_peak(coefficients: np.ndarray, covariance: np.ndarray, cycle: np.nda
         mm, never negative; std is NaN where the size is below two standard deviations: not distinguished from noise.
     """
     coefficients, covariance = np.asarray(coefficients, float), np.asarray(covariance, float)
+    size, std = (
+        _wave_range(coefficients, covariance)
+        if cycle is None
+        else _table_range(coefficients, covariance, cycle)
+    )
+    return size, np.where(size >= 2 * std, std, np.nan)
+
+
+def _wave_range(coefficients, covariance):
+    sine, cosine = coefficients
+    square = sine**2 + cosine**2
+    along = sine**2 * covariance[0, 0] + 2 * sine * cosine * covariance[0, 1] + cosine**2 * covariance[1, 1]
+    along = np.divide(along, square, out=np.zeros_like(square), where=square > 0)
+    across = covariance[0, 0] + covariance[1, 1] - along
+    return 2 * np.sqrt(np.maximum(square - across, 0.0)), 2 * np.sqrt(np.maximum(along, 0.0))
+
+
+def _table_range(coefficients, covariance, cycle):
     curve = np.tensordot(cycle, coefficients, axes=1)
     top, bottom = curve.argmax(axis=0), curve.argmin(axis=0)
     gradient = np.moveaxis(cycle[top] - cycle[bottom], -1, 0)
@@ -240,8 +263,7 @@ def peak_to_peak(coefficients: np.ndarray, covariance: np.ndarray, cycle: np.nda
             spread = np.einsum("i...,ij...,j...->...", tangent, covariance, tangent)
             excess = excess + 0.5 * np.divide(spread, curvature, out=np.zeros_like(raw), where=curvature > 0)
     size = np.sqrt(np.maximum(raw**2 - 2 * raw * excess, 0.0))
-    std = np.sqrt(np.maximum(variance, 0.0))
-    return size, np.where(size >= 2 * std, std, np.nan)
+    return size, np.sqrt(np.maximum(variance, 0.0))
 
 
 def _derivatives(cycle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
