@@ -3,7 +3,7 @@
 Apply in this order: `correct_unwrapping`, `reference`, `correct_delay`, `correct_fading`, then `helpers.sbas.invert`.
 """
 
-from helpers.network.closure import closure, closure_rms, correct_unwrapping
+from helpers.network.closure import closure, closure_rms, correct_unwrapping, unwrapping_std
 from helpers.network.delay import atmosphere, correct_delay, stable_ground
 from helpers.network.fading import correct_fading, fading
 from helpers.network.graph import (
@@ -39,4 +39,5 @@ __all__ = [
     "reference_rate_std",
     "stable_ground",
     "triplets",
+    "unwrapping_std",
 ]

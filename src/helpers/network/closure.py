@@ -123,6 +123,33 @@ def correct_unwrapping(stack: xr.Dataset, *, evidence: float = 0.25, coherent: b
     ).assign_coords(unverifiable=("pair", ~in_loop))
 
 
+def unwrapping_std(stack: xr.Dataset) -> xr.DataArray:
+    """Sd (mm) that possible errors of one turn give each pair, from what loops confirm and what they cannot.
+
+    A value in no closed loop is as likely wrong as the verifiable values were found to be; in an open loop one
+    pair in three is.
+
+    Parameters
+    ----------
+    stack : Dataset
+        From `correct_unwrapping`.
+
+    Returns
+    -------
+    DataArray, dims (pair,)
+        mm, rms over the pair's pixels; for ``pair_std_mm`` of `helpers.sbas.invert`.
+    """
+    flag = stack["unwrapping_flag"]
+    count = {k: (flag == v).sum(("y", "x")).values.astype(float) for k, v in FLAGS.items()}
+    verified = count["closed"].sum() + count["corrected"].sum()
+    wrong = count["corrected"].sum() / verified if verified else 0.1
+    total = np.maximum(sum(count.values()) - count["no_data"], 1)
+    probability = (count["unverifiable"] * wrong + count["open"] / 3) / total
+    half_wave_mm = stack.attrs["wavelength_m"] / 2 * 1000
+    attrs = {"units": "mm", "long_name": "sd by possible unwrapping errors", "wrong_share": float(wrong)}
+    return xr.DataArray(np.sqrt(probability) * half_wave_mm, dims="pair", attrs=attrs)
+
+
 def _loop_table(stack):
     """Loops as flat arrays: start, pair, sign of each loop; start, loop, sign of each pair."""
     found = loops(stack)

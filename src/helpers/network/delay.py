@@ -43,8 +43,8 @@ def correct_delay(
     Returns
     -------
     Dataset
-        As ``stack``, with ``delay_coefficient`` (date, term) in rad per unit (unit: half the scene's size for
-        places, km for height), ``delay_coefficient_std``, ``delay_std`` (date) in mm: sd of the
+        As ``stack``, with ``delay_coefficient`` (time, term) in rad per unit (unit: half the scene's size for
+        places, km for height), ``delay_coefficient_std``, ``delay_std`` (time) in mm: sd of the
         correction, rms over the scene, relative to the reference pixel.
     """
     if ramp not in (0, 1, 2):
@@ -76,11 +76,11 @@ def correct_delay(
     second_moment = flat @ flat.T / flat.shape[1]
     to_mm = stack.attrs["wavelength_m"] / (4 * np.pi) * 1000
     std = np.sqrt(np.einsum("dij,ij->d", covariance, second_moment)) * to_mm
-    out = out.assign_coords(date=("date", days), term=basis["term"])
+    out = out.assign_coords(time=("time", days), term=basis["term"])
     return out.assign(
-        delay_coefficient=(("date", "term"), coefficient, {"units": "rad", "long_name": "delay per unit"}),
-        delay_coefficient_std=(("date", "term"), np.sqrt(np.einsum("dii->di", covariance)), {"units": "rad"}),
-        delay_std=("date", std, {"units": "mm", "long_name": "sd of the delay correction"}),
+        delay_coefficient=(("time", "term"), coefficient, {"units": "rad", "long_name": "delay per unit"}),
+        delay_coefficient_std=(("time", "term"), np.sqrt(np.einsum("dii->di", covariance)), {"units": "rad"}),
+        delay_std=("time", std, {"units": "mm", "long_name": "sd of the delay correction"}),
     )
 
 
@@ -385,7 +385,7 @@ def _split(joins, variance) -> np.ndarray:
     return guess
 
 
-def stable_ground(stack: xr.Dataset, *, share: float = 0.4) -> xr.DataArray:
+def stable_ground(stack: xr.Dataset, *, share: float = 0.4, max_motion_mm: float = np.inf) -> xr.DataArray:
     """Find the pixels that move least: a mask for `correct_delay` from the data alone.
 
     Rate and annual term are fitted per pixel. What a plane and the height, both zero at the reference, explain
@@ -398,6 +398,9 @@ def stable_ground(stack: xr.Dataset, *, share: float = 0.4) -> xr.DataArray:
         Dims (pair, y, x).
     share : float
         Share of the valid pixels to call stable; more than really are, and the mask holds moving ground.
+    max_motion_mm : float
+        Largest motion of a stable pixel: three years of rate (or the span, if shorter) and the seasonal
+        amplitude, added in squares.
 
     Returns
     -------
@@ -419,7 +422,8 @@ def stable_ground(stack: xr.Dataset, *, share: float = 0.4) -> xr.DataArray:
     motion = np.full(index.size, np.inf)
     motion[usable] = _trimmed(columns[usable], parameters[:, usable].T, share)
     out = np.zeros(shape, bool)
-    out.ravel()[index[motion <= np.quantile(motion[usable], share)]] = True
+    limit = min(np.quantile(motion[usable], share), max_motion_mm)
+    out.ravel()[index[motion <= limit]] = True
     return xr.DataArray(out, dims=("y", "x"), coords={"y": stack["y"], "x": stack["x"]}, name="stable")
 
 
