@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from helpers import sbas, timefunc
+
 
 def components(first, second, n):
     """Component number of every date, counted from the first date on; (n,) int."""
@@ -191,3 +193,63 @@ def _bayes(y, variance, first, second, design, deviation, correlation, delay, he
         "rate_std": bad * np.sqrt(max(cov[rate, rate], 0)),
         "fit": bad * (a @ x),
     }
+
+
+def invert(
+    stack,
+    model="linear+annual",
+    *,
+    weights="coherence",
+    deviation_std_mm=5.0,
+    atmosphere_std_mm=0.0,
+    deviation_days=0.0,
+    rate_prior=None,
+    temperature=None,
+    dem_error=False,
+):
+    """What `sbas.invert` must return, by `invert_pixel` on every pixel: name -> (..., pixel)."""
+    dates, first, second = sbas.network_of(stack)
+    form = timefunc.parse(model, temperature) or timefunc.Model.named("linear")
+    design = form.design(dates)
+    design[:, -1] -= design[[0, -1], -1].mean()
+    mm = -1000 * stack.attrs["wavelength_m"] / (4 * np.pi)
+    n = len(dates)
+    days = np.diff(dates.values) / np.timedelta64(1, "D")
+    options = {
+        "deviation": None if model is None else deviation_std_mm,
+        "correlation": np.exp(-days / deviation_days) if deviation_days else None,
+        "delay": np.broadcast_to(atmosphere_std_mm, n),
+        "height": _height(stack, first, second, n) if dem_error else None,
+        "unit_variance": weights is None,
+    }
+    phase = stack["unwrapped_phase"].values.reshape(len(first), -1).astype(float)
+    variance = np.ones(phase.shape)
+    if weights is not None:
+        coherence = stack["coherence"].values.reshape(phase.shape)
+        variance = sbas.phase_variance(coherence, stack.attrs["looks"]) * mm**2
+    found = []
+    for y, v in zip(mm * phase.T, variance.T, strict=True):
+        here = np.isfinite(y)
+        pixel = invert_pixel(y[here], v[here], first[here], second[here], design, prior=rate_prior, **options)
+        residual = y[here] - pixel.pop("fit")
+        pixel["residual_rms"] = np.sqrt(np.mean(residual**2))
+        pixel["temporal_coherence"] = abs(np.mean(np.exp(1j * residual / mm)))
+        if rate_prior is not None:
+            free = invert_pixel(y[here], v[here], first[here], second[here], design, **options)
+            pixel["rate_unconstrained"], pixel["rate_unconstrained_std"] = free["rate"], free["rate_std"]
+        if model is None:
+            gap = pixel["data_component"] != 0
+            pixel["displacement"][gap] = np.nan
+            if gap.any():
+                pixel["rate"] = pixel["rate_std"] = np.nan
+        pixel["filled"] = pixel["data_component"] != 0
+        found.append(pixel)
+    unwanted = ("coefficients", "covariance", "unit_variance")
+    return {name: np.stack([p[name] for p in found], axis=-1) for name in found[0] if name not in unwanted}
+
+
+def _height(stack, first, second, n):
+    per_date = np.linalg.lstsq(
+        _incidence(first, second, n), stack["perpendicular_baseline"].values, rcond=None
+    )[0]
+    return -(per_date - per_date[0]) / 850

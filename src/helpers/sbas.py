@@ -663,7 +663,7 @@ def _late_summer_pairs(stack, window, max_years, max_doy_difference, max_days, m
     ]
     days = (secondary - reference).days.to_numpy()
     years = (secondary.year - reference.year).to_numpy()
-    doy = np.abs(secondary.dayofyear - reference.dayofyear).to_numpy()
+    doy = np.abs(secondary.day_of_year - reference.day_of_year).to_numpy()
     short = (years == 0) & (days <= max_days)
     long = (years >= 1) & (years <= max_years) & (doy <= max_doy_difference)
     keep = inside[0] & inside[1] & (short | long)

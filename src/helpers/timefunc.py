@@ -21,11 +21,13 @@ Column = Callable[[pd.DatetimeIndex], np.ndarray]
 
 def years(dates) -> np.ndarray:
     """Decimal years since 2000-01-01 (365.25 days each), float64, one per date."""
-    return (pd.DatetimeIndex(dates) - pd.Timestamp("2000-01-01")) / pd.Timedelta(days=DAYS_PER_YEAR) + 0.0
+    return np.asarray(
+        (pd.DatetimeIndex(dates) - pd.Timestamp("2000-01-01")) / pd.Timedelta(days=DAYS_PER_YEAR)
+    )
 
 
 def _wave(kind: Callable, cycles_per_year: int) -> Column:
-    return lambda dates: kind(2 * np.pi * cycles_per_year * np.asarray(years(dates)))
+    return lambda dates: kind(2 * np.pi * cycles_per_year * years(dates))
 
 
 @dataclass(frozen=True)
