@@ -8,6 +8,7 @@ import importlib
 import itertools
 import json
 import re
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -737,6 +738,16 @@ def test_constants_are_documented():
     table = twin.constants()
     assert table.index.is_unique and len(table) > 70
     assert (table[["unit", "source"]].map(len) > 0).all().all()
+
+
+def test_no_constant_is_idle():
+    """Every documented constant is read somewhere in the generator."""
+    folder = Path(twin.__file__).parent
+    source = "".join(p.read_text() for p in folder.glob("*.py") if p.name != "physics.py")
+    by_band = {f"coherence_{part}_{band}" for part in ("0", "inf", "tau") for band in "cl"}
+    assert 'p[f"coherence_{what}_{band}"]' in source
+    idle = [n for n in physics.CONSTANTS if n not in by_band and not re.search(rf"\bp\.{n}\b", source)]
+    assert not idle
 
 
 def test_existing_folder(quick_twin, tmp_path):

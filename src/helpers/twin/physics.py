@@ -112,7 +112,7 @@ RADAR: dict[str, Constant] = {
     "unwrap_share": Constant(0.02, "1", _A, "share of pixels 2 pi off, in patches of 1-3 km, C band"),
     "unwrap_share_winter": Constant(0.10, "1", _A, "the same in winter pairs"),
     "unwrap_share_l": Constant(0.005, "1", _A, "the same at L band"),
-    "frame_offset_share": Constant(0.0, "1", _A, "share of LiCSAR pairs off by whole cycles everywhere"),
+    "frame_offset_share": Constant(0.10, "1", _A, "share of LiCSAR pairs off by whole cycles everywhere"),
     "columns_delay_mm": Constant(5.0, "mm", _A, "twin.columns: sd by date and pixel of the delay left over"),
 }
 OBSERVED: dict[str, Constant] = {

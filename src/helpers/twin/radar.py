@@ -465,6 +465,8 @@ def observe(
         )
         cycles = draw.cycles(share, 1 - true)
         phase = phase + 2 * np.pi * cycles
+        if sensor.frame and rng.random() < p.frame_offset_share:
+            phase = phase + 2 * np.pi * rng.choice([-1, 1])
         lost |= ground.shadow
         if keep is not None:
             lost[keep] = False

@@ -164,7 +164,8 @@ class Mintpy:
         self.file["date"] = dates
         self.file["bperp"] = net.pair_baseline.astype("f4")
         self.file["dropIfgram"] = np.ones(m, bool)
-        kind = {"chunks": (1, ny, nx), "compression": "lzf"}
+        # not lzf: its output depends on memory it does not clear, so equal data give unequal bytes
+        kind = {"chunks": (1, ny, nx), "compression": "gzip", "compression_opts": 1, "shuffle": True}
         self.phase = self.file.create_dataset("unwrapPhase", (m, ny, nx), "f4", **kind)
         self.coherence = self.file.create_dataset("coherence", (m, ny, nx), "f4", **kind)
         self.component = self.file.create_dataset("connectComponent", (m, ny, nx), "i2", **kind)
