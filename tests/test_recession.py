@@ -181,6 +181,52 @@ def test_storage_is_the_integral_of_one_over_sensitivity():
     assert np.isnan(recession.storage(0.04, 2.0, 1.0))
 
 
+def test_shrinking_keeps_the_line_at_its_own_flows_and_its_errors():
+    """Shrunk b is closer to the truth than raw b, the spread between events is found, z has sd 1."""
+    rng = np.random.default_rng(9)
+    n, tau = 3000, 0.2
+    true = 1.6 + tau * rng.normal(size=n)
+    std = rng.uniform(0.05, 1.5, n)
+    center = rng.normal(0.3, 0.5, n)
+    b = true + std * rng.normal(size=n)
+    value = -3.0 + 0.3 * rng.normal(size=n)
+    fits = pd.DataFrame(
+        {
+            "a": np.exp(value - b * center),
+            "b": b,
+            "b_std": std,
+            "ln_a_b_cov": -center * std**2,
+            "q_min": 1,
+            "q_max": 2,
+        }
+    )
+    fits["a_std"] = fits["a"] * np.abs(center) * std
+    out = recession.shrink(fits)
+    assert out.attrs["b_between_sd"] == pytest.approx(tau, rel=0.15)
+    assert out.attrs["b_mean"] == pytest.approx(1.6, abs=0.03)
+    assert np.std(out["b"] - true) < 0.5 * np.std(b - true)
+    assert ((out["b"] - true) / out["b_std"]).std() == pytest.approx(1.0, abs=0.05)
+    np.testing.assert_allclose(np.log(out["a"]) + out["b"] * center, value, atol=1e-9)
+    at_center = np.exp(center[0])
+    assert recession.k_ref(out, at_center)[0] == pytest.approx(recession.k_ref(fits, at_center)[0])
+
+
+def test_estimators_agree_on_exact_lines():
+    """All four lines of an exact power law are the same line."""
+    p = points(record(years=2), "integrated").drop(columns=["a", "b", "a_std", "b_std", "ln_a_b_cov"])
+    for name in recession.ESTIMATORS:
+        fits = recession.fit(p, estimator=name)
+        np.testing.assert_allclose(fits["b"], 1.5, rtol=1e-5)
+        np.testing.assert_allclose(recession.k_ref(fits, 2.0), 0.05 * 2**0.5, rtol=1e-5)
+
+
+def test_a_at_a_common_b_is_the_level_of_each_event():
+    """With b fixed at the truth, a of exact events is exact and has no error."""
+    fits = recession.fit(points(record(years=2), "integrated").drop(columns="b_std"), b=1.5)
+    np.testing.assert_allclose(fits["a"], 0.05, rtol=1e-6)
+    assert (fits["b"] == 1.5).all() and (fits["b_std"] == 0).all()
+
+
 # ---- rules ----------------------------------------------------------------------------------------------
 
 
@@ -282,6 +328,7 @@ def test_season_classes_wrap_the_year():
     month_day = first["time"].dt.strftime("%m-%d")
     assert (first.loc[month_day.between("09-15", "10-31"), "season"] == "autumn").all()
     assert (first.loc[(month_day >= "11-01") | (month_day < "04-01"), "season"] == "winter").all()
+    assert (events.groupby("event")["season"].nunique() == 1).all()
     assert set(first["season"]) == {"spring", "summer", "autumn", "winter"}
 
 
@@ -474,6 +521,60 @@ def test_regime_test_keeps_size_and_power():
         for _ in range(60)
     ]
     assert np.mean(null) <= 0.15 and np.mean(found) >= 0.6
+
+
+# ---- many at once -----------------------------------------------------------------------------------------
+
+
+def test_multiverse_is_the_single_analyses():
+    """A row of the multiverse equals the same analysis made step by step, and there are 480."""
+    q = record(years=29, spread=0.3, noise=0.005, digits=3)
+    table = recession.multiverse(q, 2.0, PERIODS, season=["summer", "autumn"])
+    assert len(table) == 480 and len(table[["line", "scheme"]].drop_duplicates()) == 20
+    for i in (0, 150, 271, 479):
+        row = table.iloc[i]
+        p = recession.derivative(
+            recession.extract_events(q, row["rule"], **row["changes"]), row["scheme"], **row["options"]
+        )
+        fits = recession.fit(p[p["season"].isin(["summer", "autumn"])])
+        fits = fits[(fits["n"] >= 3) & fits["b"].notna()]
+        if row["line"] == "theil_sen":
+            other = recession.fit(p[p["season"].isin(["summer", "autumn"])], estimator="theil_sen")
+            fits = other.loc[fits.index]
+        elif row["line"] == "shrunk":
+            fits = recession.shrink(fits)
+        elif row["line"] == "common_b":
+            b = table.loc[i, "b"]
+            fits = recession.fit(p[p["season"].isin(["summer", "autumn"])], b=b).loc[fits.index]
+        fits = fits.assign(k_ref=recession.k_ref(fits, 2.0))
+        test = recession.regime_test(fits, PERIODS).iloc[0]
+        assert row["n_events"] == len(fits)
+        for name in ("difference", "lower", "upper"):
+            assert row[name] == pytest.approx(test[name], abs=2e-6)
+
+
+def test_multiverse_takes_a_control():
+    """Against itself as control every specification finds no difference."""
+    q = record(years=29, spread=0.3)
+    table = recession.multiverse(q, 2.0, PERIODS, control=q * 3, control_q_ref=6.0)
+    np.testing.assert_allclose(table["difference"], 0, atol=1e-6)
+
+
+def test_many_gauges_are_the_single_ones():
+    """per_event_fits gives the events and lines of extract_events, derivative and fit."""
+    flows = [record(years=3, spread=0.3, noise=0.01, digits=2, seed=s) for s in range(3)]
+    table = xr.DataArray(
+        np.stack([f.to_numpy() for f in flows]),
+        {"station": list("abc"), "time": flows[0].index},
+        ("station", "time"),
+    )
+    many = recession.per_event_fits(table)
+    for name, flow in zip("abc", flows, strict=True):
+        single = recession.fit(recession.derivative(recession.extract_events(flow)))
+        np.testing.assert_allclose(many.loc[many["station"] == name, "b"], single["b"], rtol=1e-9)
+        np.testing.assert_allclose(many.loc[many["station"] == name, "a"], single["a"], rtol=1e-9)
+    with pytest.raises(ValueError, match="station"):
+        recession.per_event_fits(table.isel(station=0, drop=True))
 
 
 # ---- bad input ------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ The order of use is ``extract_events`` -> ``derivative`` -> ``fit`` -> ``k_ref``
 compared or averaged over different b; k_ref = a Q_ref^(b-1), in 1/day, can be.
 """
 
-from .comparables import decorrelate, k_ref, k_ref_std, reference_flow, storage, to_mm_per_day
+from .comparables import decorrelate, k_ref, k_ref_std, reference_flow, shrink, storage, to_mm_per_day
 from .derivatives import SCHEMES, derivative
 from .events import RULES, degree_day_snow, extract_events, quantum
 from .fits import ESTIMATORS, METHODS, fit
@@ -29,6 +29,7 @@ __all__ = [
     "quantum",
     "reference_flow",
     "regime_test",
+    "shrink",
     "specifications",
     "storage",
     "to_mm_per_day",

@@ -103,6 +103,67 @@ def decorrelate(fits, *, q0=None):
     return out
 
 
+def shrink(fits):
+    """Draw each event's b towards the mean of all by as much as its error asks for (empirical Bayes).
+
+    The b of a short or flat event is hardly determined, and k_ref away from its own flows then is arbitrary.
+    b_i is taken as a draw about a common mean with between-event variance tau^2 (method of moments,
+    DerSimonian-Laird) and error b_std; the line keeps its value at the event's own mean flow, where it is best
+    known.
+
+    Parameters
+    ----------
+    fits : pandas.DataFrame
+        From `fit` with ``per_event``; an event without b_std takes the mean.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `fits` with a, b, a_std, b_std, ln_a_b_cov of the shrunk lines; ``.attrs["b_mean"]``, ``["b_between_sd"]``.
+    """
+    b, std = fits["b"].to_numpy(float), fits["b_std"].to_numpy(float)
+    cov = fits["ln_a_b_cov"].to_numpy(float)
+    new_b, new_var, mean, between = shrunk_slopes(b, std)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        center = np.where(std > 0, -cov / std**2, np.log(np.sqrt(fits["q_min"] * fits["q_max"])))
+        value_var = (fits["a_std"].to_numpy(float) / fits["a"].to_numpy(float)) ** 2 - center**2 * std**2
+        # the event's line at its center, through ln a of the unshrunk line
+        ln_a = np.log(fits["a"].to_numpy(float)) + (b - new_b) * center
+        a = np.exp(ln_a)
+    out = fits.assign(
+        a=a,
+        b=new_b,
+        a_std=a * np.sqrt(np.maximum(value_var, 0) + center**2 * new_var),
+        b_std=np.sqrt(new_var),
+        ln_a_b_cov=-center * new_var,
+    )
+    out.attrs = {**fits.attrs, "b_mean": mean, "b_between_sd": between}
+    return out
+
+
+def shrunk_slopes(b, std):
+    """Shrunk b, its variance, the mean b and the sd between events."""
+    okay = np.isfinite(b) & np.isfinite(std)
+    if okay.sum() < 3:
+        raise ValueError("shrink: at least 3 events with b and b_std are needed")
+    # a floor on the error: three days in line by chance are no exact b
+    var = np.maximum(std**2, 1e-2 * np.median(std[okay] ** 2) + 1e-12)
+    w = 1 / var[okay]
+    mean = w @ b[okay] / w.sum()
+    excess = w @ (b[okay] - mean) ** 2 - (okay.sum() - 1)
+    between = max(excess / (w.sum() - (w @ w) / w.sum()), 0.0)
+    w = 1 / (var[okay] + between)
+    mean = w @ b[okay] / w.sum()
+    share = np.where(okay, between / (between + np.where(okay, var, 1.0)), 0.0)
+    new = mean + share * (np.where(okay, b, mean) - mean)
+    return (
+        new,
+        np.maximum(share * np.where(okay, var, 0.0), 0.0) + (1 - share) ** 2 / w.sum(),
+        float(mean),
+        float(np.sqrt(between)),
+    )
+
+
 def storage(a, b, q):
     """Drainable storage above zero flow, S = Q^(2-b) / (a (2-b)), b < 2 (unit of Q times day).
 

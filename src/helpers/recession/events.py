@@ -183,13 +183,15 @@ def extract_events(
     blocked = _blocks(record.time, record.flow, ice, drivers, settings)
     rows, number, (first, last, why, reasons) = find_events(record, blocked, settings)
 
+    starts = np.flatnonzero(np.diff(number, prepend=-1))
+    season = record.season[rows[starts]][number]  # of the event's first day, on all its days
     events = pd.DataFrame(
         {
             "event": number,
             "time": record.time[rows],
             "q": record.flow[rows],
             "quantum": record.step[rows],
-            "season": pd.Categorical.from_codes(record.season[rows], record.seasons).astype(object),
+            "season": pd.Categorical.from_codes(season, record.seasons).astype(object),
         }
     )
     refused = reasons > 0

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from . import _kernels
+from .comparables import shrunk_slopes
 from .derivatives import SCHEMES
 from .events import (
     _blocks,
@@ -16,7 +17,6 @@ from .events import (
     make_record,
     read_record,
 )
-from .fits import ESTIMATORS
 from .regimes import contrasts, membership, period_bounds, year_statistic
 
 #: Extraction choices: a name, a rule set and what is changed in it.
@@ -27,9 +27,7 @@ EXTRACTIONS = [
     ("brutsaert2008", {}),
     *[
         ("default", {"rise_tolerance": rise, "drop_first_days": drop, "min_days": least, "min_range": span})
-        for rise, drop, (least, span) in product(
-            (0.0, 0.02), (1, 2), ((6, 1.3), (6, 1.1), (8, 1.3), (10, 1.5))
-        )
+        for rise, drop, (least, span) in product((0.0, 0.02), (2, 4, 6, 8), ((5, 1.1), (8, 1.3)))
     ],
 ]
 #: Derivative choices.
@@ -42,20 +40,23 @@ DERIVATIVES = [
     ("exponential", {"fraction": 0.2, "gamma": "nonlinear"}),
 ]
 
+#: Per-event lines: b free (by least squares, by the median of slopes), drawn to the mean, or common to all.
+LINES = ("least_squares", "theil_sen", "shrunk", "common_b")
+
 
 def specifications():
-    """The 480 choices of extraction x derivative x per-event estimator, as a table.
+    """The 480 choices of extraction x derivative x per-event line, as a table.
 
     Returns
     -------
     pandas.DataFrame
-        ``rule, changes, scheme, options, estimator``; 20 x 6 x 4 rows.
+        ``rule, changes, scheme, options, line``; 20 x 6 x 4 rows.
     """
     rows = [
-        (rule, changes, scheme, options, estimator)
-        for (rule, changes), (scheme, options), estimator in product(EXTRACTIONS, DERIVATIVES, ESTIMATORS)
+        (rule, changes, scheme, options, line)
+        for (rule, changes), (scheme, options), line in product(EXTRACTIONS, DERIVATIVES, LINES)
     ]
-    return pd.DataFrame(rows, columns=["rule", "changes", "scheme", "options", "estimator"])
+    return pd.DataFrame(rows, columns=["rule", "changes", "scheme", "options", "line"])
 
 
 def multiverse(
@@ -166,12 +167,27 @@ def _all_fits(discharge, ice, q_ref, drivers, seasons, season, min_range, year_s
         for scheme, options in DERIVATIVES:
             q_mid, dqdt, weight = _derivative(record, rows, first, scheme, options)
             lines = _kernels.log_lines(q_mid, dqdt, weight, first)
-            for code in range(len(ESTIMATORS)):
-                line = _kernels.other_lines(lines, q_mid, dqdt, weight, first, code) if code else lines
+            good = np.isfinite(lines[:, 1]) & (lines[:, 5] >= 3) & (lines[:, 7] >= min_range * lines[:, 6])
+            for name in LINES:
+                line = _line(name, lines, good, q_mid, dqdt, weight, first)
                 ln_k = line[:, 0] + line[:, 1] * (np.log(q_ref) - line[:, 2]) - np.log(q_ref)
-                okay = np.isfinite(ln_k) & (line[:, 5] >= 3) & (line[:, 7] >= min_range * line[:, 6])
-                out.append((starts[okay], ln_k[okay], line[okay, 1]))
+                out.append((starts[good], ln_k[good], line[good, 1]))
     return out
+
+
+def _line(name, lines, good, q_mid, dqdt, weight, first):
+    """One kind of per-event line from the least-squares ones."""
+    if name == "theil_sen":
+        return _kernels.other_lines(lines, q_mid, dqdt, weight, first, _kernels.THEIL_SEN)
+    line = lines.copy()
+    if name == "shrunk" and good.sum() >= 3:
+        line[good, 1] = shrunk_slopes(lines[good, 1], lines[good, 4])[0]
+    elif name == "common_b" and good.any():
+        k = np.repeat(np.arange(len(lines)), np.diff(first))
+        use = (dqdt < 0) & (q_mid > 0) & (weight > 0) & good[k]
+        x = np.log(q_mid[use]) - lines[k[use], 2]
+        line[:, 1] = (weight[use] * x) @ np.log(-dqdt[use]) / ((weight[use] * x) @ x)
+    return line
 
 
 def _starts(number):

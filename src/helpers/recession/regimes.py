@@ -270,9 +270,9 @@ def _ar1_regression(t, y, design):
     white[:, 0] = data[0]
     white[:, 1:] = (data[1:] - phi[:, :, None] * data[:-1]) / innovation[:, :, None]
     x, z = white[:, :, :p], white[:, :, p]
-    normal = np.einsum("kni,knj->kij", x, x)
+    normal = x.swapaxes(1, 2) @ x
     inverse = np.linalg.inv(normal)
-    beta = np.einsum("kij,knj,kn->ki", inverse, x, z, optimize=True)
+    beta = (inverse @ (x.swapaxes(1, 2) @ z[:, :, None]))[:, :, 0]
     rss = np.maximum(np.sum((z - np.einsum("kni,ki->kn", x, beta)) ** 2, axis=1), 1e-300)
     log_weight = -np.log(innovation).sum(1) - 0.5 * np.linalg.slogdet(normal)[1] - 0.5 * (n - p) * np.log(rss)
     weight = np.exp(log_weight - log_weight.max()) * _PRIOR
@@ -318,7 +318,8 @@ def _quantiles(probability, weight, center, scale, df):
         error = special.stdtr(df, z) @ weight - probability
         high, low = np.where(error > 0, x, high), np.where(error < 0, x, low)
         density = (np.exp(log_norm - 0.5 * (df + 1) * np.log1p(z**2 / df)) / scale) @ weight
-        step = x - error / density
+        with np.errstate(divide="ignore", invalid="ignore"):  # far in a tail the density is 0: then bisect
+            step = x - error / density
         step = np.where((step > low) & (step < high), step, 0.5 * (low + high))
         if np.all(np.abs(step - x) <= 1e-10 * (high - low + scale.min())) or np.all(np.abs(error) < 1e-12):
             break
