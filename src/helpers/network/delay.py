@@ -325,7 +325,7 @@ def atmosphere(stack: xr.Dataset, *, mask=None) -> xr.DataArray:
 
     Rate and season are fitted per pixel and taken off; the variance over the scene of what is left of each
     pair, less the decorrelation noise its coherence predicts, is split into variances of its two dates
-    (non-negative least squares, drawn weakly to their mean). What all pixels share is not in it: that is
+    (non-negative least squares, drawn to their mean as much as two pairs would). What all pixels share is not in it: that is
     the reference's error, `reference_rate_std`.
 
     Parameters
@@ -379,7 +379,9 @@ def _split(joins, variance) -> np.ndarray:
     for _ in range(3):
         # a variance is known to a share of itself: weight by its expectation
         w = 1 / np.maximum(joins[good] @ guess, 0.1 * mean + 1e-9)
-        pull = 0.5 / max(2 * mean, 1e-9)
+        # turbulence leaves a scene some ten independent places, so a pair's variance is known to 45 %; dates
+        # scatter by about 60 %: the pull to the mean weighs as much as two pairs
+        pull = 1.5 / max(2 * mean, 1e-9)
         rows = np.vstack([joins[good] * w[:, None], pull * np.eye(n)])
         guess = scipy.optimize.nnls(rows, np.concatenate([variance[good] * w, np.full(n, pull * mean)]))[0]
     return guess
