@@ -562,3 +562,79 @@ def test_bad_input_is_named(change, options, message):
     """What is wrong is said by name, as a ValueError."""
     with pytest.raises(ValueError, match=message):
         sbas.invert(change(example()), **options)
+
+
+# -- summer to summer ----------------------------------------------------------------------------------------------
+
+
+def summers(rate=-9.0, season=40.0, noise=0.2, nx=300, seed=6):
+    """Five years, late-summer dates among others; the season sinks in summer and comes back."""
+    dates = pd.date_range("2016-01-09", "2020-12-20", freq="12D")
+    t = timefunc.years(dates)
+    truth = rate * t + season / 2 * np.cos(2 * np.pi * (t - 0.2))
+    n = len(dates)
+    pairs = [
+        (i, j) for i in range(n) for j in range(i + 1, n) if j <= i + 2 or abs((j - i) % 30.4375 - 0) < 1.6
+    ]
+    pairs = np.array([p for p in pairs if p[1] - p[0] < 100]).T
+    displacement = np.tile((truth - truth[0])[:, None, None], (1, 1, nx))
+    return make_stack(displacement, dates, pairs, coherence=0.8, noise_rad=noise, seed=seed), rate
+
+
+def test_summer_to_summer_finds_the_rate_without_a_form():
+    """A strong season, no seasonal model: the late-summer rate is right on average and within its std per pixel."""
+    stack, rate = summers()
+    stack["unwrapped_phase"][:, 0, 7] = np.nan
+    out = sbas.summer_to_summer(stack, deviation_std_mm=1.0)
+    assert np.isnan(out["rate_late_summer"][0, 7]) and out["n_pairs"][0, 7] == 0
+    good = out.drop_isel(x=7)
+    assert good["rate_late_summer"].mean() == pytest.approx(rate, abs=0.5)
+    spread = float(good["rate_late_summer"].std())
+    assert spread < 1.2 * float(good["rate_late_summer_std"].mean())
+
+
+def test_summer_to_summer_selects_in_two_stages():
+    """Stage 1: window, length, day of year, baseline. Stage 2: coherence, with a spanning tree kept."""
+    stack, _ = summers(nx=2)
+    stack["perpendicular_baseline"][:] = 0.0
+    out = sbas.summer_to_summer(stack, window=("08-15", "09-30"), max_years=2, max_doy_difference=5)
+    for pair in out.attrs["pairs_used"].split():
+        a, b = (pd.Timestamp(text) for text in pair.split("_"))
+        assert "08-15" <= a.strftime("%m-%d") <= "09-30" and "08-15" <= b.strftime("%m-%d") <= "09-30"
+        assert (b - a).days <= 36 if a.year == b.year else b.year - a.year <= 2
+        assert a.year == b.year or abs(a.day_of_year - b.day_of_year) <= 5
+    far = stack.assign_coords(
+        perpendicular_baseline=("pair", np.where(np.arange(stack.sizes["pair"]) % 2, 500.0, 0.0))
+    )
+    fewer = sbas.summer_to_summer(far).attrs["pairs_used"].split()
+    assert len(fewer) < len(sbas.summer_to_summer(stack).attrs["pairs_used"].split())
+    low = stack.copy(deep=True)
+    low["coherence"][::2] = 0.2
+    kept = sbas.summer_to_summer(low, min_coherence=0.5)
+    nodes = {date for pair in kept.attrs["pairs_used"].split() for date in pair.split("_")}
+    assert len(kept.attrs["pairs_used"].split()) < len(sbas.summer_to_summer(low).attrs["pairs_used"].split())
+    assert kept["rate_late_summer"].notnull().all() and len(nodes) >= 15
+
+
+def test_summer_to_summer_corrects_for_warm_summers():
+    """With temperature, year-to-year differences of the thaw are taken out: the rate's noise falls."""
+    temperature = daily_temperature("2015-01-01", "2021-12-31")
+    factor = xr.DataArray(np.random.default_rng(8).normal(0, 1.5, 7), {"year": range(2015, 2022)}, ["year"])
+    temperature = temperature + factor.sel(year=temperature["time.year"]).drop_vars("year")
+    stack, _ = summers(nx=40, noise=0.05)
+    dates, first, second = sbas.network_of(stack)
+    shape = timefunc.Model.named("linear+degree_day", temperature).design(dates)
+    truth = -9 * shape[:, 2] + 60 * shape[:, 1]
+    clean = (truth[second] - truth[first]) / MM_PER_RAD
+    stack["unwrapped_phase"][:] = (clean[:, None, None] + np.zeros(stack["unwrapped_phase"].shape)).astype(
+        "float32"
+    )
+    plain, corrected = sbas.summer_to_summer(stack), sbas.summer_to_summer(stack, temperature=temperature)
+    error = [float(np.abs(out["rate_late_summer"] + 9).max()) for out in (plain, corrected)]
+    assert error[1] < 0.02 < error[0]
+
+
+def test_summer_to_summer_without_late_summer_pairs():
+    """No pair in the window: a ValueError that names the window."""
+    with pytest.raises(ValueError, match="08-15"):
+        sbas.summer_to_summer(example(n=5))
