@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy import optimize
+from scipy import optimize, signal
 
 from ._degree_days import day_of_year
 
@@ -21,6 +21,7 @@ def drops(
     *,
     edge_days: float = 0.0,
     max_gap_days: float = 36.0,
+    outside_days: float = 0.0,
     date_covariance: xr.DataArray | None = None,
 ) -> xr.Dataset:
     """Surface lowering inside windows of the calendar, year by year.
@@ -38,6 +39,8 @@ def drops(
         through the dates within that distance is used: right for daily, noisy series.
     max_gap_days : float
         Two dates farther apart do not say what lies between them: NaN.
+    outside_days : float
+        A limit up to this long before the first or after the last date takes that date's value.
     date_covariance : (time, time_2) DataArray, optional
         Covariance between dates in mm2, the same for all pixels, instead of `std`.
 
@@ -71,7 +74,9 @@ def drops(
         rows = np.flatnonzero(times.year == year)
         days = (times[rows] - pd.Timestamp(f"{year}-01-01")).days.to_numpy(float)
         edges = np.array([[day_of_year(year, e) for e in limit] for limit in limits.values()])
-        weights = _edge_weights(days, edges.ravel(), np.isfinite(values[rows]), edge_days, max_gap_days)
+        weights = _edge_weights(
+            days, edges.ravel(), np.isfinite(values[rows]), edge_days, max_gap_days, outside_days
+        )
         step = weights.reshape(*edges.shape, *weights.shape[1:])
         step = step[:, 1] - step[:, 0]  # (window, date, pixel)
         drop[i] = -np.einsum("wtp,tp->wp", step, np.nan_to_num(values[rows]))
@@ -129,7 +134,11 @@ def fraction(
         drop, drop_std (year, window, y, x) in mm; fraction (window, year); fraction_mean,
         cv_year, cv_noise, cv_pixel (window) and the rest of `fraction_of_drops`.
     """
-    own = {k: options.pop(k) for k in ("edge_days", "max_gap_days", "date_covariance") if k in options}
+    own = {
+        k: options.pop(k)
+        for k in ("edge_days", "max_gap_days", "outside_days", "date_covariance")
+        if k in options
+    }
     seen = drops(displacement, std, windows, **own)
     options.setdefault("noise_correlation", seen["noise_correlation"])
     return seen.merge(fraction_of_drops(seen["drop"], seen["drop_std"], **options))
@@ -140,7 +149,9 @@ def fraction_of_drops(
     std: xr.DataArray,
     *,
     noise_correlation: xr.DataArray | None = None,
-    effective_pixels: float | None = None,
+    pattern: xr.DataArray | None = None,
+    nuisance: xr.DataArray | None = None,
+    length_cells: float = 0.0,
     classes: xr.DataArray | None = None,
     draws: int = 500,
     rng: np.random.Generator | None = None,
@@ -153,9 +164,15 @@ def fraction_of_drops(
         Drop and its sd in mm; the window "full" is the whole season.
     noise_correlation : (window, window_2) DataArray, optional
         Correlation of the noise of two windows; without it only "full" with itself is correlated.
-    effective_pixels : float, optional
-        Independent samples in the area mean: its size over 2 pi times the squared correlation
-        length of the error. All pixels if None, which is right only for errors white in space.
+    pattern : (...) DataArray, optional
+        Expected size of the drop, from anything but the year itself. The area's drop is then the slope
+        of the drops against the pattern (times its mean): what is common to the scene, such as the
+        error of the reference, cancels. Without it the area's drop is the plain mean.
+    nuisance : (term, ...) DataArray, optional
+        Fields fitted beside the pattern, for example height and place, which delay may follow.
+    length_cells : float
+        Correlation length of the error in cells of the (y, x) grid; 0 is white in space. Errors of
+        neighbours that are alike do not average away.
     classes : (...) DataArray, optional
         Labels such as elevation band or surface class; adds fraction_class (window, year, class).
     draws, rng
@@ -179,12 +196,13 @@ def fraction_of_drops(
     space = [d for d in drop.dims if d not in ("year", "window")]
     full, full_std = drop.isel(window=at), std.isel(window=at)
     both = drop.notnull() & full.notnull()
-    part, whole = drop.where(both).mean(space), full.where(both).mean(space)
-    count = both.sum(space)
-    samples = count if effective_pixels is None else np.minimum(count, effective_pixels)
-    samples = samples.where(samples > 0)
-    var_part = np.square(std).where(both).mean(space) / samples
-    var_whole = np.square(full_std).where(both).mean(space) / samples
+    weights = _area_weights(both, pattern, nuisance)
+    part, whole = (weights * drop.fillna(0)).sum(space), (weights * full.fillna(0)).sum(space)
+    var_part = _sum_variance(weights * std, length_cells)
+    var_whole = _sum_variance(weights * full_std, length_cells)
+    part, whole, var_part, var_whole = (
+        v.where(weights.notnull().all(space)) for v in (part, whole, var_part, var_whole)
+    )
     cov = correlation * np.sqrt(var_part * var_whole)
     ratio = part / whole
     noise = var_part + ratio**2 * var_whole - 2 * ratio * cov
@@ -204,10 +222,10 @@ def fraction_of_drops(
             "cv_year": np.sqrt((total - noise_mean).clip(0)) / abs(mean),
             "cv_noise": np.sqrt(noise_mean.clip(0)) / abs(mean),
             "cv_total": np.sqrt(total) / abs(mean),
-            "cv_pixel": _pixel_cv(drop, std, ratio, correlation, at),
+            "cv_pixel": _pixel_cv(drop, ratio, at),
             "n_years": n_years,
-            "full_mean": full.mean(space),
-            "full_mean_std": np.sqrt(np.square(full_std).mean(space) / samples.isel(window=at)),
+            "full_mean": whole.isel(window=at),
+            "full_mean_std": np.sqrt(var_whole.isel(window=at)),
         }
     )
     if draws:
@@ -234,19 +252,71 @@ def _bootstrap_years(part, whole, draws, rng):
     return (top / bottom.where(bottom != 0)).std("draw") * np.sqrt(n / max(n - 1, 1))
 
 
-def _pixel_cv(drop, std, ratio, correlation, at):
-    """Relative spread of the fraction between the pixels of one year, noise removed."""
+def _area_weights(valid, pattern, nuisance):
+    """(year, window, ...) weights whose sum with a field is the area's value; NaN where there is none."""
+    space = [d for d in valid.dims if d not in ("year", "window")]
+    if pattern is None:
+        count = valid.sum(space)
+        return valid / count.where(count > 0)
+    pattern = bare(pattern).transpose(*space)
+    design = [np.ones(pattern.size)]
+    if nuisance is not None:
+        design += list(bare(nuisance).transpose(..., *space).values.reshape(-1, pattern.size))
+    design, size = np.array(design).T, pattern.values.ravel()
+    known = np.isfinite(size) & np.isfinite(design).all(axis=1)
+    mask = valid.transpose("year", "window", *space).values
+    out = np.full((*mask.shape[:2], size.size), np.nan)
+    for i, j in np.ndindex(*mask.shape[:2]):
+        used = mask[i, j].ravel() & known
+        if used.sum() <= design.shape[1] + 1:
+            continue
+        residual = size[used] - design[used] @ np.linalg.lstsq(design[used], size[used], rcond=None)[0]
+        if np.square(residual).sum() > 1e-9 * np.square(size[used]).sum():
+            out[i, j] = 0.0
+            out[i, j, used] = residual / np.square(residual).sum() * size[used].mean()
+    return xr.DataArray(out.reshape(mask.shape), dims=("year", "window", *space))
+
+
+def _sum_variance(weighted, length_cells):
+    """Variance of a weighted sum of errors, correlated in space as exp(-distance / length)."""
+    space = [d for d in weighted.dims if d not in ("year", "window")]
+    weighted = weighted.fillna(0)
+    if not length_cells or not {"y", "x"} <= set(space):
+        return np.square(weighted).sum(space)
+    reach = np.ceil(5 * length_cells)
+    ny, nx = (min(weighted.sizes[d] - 1, int(reach)) for d in ("y", "x"))
+    distance = np.hypot(*np.mgrid[-ny : ny + 1, -nx : nx + 1])
+    values = weighted.transpose(..., "y", "x").values
+    kernel = np.exp(-distance / length_cells)[(None,) * (values.ndim - 2)]
+    spread = signal.fftconvolve(values, kernel, mode="same", axes=(-2, -1))
+    dims = [d for d in weighted.transpose(..., "y", "x").dims if d not in ("y", "x")]
+    return xr.DataArray(np.sum(values * spread, axis=(-2, -1)).clip(0), dims=dims).sum(
+        [d for d in dims if d in space]
+    )
+
+
+def _pixel_cv(drop, ratio, at):
+    """Lasting relative spread of the fraction between pixels.
+
+    Products of a pixel's misfits in different years: their noises are independent, so none has to be
+    known, let alone removed.
+    """
     space = [d for d in drop.dims if d not in ("year", "window")]
-    full, full_std = drop.isel(window=at), std.isel(window=at)
-    misfit = np.square(drop - ratio * full)
-    noise = std**2 + (ratio * full_std) ** 2 - 2 * ratio * correlation * std * full_std
+    full = drop.isel(window=at)
+    misfit = drop - ratio * full
     seen = misfit.notnull()
-    signal = ((full**2 - full_std**2) * ratio**2).where(seen).sum([*space, "year"])
-    return np.sqrt(((misfit - noise).sum([*space, "year"]) / signal.where(signal > 0)).clip(0))
+    pairs = (seen.sum("year") * (seen.sum("year") - 1)).sum(space)
+    cross = (np.square(misfit.sum("year")) - np.square(misfit).sum("year")).sum(space)
+    size = (
+        (np.square((ratio * full).sum("year")) - np.square(ratio * full).sum("year"))
+        .where(seen.any("year"))
+        .sum(space)
+    )
+    return np.sqrt((cross / size.where((size > 0) & (pairs > 0))).clip(0)).fillna(0)
 
 
 def hierarchical(
-    fractions: xr.Dataset, height: xr.DataArray, *, bands: int = 4, effective_pixels: float | None = None
+    fractions: xr.Dataset, height: xr.DataArray, *, bands: int = 4, length_cells: float = 0.0
 ) -> xr.Dataset:
     """Fractions as a field: a mean, a slope with height, years and cells that depart from it.
 
@@ -262,8 +332,8 @@ def hierarchical(
         Metres.
     bands : int
         Height bands of equal pixel number.
-    effective_pixels : float, optional
-        Independent samples in the whole area, shared out over the bands.
+    length_cells : float
+        As in `fraction_of_drops`.
 
     Returns
     -------
@@ -274,11 +344,10 @@ def hierarchical(
     edges = np.nanquantile(height.values, np.linspace(0, 1, bands + 1))
     band = xr.DataArray(np.digitize(height, edges[1:-1]), height.coords, height.dims).where(height.notnull())
     kilometres = (height - height.mean()) / 1000
-    share = None if effective_pixels is None else max(effective_pixels / bands, 1.0)
     drop, std = fractions["drop"], fractions["drop_std"]
     cells = [
         fraction_of_drops(
-            drop.where(band == b), std.where(band == b), draws=0, effective_pixels=share,
+            drop.where(band == b), std.where(band == b), draws=0, length_cells=length_cells,
             noise_correlation=fractions.get("noise_correlation"),
         ).assign(z=kilometres.where(band == b).mean())
         for b in range(bands)
@@ -301,10 +370,9 @@ def hierarchical(
     out["cv_year"] = ("window", cv)
     out["slope_per_km"], out["slope_per_km_std"] = ("window", slope), ("window", slope_std)
     relative = fractions["fraction"] / fractions["fraction_mean"]
-    correlation = correlation_with_full(drop, fractions.get("noise_correlation"))
     ratio = (out["fraction_mean"] * relative).transpose("window", "year", ...)
     at = list(fractions["window"].values).index("full")
-    out["cv_pixel"] = _pixel_cv(*map(bare, (drop, std, ratio, correlation)), at)
+    out["cv_pixel"] = _pixel_cv(*map(bare, (drop, ratio)), at)
     return out
 
 
@@ -384,11 +452,14 @@ def labels(classes):
     return [v for v in pd.unique(classes.values.ravel()) if v == v and v != ""]
 
 
-def _edge_weights(days, targets, valid, edge_days, max_gap):
+def _edge_weights(days, targets, valid, edge_days, max_gap, outside=0.0):
     """(edge, date, pixel) weights that turn dates into the value at each edge; NaN where unknown."""
     n, pixels = valid.shape
     out = np.full((targets.size, n, pixels), np.nan)
     column = np.arange(pixels)
+    targets = np.clip(
+        targets, np.minimum(targets + outside, days.min()), np.maximum(targets - outside, days.max())
+    )
     for e, target in enumerate(targets):
         if edge_days > 0:
             kernel = np.clip(1 - abs(days - target) / edge_days, 0, None)[:, None] * valid

@@ -422,7 +422,10 @@ def leave_one_year_out(
     methods=("constant", "degree_day", "joint"),
     temperature: xr.DataArray | None = None,
     noise_correlation: xr.DataArray | None = None,
-    effective_pixels: float | None = None,
+    pattern: xr.DataArray | None = None,
+    nuisance: xr.DataArray | None = None,
+    length_cells: float = 0.0,
+    areas: tuple[xr.DataArray, xr.DataArray] | None = None,
     area_mean: bool = False,
     level: float = 0.95,
 ) -> pd.DataFrame:
@@ -437,8 +440,10 @@ def leave_one_year_out(
         is what an old mission offers.
     temperature : (time, ...) DataArray, optional
         Daily, degrees Celsius.
-    noise_correlation, effective_pixels, area_mean, level
+    noise_correlation, pattern, nuisance, length_cells, area_mean, level
         As in `fraction_of_drops` and `scale`.
+    areas : (drop, std), optional
+        Predict these, for example zone means, with the fractions of `drop`; give area_mean=True then.
 
     Returns
     -------
@@ -454,14 +459,17 @@ def leave_one_year_out(
     heat = dd.Heat.of(temperature) if dated else None
     windows = [w for w in drop["window"].values if w != "full"]
     rho = bare(correlation_with_full(drop, noise_correlation).sel(window=windows))
-    options = {"noise_correlation": noise_correlation, "effective_pixels": effective_pixels, "draws": 0}
+    options = {"noise_correlation": noise_correlation, "pattern": pattern, "nuisance": nuisance}
+    options |= {"length_cells": length_cells, "draws": 0}
+    learn, learn_std = drop, std
+    drop, std = (drop, std) if areas is None else areas
     trailing = {
         k: c for k, c in drop.coords.items() if not {"year", "window"} & set(c.dims) and c.dims == (k,)
     }
     tables, refusals = [], []
     for year in drop["year"].values:
         others = drop["year"] != year
-        train = fraction_of_drops(drop.sel(year=others), std.sel(year=others), **options)
+        train = fraction_of_drops(learn.sel(year=others), learn_std.sel(year=others), **options)
         fit = fit_degree_days(train, heat) if dated else None
         hidden, hidden_std = (bare(v.sel(year=year, window="full")) for v in (drop, std))
         shared = rho * hidden_std * bare(std.sel(year=year, window=windows))
