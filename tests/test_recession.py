@@ -523,6 +523,38 @@ def test_regime_test_keeps_size_and_power():
     assert np.mean(null) <= 0.15 and np.mean(found) >= 0.6
 
 
+def test_step_is_dated_with_its_uncertainty():
+    """A large step is dated to the year, a small one is spread over many; probabilities sum to 1."""
+    sure = recession.change_year(yearly(np.random.default_rng(10), shift=-1.5))
+    vague = recession.change_year(yearly(np.random.default_rng(10), shift=-0.1))
+    assert sure["probability"].idxmax() == 2010 and sure.loc[2010, "probability"] > 0.9
+    assert vague["probability"].max() < 0.5 and vague["probability"].sum() == pytest.approx(1)
+    assert sure.loc[2010, "lower"] < -1.5 < sure.loc[2010, "upper"]
+
+
+# ---- aquifer ----------------------------------------------------------------------------------------------
+
+
+def test_drainage_time_of_a_pareto_tail():
+    """Points whose tau is Pareto distributed give back its exponent and mean."""
+    rng = np.random.default_rng(11)
+    b = 1.3
+    alpha = 1 / (b - 1)
+    tau = 12.0 * (1 - rng.random(4000)) ** (-1 / (alpha - 1))
+    p = pd.DataFrame({"event": np.arange(4000) // 8, "q_mid": 1.0, "dqdt": -1 / tau})
+    found = recession.drainage_time(p)
+    assert found["b"] == pytest.approx(b, abs=4 * found["b_std"]) and found["b_std"] < 0.02
+    assert found["tau"] == pytest.approx(tau[tau >= found["tau_0"]].mean(), rel=0.1)
+    with pytest.raises(ValueError, match="50 points"):
+        recession.drainage_time(p.iloc[:20])
+
+
+def test_thickness_follows_flow_with_its_units():
+    """A linear store (b = 1) of 10 % porosity: tau 20 days and +0.01 cm/day/yr thicken it by 1 cm/yr."""
+    assert recession.thickness_trend(0.01, 20.0, 1.0, 0.1) == pytest.approx(1.0)
+    assert np.isnan(recession.thickness_trend(0.01, 20.0, 2.0, 0.1))
+
+
 # ---- many at once -----------------------------------------------------------------------------------------
 
 

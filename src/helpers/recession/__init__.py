@@ -5,21 +5,24 @@ The order of use is ``extract_events`` -> ``derivative`` -> ``fit`` -> ``k_ref``
 compared or averaged over different b; k_ref = a Q_ref^(b-1), in 1/day, can be.
 """
 
-from .comparables import decorrelate, k_ref, k_ref_std, reference_flow, shrink, storage, to_mm_per_day
+from .aquifer import drainage_time, storage, thickness_trend
+from .comparables import decorrelate, k_ref, k_ref_std, reference_flow, shrink, to_mm_per_day
 from .derivatives import SCHEMES, derivative
 from .events import RULES, degree_day_snow, extract_events, quantum
 from .fits import ESTIMATORS, METHODS, fit
 from .multiverse import multiverse, per_event_fits, specifications
-from .regimes import regime_test, trend_test, year_values
+from .regimes import change_year, regime_test, trend_test, year_values
 
 __all__ = [
     "ESTIMATORS",
     "METHODS",
     "RULES",
     "SCHEMES",
+    "change_year",
     "decorrelate",
     "degree_day_snow",
     "derivative",
+    "drainage_time",
     "extract_events",
     "fit",
     "k_ref",
@@ -32,6 +35,7 @@ __all__ = [
     "shrink",
     "specifications",
     "storage",
+    "thickness_trend",
     "to_mm_per_day",
     "trend_test",
     "year_values",

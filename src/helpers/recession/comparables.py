@@ -164,17 +164,6 @@ def shrunk_slopes(b, std):
     )
 
 
-def storage(a, b, q):
-    """Drainable storage above zero flow, S = Q^(2-b) / (a (2-b)), b < 2 (unit of Q times day).
-
-    With Q in mm/day the result is mm over the catchment; NaN where b >= 2 (the integral diverges).
-    """
-    a, b, q = np.broadcast_arrays(np.asarray(a, float), np.asarray(b, float), np.asarray(q, float))
-    finite = b < 2
-    gap = np.where(finite, 2 - b, np.nan)
-    return q**gap / (a * gap)
-
-
 def _check_flow(q_ref):
     if np.ndim(q_ref) or not np.isfinite(q_ref) or q_ref <= 0:
         raise ValueError(f"q_ref must be one positive flow in the unit of the fits, found {q_ref}")

@@ -1,6 +1,7 @@
 """Did the recession change between periods?  The year is the unit and its memory is modelled."""
 
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -107,11 +108,7 @@ def regime_test(
     if value not in fits and not (value == "ln_k_ref" and "k_ref" in fits):
         raise ValueError(f"fits: no column {value!r}, found {list(fits.columns)}")
     options = {"statistic": statistic, "min_events": min_events, "year_start_month": year_start_month}
-    years = year_values(fits, value, **options)
-    if control is not None:
-        other = year_values(control, value, **options)
-        common = years.index.intersection(other.index)
-        years = years.loc[common].assign(value=years.loc[common, "value"] - other.loc[common, "value"])
+    years = _less_control(year_values(fits, value, **options), control, value, options)
     extra = _covariates(fits, covariates, year_start_month)
     if extra is not None:
         years = years.loc[years.index.intersection(extra.dropna().index)]
@@ -165,6 +162,7 @@ def trend_test(
     fits,
     *,
     value="ln_k_ref",
+    control=None,
     covariates=None,
     statistic="median",
     min_events=1,
@@ -179,9 +177,8 @@ def trend_test(
         ``value, slope`` (per year), ``lower, upper, slope_std, p_value, n_years, minimal_detectable, rho``;
         all NaN with under 5 years.
     """
-    years = year_values(
-        fits, value, statistic=statistic, min_events=min_events, year_start_month=year_start_month
-    )
+    options = {"statistic": statistic, "min_events": min_events, "year_start_month": year_start_month}
+    years = _less_control(year_values(fits, value, **options), control, value, options)
     extra = _covariates(fits, covariates, year_start_month)
     if extra is not None:
         years = years.loc[years.index.intersection(extra.dropna().index)]
@@ -196,6 +193,46 @@ def trend_test(
         result = _summary(model, np.eye(design.shape[1])[1], level)
     result = {"value": value, "n_years": len(t)} | result
     return pd.Series(result).rename({"difference": "slope", "difference_std": "slope_std"})
+
+
+def change_year(
+    fits, *, value="ln_k_ref", control=None, statistic="median", min_events=1, year_start_month=1
+):
+    """When a step is most likely, given that there is one.
+
+    Parameters are those of `regime_test`.  Every year that leaves at least five on either side may be the
+    first after the step; their weights are the restricted likelihoods of a step there, with AR(1) memory.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Index ``year`` (first of the new level); ``probability`` (sums to 1), ``difference``, ``lower``, ``upper``.
+    """
+    options = {"statistic": statistic, "min_events": min_events, "year_start_month": year_start_month}
+    years = _less_control(year_values(fits, value, **options), control, value, options)
+    t, y = years.index.to_numpy(float), years["value"].to_numpy()
+    if len(t) < 2 * MIN_YEARS:
+        raise ValueError(f"change_year needs {2 * MIN_YEARS} years with events, found {len(t)}")
+    rows = []
+    for k in range(MIN_YEARS, len(t) - MIN_YEARS + 1):
+        model = _ar1_regression(t, y, np.c_[np.ones_like(t), np.arange(len(t)) >= k])
+        found = _summary(model, np.array([0.0, 1.0]), 0.95)
+        rows.append((int(t[k]), model.log_evidence, found["difference"], found["lower"], found["upper"]))
+    table = pd.DataFrame(rows, columns=["year", "probability", "difference", "lower", "upper"]).set_index(
+        "year"
+    )
+    table["probability"] = np.exp(table["probability"] - table["probability"].max())
+    table["probability"] /= table["probability"].sum()
+    return table
+
+
+def _less_control(years, control, value, options):
+    """Yearly values less those of the control basin, where both have them."""
+    if control is None:
+        return years
+    other = year_values(control, value, **options)
+    common = years.index.intersection(other.index)
+    return years.loc[common].assign(value=years.loc[common, "value"] - other.loc[common, "value"])
 
 
 def _values(fits, value):
@@ -255,6 +292,17 @@ def membership(years, bounds, year_start_month):
     return member
 
 
+class Model(NamedTuple):
+    """A regression with AR(1) errors over the grid of rho (first axis)."""
+
+    weight: np.ndarray
+    beta: np.ndarray
+    inverse: np.ndarray
+    variance: np.ndarray
+    df: int
+    log_evidence: float
+
+
 def _ar1_regression(t, y, design):
     """Generalised least squares over a grid of rho: weights, coefficients, their scaled inverse, variance, df."""
     n, p = design.shape
@@ -276,7 +324,8 @@ def _ar1_regression(t, y, design):
     rss = np.maximum(np.sum((z - np.einsum("kni,ki->kn", x, beta)) ** 2, axis=1), 1e-300)
     log_weight = -np.log(innovation).sum(1) - 0.5 * np.linalg.slogdet(normal)[1] - 0.5 * (n - p) * np.log(rss)
     weight = np.exp(log_weight - log_weight.max()) * _PRIOR
-    return weight / weight.sum(), beta, inverse, rss / (n - p), n - p
+    evidence = log_weight.max() + np.log(weight.sum())
+    return Model(weight / weight.sum(), beta, inverse, rss / (n - p), n - p, evidence)
 
 
 _SUMMARY = ("difference", "lower", "upper", "difference_std", "p_value", "minimal_detectable", "rho")
@@ -284,7 +333,7 @@ _SUMMARY = ("difference", "lower", "upper", "difference_std", "p_value", "minima
 
 def _summary(model, contrast, level):
     """Location, interval, p value and minimal detectable size of one contrast."""
-    weight, beta, inverse, variance, df = model
+    weight, beta, inverse, variance, df, _ = model
     center = beta @ contrast
     scale = np.sqrt(variance * np.einsum("i,kij,j->k", contrast, inverse, contrast))
     difference = float(weight @ center)

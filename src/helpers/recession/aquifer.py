@@ -1,0 +1,88 @@
+"""What recession says of the store that drains: volume, drainage time, saturated thickness."""
+
+import numpy as np
+import pandas as pd
+
+
+def storage(a, b, q):
+    """Drainable storage above zero flow, S = Q^(2-b) / (a (2-b)), b < 2 (unit of Q times day).
+
+    With Q in mm/day the result is mm over the catchment; NaN where b >= 2 (the integral diverges).
+    """
+    a, b, q = np.broadcast_arrays(np.asarray(a, float), np.asarray(b, float), np.asarray(q, float))
+    finite = b < 2
+    gap = np.where(finite, 2 - b, np.nan)
+    return q**gap / (a * gap)
+
+
+def drainage_time(points, *, b_max=1.499):
+    """Drainage time from the tail of tau = Q / (-dQ/dt), after Cooper et al. (2023).
+
+    Late in a recession tau = Q^(1-b)/a is Pareto distributed above a threshold tau_0 with density exponent
+    alpha, and b = 1 + 1/alpha; the mean of the tail is tau_0 (2 - b) / (3 - 2 b)
+    (doi:10.1029/2022WR033154).  tau_0 minimises the Kolmogorov-Smirnov distance of the tail to the law.
+
+    Parameters
+    ----------
+    points : pandas.DataFrame
+        ``q_mid``, ``dqdt``, ``event`` (from `derivative`).
+    b_max : float
+        The mean of the tail is infinite from b = 3/2; such b are reported with tau NaN.
+
+    Returns
+    -------
+    dict
+        ``b, b_std`` (resampling events would be wider where tau repeats within events: `b_std` counts events as
+        the independent unit), ``tau`` (days), ``tau_0``, ``n``, ``n_events``, ``distance``.
+    """
+    tau = (points["q_mid"] / -points["dqdt"]).to_numpy(float)
+    event = points["event"].to_numpy()
+    okay = np.isfinite(tau) & (tau > 0)
+    tau, event = tau[okay], event[okay]
+    if tau.size < 50:
+        raise ValueError(f"drainage_time needs at least 50 points, found {tau.size}")
+    order = np.argsort(tau)
+    tau, event = tau[order], event[order]
+    logs = np.log(tau)
+    best = (np.inf, 0)
+    for start in np.unique(np.linspace(0, tau.size - 50, 200).astype(int)):
+        tail = logs[start:] - logs[start]
+        rate = 1 / tail.mean() if tail.mean() > 0 else np.inf
+        empirical = np.arange(tail.size) / tail.size
+        distance = np.abs(1 - np.exp(-rate * tail) - empirical).max()
+        best = min(best, (distance, start))
+    distance, start = best
+    tail, members = logs[start:] - logs[start], event[start:]
+    exponent = 1 / tail.mean()  # of the survival function: alpha - 1
+    b = 1 + 1 / (exponent + 1)
+    sums = pd.Series(tail - tail.mean()).groupby(members).sum()
+    mean_std = np.sqrt((sums**2).sum()) / tail.size
+    # b = 1 + m / (1 + m) with m the mean log excess
+    b_std = mean_std / (1 + tail.mean()) ** 2
+    tau_0 = float(tau[start])
+    mean_tau = tau_0 * (2 - b) / (3 - 2 * b) if b < b_max else np.nan
+    return {
+        "b": float(b),
+        "b_std": float(b_std),
+        "tau": float(mean_tau),
+        "tau_0": tau_0,
+        "n": int(tail.size),
+        "n_events": len(sums),
+        "distance": float(distance),
+    }
+
+
+def thickness_trend(flow_trend, tau, b, porosity):
+    """Trend of the drained layer's thickness from the trend of baseflow: tau / (phi (4 - 2 b)) dQ/dt.
+
+    Cooper et al. (2023, doi:10.1029/2022WR033154), with N + 1 = 4 - 2 b.
+
+    Parameters
+    ----------
+    flow_trend : float or array
+        Trend of baseflow, length per day per year (cm/day/yr gives cm/yr).
+    tau, b, porosity : float or array
+        Drainage time (days), exponent (below 2), drainable porosity.
+    """
+    flow_trend, tau, b, porosity = np.broadcast_arrays(flow_trend, tau, b, porosity)
+    return np.where(b < 2, tau * flow_trend / (porosity * np.where(b < 2, 4 - 2 * b, 1.0)), np.nan)
