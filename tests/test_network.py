@@ -488,6 +488,22 @@ def test_stable_ground_is_found_without_being_told():
         assert found.mean() == pytest.approx(0.4, abs=0.02)
 
 
+def test_a_gradient_of_real_motion_is_not_taken_for_delay():
+    """A scene that sinks toward one side by far more than delay could average to: only the side at rest is stable,
+    and the mask says how little of the scene it covers."""
+    rng = np.random.default_rng(30)
+    days, pairs = every_twelve_days(30, 3)
+    t = np.arange(30) * 12 / 365.25
+    sinking = -200 * t[:, None, None] * np.linspace(0, 1, 50) ** 2 * np.ones((40, 1))
+    delay = np.array([turbulence(rng, (40, 50), 4) for _ in days])
+    stack = network.reference(make_stack(sinking + delay, days, pairs, noise=rng), (20, 3))
+    found = network.stable_ground(stack, share=0.4, max_motion_mm=10)
+    assert not found[:, 25:].any() and found[:, :5].mean() > 0.5
+    assert found.attrs["covers"] < 0.5
+    scene, _ = delayed_scene(5)
+    assert network.stable_ground(scene).attrs["covers"] > 0.6
+
+
 def test_the_ionosphere_is_a_quadratic_surface_at_l_band():
     """At L band the quadratic terms are on by default; at C band they are not."""
     rng = np.random.default_rng(19)

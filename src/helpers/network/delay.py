@@ -325,8 +325,8 @@ def atmosphere(stack: xr.Dataset, *, mask=None) -> xr.DataArray:
 
     Rate and season are fitted per pixel and taken off; the variance over the scene of what is left of each
     pair, less the decorrelation noise its coherence predicts, is split into variances of its two dates
-    (non-negative least squares, drawn to their mean as much as two pairs would). What all pixels share is not in it: that is
-    the reference's error, `reference_rate_std`.
+    (non-negative least squares, drawn to their mean as much as two pairs would). What all pixels share is not in
+    it: that is the reference's error, `reference_rate_std`.
 
     Parameters
     ----------
@@ -387,12 +387,14 @@ def _split(joins, variance) -> np.ndarray:
     return guess
 
 
-def stable_ground(stack: xr.Dataset, *, share: float = 0.4, max_motion_mm: float = np.inf) -> xr.DataArray:
+def stable_ground(
+    stack: xr.Dataset, *, share: float = 0.4, max_motion_mm: float = np.inf, max_delay_mm: float = 10.0
+) -> xr.DataArray:
     """Find the pixels that move least: a mask for `correct_delay` from the data alone.
 
     Rate and annual term are fitted per pixel. What a plane and the height, both zero at the reference, explain
     of them is or may be delay; it is fitted to the stable pixels themselves (least trimmed squares) and taken
-    off. The pixels with the least motion left are stable.
+    off, as far as delay can be the reason. The pixels with the least motion left are stable.
 
     Parameters
     ----------
@@ -403,10 +405,14 @@ def stable_ground(stack: xr.Dataset, *, share: float = 0.4, max_motion_mm: float
     max_motion_mm : float
         Largest motion of a stable pixel: three years of rate (or the span, if shorter) and the seasonal
         amplitude, added in squares.
+    max_delay_mm : float
+        Most that delay may make of such motion, rms over the scene: a few mm on average over many dates.
 
     Returns
     -------
     DataArray of bool (y, x)
+        Attribute ``covers``: extent of the stable pixels (5 to 95 %) as a share of the scene's, the smaller of
+        the two directions. A ramp fitted to a corner says little of the rest.
     """
     shape = (stack.sizes["y"], stack.sizes["x"])
     index = np.flatnonzero(stack["unwrapped_phase"].notnull().mean("pair").values.ravel() >= 0.25)
@@ -422,15 +428,29 @@ def stable_ground(stack: xr.Dataset, *, share: float = 0.4, max_motion_mm: float
         columns = np.concatenate([np.ones((index.size, 1)), columns], axis=1)
     usable = np.isfinite(columns).all(axis=1)
     motion = np.full(index.size, np.inf)
-    motion[usable] = _trimmed(columns[usable], parameters[:, usable].T, share)
+    motion[usable] = _trimmed(columns[usable], parameters[:, usable].T, share, max_delay_mm)
     out = np.zeros(shape, bool)
     limit = min(np.quantile(motion[usable], share), max_motion_mm)
     out.ravel()[index[motion <= limit]] = True
-    return xr.DataArray(out, dims=("y", "x"), coords={"y": stack["y"], "x": stack["x"]}, name="stable")
+    row, column = np.nonzero(out)
+    spans = [
+        np.ptp(np.quantile(at, [0.05, 0.95])) / (0.9 * (n - 1))
+        for at, n in zip((row, column), shape, strict=True)
+    ]
+    return xr.DataArray(
+        out,
+        dims=("y", "x"),
+        coords={"y": stack["y"], "x": stack["x"]},
+        name="stable",
+        attrs={"covers": float(min(spans))},
+    )
 
 
-def _trimmed(design, values, share, turns: int = 30) -> np.ndarray:
-    """Size of the residual of each row after least trimmed squares on the ``share`` of smallest ones."""
+def _trimmed(design, values, share, limit, turns: int = 30) -> np.ndarray:
+    """Size of the residual of each row after least trimmed squares on the ``share`` of smallest ones.
+
+    What the fit explains is kept within ``limit``, rms over all rows: beyond that it is no delay.
+    """
     size = np.sqrt((values**2).sum(axis=1))
     kept = None
     for _ in range(turns):
@@ -438,6 +458,7 @@ def _trimmed(design, values, share, turns: int = 30) -> np.ndarray:
         if kept is not None and np.array_equal(best, kept):
             break
         kept = best
-        beta = np.linalg.lstsq(design[best], values[best], rcond=None)[0]
-        size = np.sqrt(((values - design @ beta) ** 2).sum(axis=1))
+        fitted = design @ np.linalg.lstsq(design[best], values[best], rcond=None)[0]
+        fitted *= np.minimum(1, limit / np.maximum(np.sqrt(np.mean(fitted**2, axis=0)), 1e-9))
+        size = np.sqrt(((values - fitted) ** 2).sum(axis=1))
     return size
