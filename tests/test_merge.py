@@ -319,6 +319,17 @@ def test_ground_that_remembers_its_deviation_needs_the_correlation_time():
     assert spread(0.0) > 1.5
 
 
+def test_a_stated_rate_error_that_the_noise_explains_counts_once():
+    """A track whose rate_std is what its own noise implies joins to that rate_std, not to sqrt(2) times it."""
+    track = series_track("2015-01-01", "2019-01-01", 35, "s1", std=3.0, los_up=1.0)
+    t = (track.time - track.time[0]).values / np.timedelta64(1, "D") / YEAR
+    columns = np.column_stack([np.ones_like(t), t, np.sin(2 * np.pi * t), np.cos(2 * np.pi * t)])
+    own = float(np.sqrt(np.linalg.inv(columns.T @ columns)[1, 1]) * np.hypot(3.0, 5.0))
+    track["rate_std"] = xr.full_like(track.los_up, own)
+    out = merge.join([track], knots=["2015-01-01", "2019-01-01"], rate_walk_mm_yr=0.1)
+    assert float(out.rate_std[0, 0, 0]) == pytest.approx(own, rel=0.08)
+
+
 def test_increments_with_a_covariance_weigh_as_the_equal_series_of_independent_dates():
     """Steps of a series with white dates have a tridiagonal covariance; both descriptions give the same rates."""
     rng = np.random.default_rng(2)

@@ -104,7 +104,10 @@ def resample(track: xr.Dataset, like: xr.Dataset | xr.DataArray) -> xr.Dataset:
     factor = {d: f for d, f in factor.items() if f > 1}
     if factor:
         track = track.coarsen(factor, boundary="trim").mean(keep_attrs=True)
-    return track.interp(x=like.x, y=like.y, method="linear")
+    seen = track.notnull().astype("f4").interp(x=like.x, y=like.y, method="linear")
+    return (
+        track.fillna(0.0).interp(x=like.x, y=like.y, method="linear") / seen.where(seen > 0.5)
+    ).assign_attrs(track.attrs)
 
 
 # --------------------------------------------------------------------------------------- geometry
@@ -211,12 +214,14 @@ def _east_on(east, like):
 
 
 # ------------------------------------------------------------------------------------ joined record
-def _variance(track: xr.Dataset, t: np.ndarray):
+def _variance(track: xr.Dataset, t: np.ndarray, extra: float):
     """Per-date variance of the series (LOS, mm2) that is independent from date to date, and the rate error (mm/yr).
 
     A series carries one error common to its dates (the first date's) and, where the track has `rate_std`, one that
     grows with time; both are parameters of the join, so only the rest may count as independent. Where the first
     date's sd is 0 the datum's variance is taken as half the median of the others and given back to the first date.
+    `rate_std` is the whole error of the sensor's rate: what independent dates (and `extra`, the ground's deviation,
+    vertical mm2) explain of it is taken off, so that nothing counts twice.
     """
     variance = track.displacement_std.astype("f8") ** 2
     drift = track["rate_std"] if "rate_std" in track else xr.zeros_like(variance.isel(time=0, drop=True))
@@ -229,7 +234,13 @@ def _variance(track: xr.Dataset, t: np.ndarray):
         first = since == 0
         rest = xr.where(is_datum & ~first, np.maximum(rest - datum, 0.1 * rest), rest)
         rest = xr.where(is_datum & first, datum, rest)
-    return np.maximum(rest, FLOOR_MM**2), drift
+    rest = np.maximum(rest, FLOOR_MM**2)
+    if "rate_std" in track:
+        columns = [np.ones_like(t), t - t.mean(), np.sin(2 * np.pi * t), np.cos(2 * np.pi * t)]
+        slope = np.linalg.pinv(np.column_stack(columns))[1]
+        explained = (slope**2).sum() * (rest.mean("time") + extra * track.los_up**2)
+        drift = np.sqrt(np.maximum(drift**2 - explained, 0.0))
+    return rest, drift
 
 
 def _increment_covariance(track: xr.Dataset, number: int) -> np.ndarray:
@@ -278,7 +289,7 @@ def _knots(knots, first, last) -> np.ndarray:
 
 def join(
     tracks, *, knots, like=None, east=None, max_slope_deg=10.0,
-    deviation_std_mm=5.0, deviation_days=0.0, rate_walk_mm_yr=1.0, rate_change_std_mm_yr=15.0,
+    deviation_std_mm=5.0, deviation_days=0.0, rate_walk_mm_yr=3.0, rate_change_std_mm_yr=15.0,
     harmonics=1, seasonal_std_mm=30.0, seasonal_change_std_mm=10.0, times=None, gap_days=92, segment_yr=1.0,
 ) -> xr.Dataset:  # fmt: skip
     """Join the series of several sensors into one vertical record.
@@ -295,7 +306,7 @@ def join(
         displacement and displacement_std (time, y, x) in mm along the line of sight, or displacement with
         increment_cov (time, time2) (covariance of the steps between successive dates, row i the step ending at
         date i, first row unused); los_up (and los_east with `east`); optional slope_deg (y, x); optional rate_std
-        (y, x) mm/yr: the part of the error that grows with time, kept as the sensor's own rate error. attrs sensor
+        (y, x) mm/yr: error of the sensor's rate; what its dates do not explain is kept as a rate error. attrs sensor
         and, where known, reference_rate_std (mm/yr): a rate error the sensor's whole scene shares.
     knots : dates
         Where the rate may change; epochs are the intervals between them. Data beyond the outer knots add an epoch.
@@ -355,8 +366,10 @@ def join(
         seasonal_change_std=seasonal_change_std_mm,
     )  # fmt: skip
     model = build(dates, times, knots, int(np.searchsorted(times, observed[0])), options)
-    y, variance, drift, common = _observations(tracks, dates, covariances, like, east, max_slope_deg)
-    inflation = np.concatenate([np.full(len(d), _inflation(d, deviation_days)) for d in dates])
+    inflation = [_inflation(d, deviation_days) for d in dates]
+    noise = [deviation_std_mm**2 * f for f in inflation]
+    y, variance, drift, common = _observations(tracks, dates, covariances, noise, like, east, max_slope_deg)
+    inflation = np.repeat(inflation, [len(d) for d in dates])
     core = [["obs"], ["obs"], ["sensor"]]
     outputs = [["time"]] * 2 + [["sensor"]] * 2 + [["epoch"]] * 2 + [["epoch", "sensor"]]
     sizes = {"time": times.size, "sensor": len(tracks), "epoch": knots.size - 1}
@@ -406,7 +419,7 @@ def _inflation(dates, deviation_days: float) -> float:
     return float((1 + rho) / (1 - rho))
 
 
-def _observations(tracks, dates, covariances, like, east, max_slope_deg):
+def _observations(tracks, dates, covariances, noise, like, east, max_slope_deg):
     """Vertical observations, their variance (obs, y, x) and each sensor's rate error (sensor, y, x)."""
     east_rate, east_std = _east_on(east, like)
     usable = xr.ones_like(tracks[0].los_up, dtype=bool)
@@ -414,11 +427,11 @@ def _observations(tracks, dates, covariances, like, east, max_slope_deg):
         usable = usable & (slope <= max_slope_deg)
     usable = usable if east is None else usable | np.isfinite(east_rate)
     values, variances, drifts, references = [], [], [], []
-    for track, days, cov in zip(tracks, dates, covariances, strict=True):
+    for track, days, cov, extra in zip(tracks, dates, covariances, noise, strict=True):
         t = years(days)
         y = track.displacement.astype("f8")
         if cov is None:
-            variance, drift = _variance(track, t)
+            variance, drift = _variance(track, t, extra)
         else:
             centred = np.eye(t.size) - 1.0 / t.size
             marginal = np.maximum(np.diag(centred @ cov @ centred), FLOOR_MM**2)
