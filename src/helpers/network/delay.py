@@ -11,7 +11,7 @@ from helpers import _noise
 from helpers.network.graph import components, dates, incidence
 from helpers.network.reference import DAYS_PER_YEAR
 
-MAX_SAMPLE = 6000  # pixels are enough for a handful of coefficients
+MAX_SAMPLE = 3000  # pixels are enough for a handful of coefficients
 
 
 def correct_delay(
@@ -340,7 +340,7 @@ def atmosphere(stack: xr.Dataset, *, mask=None) -> xr.DataArray:
     DataArray, dims (time,)
         mm in line of sight; attribute ``mean_mm``.
     """
-    index = _sample(stack, mask, 4000)
+    index = _sample(stack, mask)
     to_mm = stack.attrs["wavelength_m"] / (4 * np.pi) * 1000
     mm = -to_mm * _columns(stack["unwrapped_phase"], index)
     days = dates(stack)
@@ -442,7 +442,7 @@ def stable_ground(
         dims=("y", "x"),
         coords={"y": stack["y"], "x": stack["x"]},
         name="stable",
-        attrs={"covers": float(min(spans))},
+        attrs={"covers": float(min(*spans, 1.0))},
     )
 
 

@@ -8,6 +8,7 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 import scipy.ndimage
+import scipy.stats
 import xarray as xr
 
 from helpers.network.closure import closure
@@ -19,7 +20,7 @@ SEASONS = {"winter": (12, 1, 2), "spring": (3, 4, 5), "summer": (6, 7, 8), "autu
 # (Maghsoudi et al. 2022, doi:10.1016/j.rse.2022.113022, and the code that goes with it)
 _SHARE = {6: (1.0, 0.50, 0.36, 0.299, 0.2476), 12: (1.0, 0.494, 0.297, 0.24, 0.22)}
 _UNBIASED_DAYS = 216.0  # pairs this long are taken as free of bias
-_SIGNIFICANT = 1.96
+_LEVEL = 0.05  # for all seasons together
 
 
 def fading(stack: xr.Dataset, *, seasons: dict | None = None, smooth_pixels: float = 2.0) -> xr.Dataset:
@@ -28,9 +29,10 @@ def fading(stack: xr.Dataset, *, seasons: dict | None = None, smooth_pixels: flo
     Model: one step (the shortest repeat) in season s has the bias delta_s; a pair of n steps has the share
     a_n of the summed biases of its steps, a_n from the literature, zero from 216 days on. The non-zero mean of
     the closure phases determines delta_s by least squares; what is proportional to time closes every loop and
-    stays invisible, so this rests on the a_n. The sd is a jackknife over blocks of time. A seasonal value
-    below 1.96 sd is set to zero, others are shrunk by 1 - 1 / z2; places are drawn to the scene's value as far
-    as their scatter is noise.
+    stays invisible, so this rests on the a_n. The sd is a jackknife over blocks of time. A seasonal value that
+    is not significant (Student's t with years - 1 degrees of freedom, 5 % for all seasons together) is set to
+    zero, others are shrunk by 1 - 1 / z2; places are drawn to the scene's value as far as their scatter is
+    noise.
 
     Parameters
     ----------
@@ -67,7 +69,7 @@ def fading(stack: xr.Dataset, *, seasons: dict | None = None, smooth_pixels: flo
     scene, scene_cov, pixel, pixel_std = _estimate(residual, design, block, smooth_pixels)
     scene_std = np.sqrt(np.diag(scene_cov))
     z = np.divide(scene, scene_std, out=np.zeros_like(scene), where=scene_std > 0)
-    significant = np.abs(z) >= _SIGNIFICANT
+    significant = np.abs(z) >= _threshold(stack, len(seasons))
     shrink = np.where(significant, 1 - 1 / np.maximum(z**2, 1), 0.0)
     delta, delta_std = _draw_to_scene(pixel, pixel_std, scene, scene_std, shrink, significant)
     shape = (len(seasons), stack.sizes["y"], stack.sizes["x"])
@@ -96,6 +98,12 @@ def share(length_days, step: float) -> np.ndarray:
     known = _SHARE[6 if step < 9 else 12]
     at = [step * (k + 1) for k in range(len(known))] + [_UNBIASED_DAYS]
     return np.interp(np.asarray(length_days, float), at, [*known, 0.0], right=0.0)
+
+
+def _threshold(stack, n_seasons) -> float:
+    """Smallest z that is significant: a season is seen once a year, and there are several of them."""
+    years = np.ptp(stack["secondary"].values) / np.timedelta64(1, "D") / DAYS_PER_YEAR
+    return float(scipy.stats.t.ppf(1 - _LEVEL / 2 / n_seasons, max(round(years) - 1, 1)))
 
 
 def _design(stack, seasons, step) -> np.ndarray:
