@@ -317,6 +317,20 @@ def test_result_does_not_depend_on_threads():
         xr.testing.assert_identical(result.isel(x=[650]), problem_alone)
 
 
+@pytest.mark.parametrize("options", [{"model": None}, {"deviation_std_mm": None}])
+def test_complete_unweighted_pixels_share_a_factor(options):
+    """Pixels with every pair and equal weights take a short cut: same bits as beside a pixel that lacks one."""
+    whole = example(nx=90, missing=0.0)
+    holed = whole.copy(deep=True)
+    holed["unwrapped_phase"][5, 0, ::9] = np.nan
+    keep = np.arange(90) % 9 != 0
+    a, b = (sbas.invert(stack, weights=None, **options).isel(x=keep) for stack in (whole, holed))
+    xr.testing.assert_identical(a, b)
+    expected = dense_sbas.invert(whole.isel(x=keep), weights=None, **options)
+    np.testing.assert_allclose(a["displacement"][:, 0], expected["displacement"], rtol=1e-6, atol=1e-5)
+    np.testing.assert_allclose(a["rate_std"][0], expected["rate_std"], rtol=1e-6)
+
+
 def test_order_of_pairs_does_not_matter():
     """Shuffled pairs give the same result to rounding."""
     stack = example()

@@ -674,29 +674,128 @@ def report(plan, column, w, out, rows):
     put(out, rows[5], column, variance)
 
 
+@inner
+def factor_complete(plan, f):
+    """Factor, diagonal of the inverse (in ``size``) and border of a pixel that has every pair, in one lane.
+
+    True where that is of use: equal weights, a connected network, no height error.
+    """
+    if not plan.unit or plan.height > 0:
+        return False
+    f.edge[:] = 0.0
+    f.joined[:] = False
+    for pair in range(plan.first.shape[0]):
+        f.edge[plan.entry[pair], 0] += 1.0
+        f.joined[plan.date_entry[pair], 0] = True
+    components(plan.dates, f.joined, f.label, f.number, f.sets)
+    if f.sets[0] > 1:
+        return False
+    f.x[:, 0] = 0.0
+    f.excess[:] = 0.0
+    centre_columns(plan, f)
+    eliminate(plan.unknowns, f.edge, f.excess, f.inverse, f.x, plan.design.shape[1], f.gram, f.lane[10])
+    solve_centred(plan, f)
+    return True
+
+
+@inner
+def solve_complete(plan, phase, column, f, diagonal, w):
+    """Solve a block with the one factor ``f`` all its pixels share; False if a pixel lacks a pair.
+
+    The operations are those of the general way in the same order, with numbers in the place of lanes.
+    """
+    graph = plan.unknowns
+    x, lanes = w.x, w.sets.shape[0]
+    y, lacking = w.lane[5], w.lane[6]
+    n, k = plan.design.shape
+    x[:, 0] = 0.0
+    lacking[:] = 0.0
+    mm_per_rad, first, second = plan.mm_per_rad, plan.first, plan.second
+    for pair in range(first.shape[0]):
+        row = phase[pair, column : column + lanes]
+        early, late = x[first[pair], 0], x[second[pair], 0]
+        for i in range(row.shape[0]):
+            y[i] = mm_per_rad * row[i]
+            lacking[i] += 0.0 if np.isfinite(row[i]) else 1.0
+        for i in range(row.shape[0]):
+            early[i] -= y[i]
+        for i in range(row.shape[0]):
+            late[i] += y[i]
+        if pair % 16 == 0 or pair == first.shape[0] - 1:
+            for i in range(lanes):
+                if lacking[i] > 0:
+                    return False
+    w.gram[:] = 0.0
+    for j in range(n):
+        own = x[j, 0]
+        for a in range(graph.start[j], graph.start[j + 1]):
+            share, other = f.edge[a, 0], x[graph.row[a], 0]
+            for i in range(lanes):
+                other[i] += share * own[i]
+        for c in range(1, k):
+            share, total = f.x[j, c, 0] * f.inverse[j, 0], w.gram[c, 0]
+            for i in range(lanes):
+                total[i] += share * own[i]
+    for j in range(n - 1, -1, -1):
+        own = x[j, 0]
+        for i in range(lanes):
+            own[i] *= f.inverse[j, 0]
+        for a in range(graph.start[j], graph.start[j + 1]):
+            share, other = f.edge[a, 0], x[graph.row[a], 0]
+            for i in range(lanes):
+                own[i] += share * other[i]
+        for i in range(lanes):
+            w.inverse[j, i] = diagonal[j, 0]
+            w.label[j, i] = 0
+    for a in range(k - 1):
+        for i in range(lanes):
+            w.value[a, i] = 0.0
+        for b in range(k - 1):
+            for i in range(lanes):
+                w.value[a, i] += f.matrix[a, b, 0] * w.gram[b + 1, 0, i]
+                w.root[a, b, i] = f.root[a, b, 0]
+                w.cov[a, b, i] = f.cov[a, b, 0]
+    for i in range(lanes):
+        w.lane[1, i] = first.shape[0]
+        w.good[i] = f.good[0]
+        w.sets[i] = 1
+        w.size[0, i] = n
+        for c in range(k):
+            w.mean[0, c, i] = f.mean[0, c, 0]
+    return True
+
+
 @outer
 def solve_interpolation(plan, phase, coherence, begin, end, lanes, out, rows):
     """Displacement from data alone; the model, if there is one, closes what they leave open.
 
     Inverts the pixels ``begin`` to ``end`` of (pair, pixel) arrays into the packed ``out`` (row, pixel).
     """
-    w = workspace(plan, lanes)
+    n, k = plan.design.shape
+    w, f = workspace(plan, lanes), workspace(plan, 1)
+    shared = factor_complete(plan, f)
+    diagonal = f.size
+    if shared:
+        edge = f.edge.copy()
+        diagonal[:] = f.inverse
+        invert_diagonal(plan.unknowns, edge, diagonal, f.column)
     for column in range(begin, end, lanes):
-        n, k = plan.design.shape
         scale, count, square, cosine, sine = w.lane[0], w.lane[1], w.lane[2], w.lane[3], w.lane[4]
-        scale[:] = 1.0
-        assemble(plan, phase, coherence, column, w)
-        w.excess[:] = 0.0
-        centre_columns(plan, w)
-        eliminate(plan.unknowns, w.edge, w.excess, w.inverse, w.x, k, w.gram, w.lane[10])
-        solve_centred(plan, w)
-        substitute(plan.unknowns, w.edge, w.inverse, w.x, k if plan.height > 0 else 1)
+        done = shared and solve_complete(plan, phase, column, f, diagonal, w)
+        if not done:
+            scale[:] = 1.0
+            assemble(plan, phase, coherence, column, w)
+            w.excess[:] = 0.0
+            centre_columns(plan, w)
+            eliminate(plan.unknowns, w.edge, w.excess, w.inverse, w.x, k, w.gram, w.lane[10])
+            solve_centred(plan, w)
+            substitute(plan.unknowns, w.edge, w.inverse, w.x, k if plan.height > 0 else 1)
         residuals(plan, phase, column, w.x, square, cosine, sine, count)
         unit = w.lane[7]
         for i in range(lanes):
             freedom = count[i] - (n - w.sets[i])
             unit[i] = 1.0 if not plan.unit else square[i] / freedom if freedom > 0 else np.nan
-        if plan.spread:
+        if plan.spread and not done:
             invert_diagonal(plan.unknowns, w.edge, w.inverse, w.column)
         close_gaps(plan, column, w, out, rows)
         finish(plan, phase, column, w, out, rows)

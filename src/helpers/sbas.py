@@ -27,7 +27,8 @@ MAPS = ("rate", "rate_std", "temporal_coherence", "residual_rms", "n_pairs")
 PRIOR_MAPS = ("rate_unconstrained", "rate_unconstrained_std", "prior_weight", "prior_conflict")
 GEOMETRY = ("incidence_angle", "los_east", "los_north", "los_up", "height", "slope_deg")
 SMALLEST_DEVIATION_MM = 1e-3
-SLANT_RANGE_M = 850e3
+SLANT_RANGE_M = 850e3  # assumed where the stack has no attribute slant_range_m
+BLOCK_BYTES = 48 * 2**20  # of phase: bounds the memory of a task
 
 
 @dataclass(frozen=True)
@@ -423,7 +424,7 @@ def _run(problem: Problem, arrays):
         return _solve_block(*given, problem=problem, threads=numba.get_num_threads())
     import dask.array as da
 
-    phase = arrays[0].rechunk({0: -1, 1: "auto", 2: "auto"})
+    phase = arrays[0].rechunk({0: -1, 1: "auto", 2: "auto"}, block_size_limit=BLOCK_BYTES)
     lined = [phase]
     for a in arrays[1:]:
         if a is None:
@@ -523,45 +524,33 @@ DESCRIPTION = {
 
 
 def _dataset(stack, problem, form, deviation, packed):
-    axes = (
-        {"y": stack["unwrapped_phase"]["y"], "x": stack["unwrapped_phase"]["x"]}
-        if "y" in stack.coords
-        else {}
-    )
     parts = {name: packed[rows] for name, rows in problem.layout.items()}
-    out = xr.Dataset(coords={"time": problem.dates.values} | axes)
-    for name in SERIES:
-        out[name] = ("time", "y", "x"), parts[name]
-    out["data_component"] = out["data_component"].astype("int16")
-    out["filled"] = out["data_component"] != 0
-    for name in (*MAPS, "peak_to_peak", "peak_to_peak_std", *(PRIOR_MAPS if problem.with_prior else ())):
-        out[name] = ("y", "x"), parts[name][0]
-    out["n_pairs"] = out["n_pairs"].astype("int32")
+    parts["data_component"] = parts["data_component"].astype("int16")
+    parts["filled"] = parts["data_component"] != 0
+    parts["n_pairs"] = parts["n_pairs"].astype("int32")
+    maps = (*MAPS, "peak_to_peak", "peak_to_peak_std", *(PRIOR_MAPS if problem.with_prior else ()))
+    out = {name: (("time", "y", "x"), parts[name]) for name in (*SERIES, "filled")}
+    out |= {name: (("y", "x"), parts[name][0]) for name in maps}
+    coords = {"time": problem.dates.values} | {
+        c: stack[c] for c in ("y", "x", "spatial_ref") if c in stack.coords
+    }
     if form is not None:
         k, names = len(problem.parameters), list(problem.parameters)
-        out = out.assign_coords(parameter=names, parameter_=names)
+        coords |= {"parameter": names, "parameter_": names}
+        covariance = parts["covariance"].reshape(k, k, *packed.shape[1:])
         out["coefficients"] = ("parameter", "y", "x"), parts["coefficients"]
-        covariance = parts["covariance"].reshape(k, k, *parts["covariance"].shape[1:])
         out["coefficients_covariance"] = ("parameter", "parameter_", "y", "x"), covariance
     if problem.plan.height > 0:
-        sine = np.sin(np.deg2rad(stack["incidence_angle"]))
-        out["dem_error"] = out["coefficients"].sel(parameter="height_error", drop=True) * sine
-        variance = out["coefficients_covariance"].sel(
-            parameter="height_error", parameter_="height_error", drop=True
-        )
-        out["dem_error_std"] = np.sqrt(variance) * sine
-    for name in GEOMETRY:
-        if name in stack:
-            out[name] = stack[name]
-    if "spatial_ref" in stack.coords:
-        out = out.assign_coords(spatial_ref=stack["spatial_ref"])
-    for name, (unit, text) in DESCRIPTION.items():
-        if name in out:
-            out[name].attrs |= {"units": unit, "long_name": text}
-            if "spatial_ref" in out.coords:
-                out[name].attrs["grid_mapping"] = "spatial_ref"
-    out.attrs = {k: v for k, v in stack.attrs.items() if isinstance(v, str | int | float | np.number)}
-    out.attrs |= {
+        sine, at = np.sin(np.deg2rad(stack["incidence_angle"].data)), problem.parameters.index("height_error")
+        out["dem_error"] = ("y", "x"), parts["coefficients"][at] * sine
+        out["dem_error_std"] = ("y", "x"), np.sqrt(covariance[at, at]) * sine
+    grid = {"grid_mapping": "spatial_ref"} if "spatial_ref" in coords else {}
+    for name, value in out.items():
+        unit, text = DESCRIPTION[name]
+        out[name] = (*value, {"units": unit, "long_name": text} | grid)
+    out |= {name: stack[name] for name in GEOMETRY if name in stack}
+    attrs = {k: v for k, v in stack.attrs.items() if isinstance(v, str | int | float | np.number)}
+    attrs |= {
         "Conventions": "CF-1.8",
         "model": "none" if form is None else form.name,
         "rate_start": str(problem.dates[0].date()),
@@ -569,7 +558,7 @@ def _dataset(stack, problem, form, deviation, packed):
         "deviation_std_mm": "none" if form is None or deviation is None else float(deviation),
         "positive_direction": "toward_satellite",
     }
-    return out
+    return xr.Dataset(out, coords, attrs)
 
 
 def _seasonal(out, problem):
