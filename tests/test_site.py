@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import rioxarray  # noqa: F401
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,7 +36,7 @@ def test_every_site_file_is_valid(path):
 
 def test_unknown_site_lists_the_known():
     """A name that is no site gets the names that are."""
-    with pytest.raises(FileNotFoundError, match="datong_twin.*heihe"):
+    with pytest.raises(FileNotFoundError, match=r"datong_twin.*heihe"):
         io.load_site("atlantis")
 
 
@@ -164,6 +165,17 @@ def test_what_is_written_is_read_back(site, name):
     xr.testing.assert_equal(io.read(site, name).load(), _cube() + 1)
     assert [p.name for p in site.derived.iterdir()] == [name]
     assert site.outputs == [site.derived / name]
+
+
+@pytest.mark.parametrize("name", ["05_a.nc", "05_a.zarr"])
+def test_the_place_on_earth_survives(site, name):
+    """The coordinate system is read back, also for variables added after it was set."""
+    data = _cube().rio.write_crs("EPSG:4326")
+    data["added"] = data["rate"].drop_vars("spatial_ref") * 2
+    io.write(data, site, name)
+    back = io.read(site, name)
+    assert back.rio.crs.to_epsg() == 4326 == back["added"].rio.crs.to_epsg()
+    assert set(back.data_vars) == {"rate", "added"}
 
 
 @pytest.mark.parametrize("name", ["05_a.nc", "05_a.zarr"])

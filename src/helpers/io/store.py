@@ -43,6 +43,12 @@ def _bare(obj):
     for variable in obj.variables.values():
         for key in ("chunks", "preferred_chunks", "compressors", "filters", "compressor", "shards"):
             variable.encoding.pop(key, None)
+    if "spatial_ref" in obj.variables:
+        obj = obj.set_coords("spatial_ref")
+        for variable in obj.data_vars.values():
+            if {"y", "x"} <= set(variable.dims):
+                variable.attrs.pop("grid_mapping", None)
+                variable.encoding["grid_mapping"] = "spatial_ref"
     return obj
 
 
@@ -99,12 +105,16 @@ def read(site: Site, name: str) -> xr.Dataset | pd.DataFrame:
             f"(`make all SITE={site.name}{size}` runs all in order)"
         )
     if path.suffix == ".zarr":
-        data = xr.open_zarr(path, consolidated=True, decode_coords="all")
+        data = _placed(xr.open_zarr(path, consolidated=True, decode_coords="all"))
         return data.assign_coords({name: coord.load() for name, coord in data.coords.items()})
     if path.suffix == ".nc":
         with xr.open_dataset(path, engine="h5netcdf", decode_coords="all") as data:
-            return data.load()
+            return _placed(data.load())
     return pd.read_csv(path)
+
+
+def _placed(data: xr.Dataset) -> xr.Dataset:
+    return data.set_coords("spatial_ref") if "spatial_ref" in data.data_vars else data
 
 
 def exists(site: Site, name: str) -> bool:
