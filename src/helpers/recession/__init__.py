@@ -10,11 +10,12 @@ from .comparables import decorrelate, k_ref, k_ref_std, reference_flow, shrink, 
 from .derivatives import SCHEMES, derivative
 from .events import RULES, degree_day_snow, extract_events, quantum
 from .fits import ESTIMATORS, METHODS, fit
-from .multiverse import multiverse, per_event_fits, specifications
+from .multiverse import LINES, multiverse, per_event_fits, specifications
 from .regimes import change_year, regime_test, trend_test, year_values
 
 __all__ = [
     "ESTIMATORS",
+    "LINES",
     "METHODS",
     "RULES",
     "SCHEMES",
