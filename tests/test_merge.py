@@ -481,6 +481,71 @@ def test_correlation_length_is_found():
     assert merge.correlation_length(white) < 500
 
 
+def record_of(rng, n, sigma, step, references, seasonal):
+    """A record (label, y, x) of two epochs and sensors with known errors, and its zones."""
+    coords = grid(n, n)
+    shape, labels, sensors = ("label", "y", "x"), ["before", "after"], ["old", "new"]
+    noise = noise_field(rng, n, 1500.0, spin=2).values * np.array(sigma)[:, None, None]
+    share = np.zeros((2, 2, n, n))
+    share[0, 0] = share[1, 1] = 1.0
+    common = rng.normal(0, references)
+    rate = np.array([0.0, step])[:, None, None] + noise + common[:, None, None]
+    left = np.broadcast_to(np.arange(n) < n // 2, (n, n))
+    zones = xr.DataArray(
+        np.stack([left, ~left]), {"zone": ["mined", "control"], **coords}, ["zone", "y", "x"]
+    )
+    start = rng.normal(0, seasonal, (2000, 2))
+    rate[0] += np.where(left, *rng.normal(0, seasonal, 2))
+    epochs = xr.Dataset(
+        {
+            "rate": (shape, rate), "rate_std": (shape, np.ones((2, n, n)) * np.array(sigma)[:, None, None]),
+            "geometry_std": (shape, np.zeros((2, n, n))), "sensor_share": (("label", "sensor", "y", "x"), share),
+            "sensor_reference_std": ("sensor", np.array(references)),
+        },
+        coords={"label": labels, "sensor": sensors, **coords},
+    )  # fmt: skip
+    thinning = xr.Dataset(
+        {"zone_difference": (("sensor", "start", "zone"), start[None])},
+        coords={"sensor": ["old"], "start": np.arange(2000), "zone": ["mined", "control"]},
+    )
+    return epochs, zones, thinning
+
+
+def test_the_reference_cancels_between_zones_and_sampling_does_not():
+    """Against the control zone the reference error is 0; the parts of the budget add up to the sd."""
+    epochs, zones, thinning = record_of(np.random.default_rng(20), 12, (1.0, 0.3), -4.0, (3.0, 0.2), 0.5)
+    rates = merge.zone_rates(epochs, zones, quiet=xr.ones_like(zones[0]), thinning=thinning)
+    assert float(rates.rate_std.sel(zone="mined", label="before")) > 3.0
+    alone = merge.zone_contrast(rates, "mined", "after", since="before")
+    against = merge.zone_contrast(rates, "mined", "after", since="before", minus="control")
+    assert alone["reference_std"] == pytest.approx(np.hypot(3.0, 0.2))
+    assert against["reference_std"] == pytest.approx(0, abs=1e-9) and against[
+        "sampling_std"
+    ] == pytest.approx(0.5 * np.sqrt(2), rel=0.1)
+    parts = [against[f"{k}_std"] ** 2 for k in ("fit", "reference", "geometry", "sampling")]
+    assert against["std"] ** 2 == pytest.approx(sum(parts))
+    before = merge.zone_contrast(rates, "mined", "before")
+    assert before["difference"] == pytest.approx(float(rates.rate.sel(zone="mined", label="before")))
+
+
+@pytest.mark.slow
+def test_contrasts_of_zones_cover():
+    """Over 300 records 95 % intervals of a contrast cover 91-99 %, alone and less the control zone, where they are
+    shorter."""
+    rng = np.random.default_rng(21)
+    hits, lengths = {None: [], "control": []}, {None: [], "control": []}
+    for _ in range(300):
+        epochs, zones, thinning = record_of(rng, 12, (1.0, 0.3), -4.0, (3.0, 0.2), 0.5)
+        rates = merge.zone_rates(epochs, zones, quiet=xr.ones_like(zones[0]), thinning=thinning)
+        for minus in hits:
+            c = merge.zone_contrast(rates, "mined", "after", since="before", minus=minus)
+            truth = -4.0 if minus is None else 0.0
+            hits[minus].append(c["lower"] <= truth <= c["upper"])
+            lengths[minus].append(c["std"])
+    assert all(0.91 <= np.mean(h) <= 0.99 for h in hits.values()), {k: np.mean(h) for k, h in hits.items()}
+    assert np.mean(lengths["control"]) < 0.6 * np.mean(lengths[None])
+
+
 def test_contrast_adds_every_error_and_states_what_it_could_find():
     """Variances add; an effect of minimal_detectable is found in 80 % of draws."""
     out = merge.contrast(-1.0, -9.0, {"fit": (3.0, 0.0), "reference": 4.0})

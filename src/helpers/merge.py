@@ -15,11 +15,34 @@ import numpy as np
 import pandas as pd
 import rioxarray  # noqa: F401  (registers the .rio accessor)
 import xarray as xr
-from scipy import optimize, signal, stats
 
 from helpers._record import build, solve_block, years
+from helpers._statements import (
+    change_point,
+    contrast,
+    correlation_length,
+    equivalence,
+    step_of,
+    zone_contrast,
+    zone_mean,
+    zone_rates,
+)
 
-METRES_PER_DEGREE = 111_195.0  # of latitude, on a sphere of 6371 km
+__all__ = [
+    "change_point",
+    "contrast",
+    "correlation_length",
+    "decompose",
+    "equivalence",
+    "join",
+    "project_up",
+    "resample",
+    "thin",
+    "zone_contrast",
+    "zone_mean",
+    "zone_rates",
+]
+
 LOS = ("los_east", "los_north", "los_up")
 FLOOR_MM = 0.01  # a series is never taken as better known than this: weights stay finite
 
@@ -36,11 +59,6 @@ def _require(track: xr.Dataset, names, number: int) -> None:
             f"{_name(track, number)}: no variable {', '.join(missing)} (found {', '.join(map(str, track.data_vars))}); "
             "a track needs them on (y, x)"
         )
-
-
-def _step(coordinate: xr.DataArray) -> float:
-    values = coordinate.values
-    return abs(float(values[-1] - values[0])) / (values.size - 1) if values.size > 1 else np.inf
 
 
 def resample(track: xr.Dataset, like: xr.Dataset | xr.DataArray) -> xr.Dataset:
@@ -100,7 +118,7 @@ def resample(track: xr.Dataset, like: xr.Dataset | xr.DataArray) -> xr.Dataset:
                 f"{low:g}..{high:g} against {float(like[d].min()):g}..{float(like[d].max()):g}; "
                 "check the coordinate systems (spatial_ref)"
             )
-    factor = {d: round(_step(like[d]) / _step(track[d])) for d in "yx" if np.isfinite(_step(like[d]))}
+    factor = {d: round(step_of(like[d]) / step_of(track[d])) for d in "yx" if np.isfinite(step_of(like[d]))}
     factor = {d: f for d, f in factor.items() if f > 1}
     if factor:
         track = track.coarsen(factor, boundary="trim").mean(keep_attrs=True)
@@ -511,206 +529,3 @@ def thin(series: xr.DataArray, stack: xr.Dataset, start, *, max_days=12) -> xr.D
         reference=("pair", available[first[keep]].values), secondary=("pair", available[second[keep]].values)
     )
     return out.assign_attrs(calendar_of=_name(stack, 0), shift_years=shift)
-
-
-# -------------------------------------------------------------------- from maps to statements
-def correlation_length(field: xr.DataArray, *, max_lag_m=None) -> float:
-    """Length l (m) of exp(-h / l) that fits the spatial correlation of a field's deviations from its mean.
-
-    Missing values are left out pair by pair. The mean is that of the field, so l is limited by about a quarter of
-    its extent; a field without correlation gives a length below the pixel.
-    """
-    values = np.asarray(field.transpose("y", "x").values, float)
-    seen = np.isfinite(values)
-    if seen.sum() < 30:
-        return float("nan")
-    centred = np.where(seen, values - values[seen].mean(), 0.0)
-    pairs = signal.fftconvolve(seen.astype(float), seen[::-1, ::-1].astype(float))
-    product = signal.fftconvolve(centred, centred[::-1, ::-1])
-    lag = _lags(field)
-    limit = max_lag_m or 0.35 * min(n * step for n, step in zip(values.shape, _cell_m(field), strict=True))
-    use = (pairs > 20) & (lag > 0) & (lag <= limit)
-    if not use.any():
-        return float("nan")
-    rho = product[use] / np.round(pairs[use]) / centred[seen].var()
-    weight = np.sqrt(pairs[use])
-    step = min(_cell_m(field))
-
-    def misfit(parameters):
-        share, length = parameters
-        return weight * (share * np.exp(-lag[use] / np.exp(length)) - rho)
-
-    fit = optimize.least_squares(
-        misfit, [0.8, np.log(3 * step)], bounds=([0, np.log(step / 10)], [1, np.log(10 * limit)])
-    )
-    share, length = fit.x[0], float(np.exp(fit.x[1]))
-    # a nugget averages out like independent pixels: keep the area under the correlation, share * l^2
-    return float(max(np.sqrt(share) * length, step / 10))
-
-
-def _cell_m(field: xr.DataArray) -> tuple[float, float]:
-    """Height and width of a cell in metres, whatever the coordinate system."""
-    dy, dx = _step(field.y), _step(field.x)
-    if field.rio.crs is not None and field.rio.crs.is_geographic:
-        return dy * METRES_PER_DEGREE, dx * METRES_PER_DEGREE * float(np.cos(np.deg2rad(field.y.mean())))
-    return dy, dx
-
-
-def _lags(field: xr.DataArray) -> np.ndarray:
-    """Distances (m) between all pairs of cells, in the layout of a full autocorrelation."""
-    (ny, nx), (dy, dx) = (field.sizes["y"], field.sizes["x"]), _cell_m(field)
-    up, across = np.arange(-ny + 1, ny), np.arange(-nx + 1, nx)
-    return np.hypot((up * (dy if ny > 1 else 0.0))[:, None], (across * (dx if nx > 1 else 0.0))[None])
-
-
-def zone_mean(
-    field: xr.DataArray, std: xr.DataArray, zones: xr.DataArray, *, length_m: float, common_std=0.0
-):
-    """Mean of each zone with the sd its correlated pixels leave it.
-
-    Var(mean) = common_std^2 + sum_ij s_i s_j exp(-h_ij / l) / M^2, summed exactly over all pairs of pixels.
-
-    Parameters
-    ----------
-    field, std : DataArray (y, x)
-    zones : DataArray (y, x) of labels (strings or numbers; "" and NaN belong to none), or bool (y, x) with dim zone
-    length_m : float
-        Correlation length l of the errors in metres (on a lon/lat grid too).
-    common_std : float
-        Sd of what the whole scene shares (the reference), in the units of the field.
-
-    Returns
-    -------
-    DataFrame indexed by zone: mean, std, std_independent (without the common part), n_pixels, n_effective, spread
-    (sd between pixels).
-    """
-    lag = _lags(field)
-    correlation = np.exp(-lag / max(length_m, 1e-9))
-    rows = {}
-    for name, inside in _masks(zones):
-        use = inside & np.isfinite(field).values & np.isfinite(std).values
-        n = int(use.sum())
-        if n == 0:
-            rows[name] = dict(
-                mean=np.nan, std=np.nan, std_independent=np.nan, n_pixels=0, n_effective=0.0, spread=np.nan
-            )
-            continue
-        s = np.where(use, std.values, 0.0).astype(float)
-        total = float((signal.fftconvolve(s, s[::-1, ::-1]) * correlation).sum())
-        square = float((s**2).sum())
-        own = np.sqrt(max(total, square)) / n
-        value = field.values[use].astype(float)
-        rows[name] = dict(
-            mean=value.mean(), std=float(np.hypot(own, common_std)), std_independent=own, n_pixels=n,
-            n_effective=square / n / own**2 if own > 0 else float(n), spread=value.std(),
-        )  # fmt: skip
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("zone")
-
-
-def _masks(zones: xr.DataArray):
-    if "zone" in zones.dims:
-        return [
-            (str(z), zones.sel(zone=z).transpose("y", "x").values.astype(bool)) for z in zones.zone.values
-        ]
-    values = zones.transpose("y", "x").values
-    labels = [v for v in pd.unique(values.ravel()) if not (pd.isna(v) or v == "")]
-    return [(str(label), values == label) for label in sorted(labels, key=str)]
-
-
-def contrast(before, after, errors: dict, *, level=0.95, power=0.8) -> dict:
-    """Difference of two epochs (after - before) with its whole error budget.
-
-    Parameters
-    ----------
-    before, after : float
-        Rates (mm/yr) of the two epochs.
-    errors : dict
-        name -> (sd before, sd after) or one sd of the difference; independent of each other. Name at least fit,
-        reference, geometry and sampling: an error left out is an error taken as 0.
-
-    Returns
-    -------
-    dict: difference, std, lower, upper, minimal_detectable (found with the stated power), share_<name> of the variance.
-    """
-    variance = {k: float(np.sum(np.square(v))) for k, v in errors.items()}
-    total = sum(variance.values())
-    std = np.sqrt(total)
-    z = stats.norm.ppf(0.5 + level / 2)
-    difference = float(after - before)
-    out = dict(difference=difference, std=std, lower=difference - z * std, upper=difference + z * std)
-    out["minimal_detectable"] = (z + stats.norm.ppf(power)) * std
-    return out | {f"share_{k}": v / total if total > 0 else np.nan for k, v in variance.items()}
-
-
-def equivalence(value, std, margin, *, level=0.95) -> dict:
-    """Two one-sided tests: is |value| below the margin, and what margin could be claimed?
-
-    Returns
-    -------
-    dict: equivalent (bool), p_value (of |true value| >= margin), claimable: the smallest margin that `level` allows.
-    """
-    if margin <= 0:
-        raise ValueError(f"equivalence: the margin must be positive, got {margin}")
-    p = max(stats.norm.sf((margin - value) / std), stats.norm.sf((margin + value) / std))
-    claimable = abs(value) + stats.norm.ppf(level) * std
-    return dict(equivalent=bool(p < 1 - level), p_value=float(p), claimable=float(claimable))
-
-
-def change_point(series: pd.DataFrame, candidates, *, level=0.95, harmonics=1) -> pd.DataFrame:
-    """When did the rate change? The same test at every candidate date, so that placebo dates tell its false alarms.
-
-    Generalised least squares of value = offset(sensor) + rate t + change max(t - date, 0) + annual wave.
-    The residual's scale is estimated from the model without a change where it exceeds the stated std.
-
-    Parameters
-    ----------
-    series : DataFrame
-        Columns date, value, std, and sensor (one offset each).
-    candidates : dates
-        Dates tried; those with fewer than three dates on either side get NaN.
-
-    Returns
-    -------
-    DataFrame
-        date, change, change_std (in value's unit per year), gain (fall of chi2 against no change), z;
-        attrs best, lower, upper (dates whose gain is within the chi2 limit of the best; level), scale.
-    """
-    t = years(pd.DatetimeIndex(series["date"]).values.astype("datetime64[D]"))
-    sensor = pd.get_dummies(series["sensor"]).to_numpy(float) if "sensor" in series else np.ones((t.size, 1))
-    waves = [f(2 * np.pi * k * t) for k in range(1, harmonics + 1) for f in (np.sin, np.cos)]
-    base = np.column_stack([sensor, t - t.mean(), *waves])
-    weight = 1.0 / series["std"].to_numpy(float)
-    y = series["value"].to_numpy(float) * weight
-    good = np.isfinite(y)
-    if good.sum() < base.shape[1] + 3:
-        raise ValueError(f"change_point: {good.sum()} dates for {base.shape[1]} parameters; needs three more")
-
-    def fit(design):
-        scaled = (design * weight[:, None])[good]
-        solution, *_ = np.linalg.lstsq(scaled, y[good], rcond=None)
-        residual = y[good] - scaled @ solution
-        return solution, float(residual @ residual), scaled
-
-    _, none, _ = fit(base)
-    scale = max(1.0, none / (good.sum() - base.shape[1]))
-    rows = []
-    dates = pd.DatetimeIndex(candidates)
-    for date, when in zip(dates, years(dates.values.astype("datetime64[D]")), strict=True):
-        row = dict(date=date, change=np.nan, change_std=np.nan, gain=np.nan, z=np.nan)
-        if min((t[good] < when).sum(), (t[good] > when).sum()) >= 3:
-            solution, chi2, scaled = fit(np.column_stack([base, np.clip(t - when, 0, None)]))
-            spread = np.sqrt(np.linalg.pinv(scaled.T @ scaled)[-1, -1] * scale)
-            row |= dict(
-                change=solution[-1], change_std=spread, gain=(none - chi2) / scale, z=solution[-1] / spread
-            )
-        rows.append(row)
-    out = pd.DataFrame(rows)
-    if out.gain.notna().any():
-        near = out.gain >= out.gain.max() - stats.chi2.ppf(level, 1)
-        out.attrs = dict(
-            best=out.date[out.gain.idxmax()],
-            lower=out.date[near].min(),
-            upper=out.date[near].max(),
-            scale=scale,
-        )
-    return out
