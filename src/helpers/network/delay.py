@@ -324,9 +324,9 @@ def atmosphere(stack: xr.Dataset, *, mask=None) -> xr.DataArray:
     """Sd per date (mm) of the delay that is left, shared by all pairs of the date.
 
     Rate and season are fitted per pixel and taken off; the variance over the scene of what is left of each
-    pair, less the decorrelation noise its coherence predicts, is split into variances of its two dates
-    (non-negative least squares, drawn to their mean as much as two pairs would). What all pixels share is not in
-    it: that is the reference's error, `reference_rate_std`.
+    pair, less the decorrelation noise its coherence predicts, is split into variances of its two dates (maximum
+    likelihood, drawn to their mean as much as two pairs would). What all pixels share is not in it: that is the
+    reference's error, `reference_rate_std`.
 
     Parameters
     ----------
@@ -369,22 +369,24 @@ def atmosphere(stack: xr.Dataset, *, mask=None) -> xr.DataArray:
     )
 
 
-def _split(joins, variance) -> np.ndarray:
+def _split(joins, variance, pull: float = 2.0, turns: int = 200) -> np.ndarray:
+    """Variances of dates from variances of pairs, each known to a share of itself (maximum gamma likelihood).
+
+    Turbulence leaves a scene some ten independent places, so a pair's variance is known to 45 %; dates scatter
+    by about 60 % about their mean: the mean weighs as much as two pairs of the date and no variance gets zero.
+    """
     good = np.isfinite(variance)
     if not good.any():
         raise ValueError("no pair has 30 valid pixels: the delay cannot be estimated")
-    mean = variance[good].mean() / 2
-    n = joins.shape[1]
-    guess = np.full(n, max(mean, 1e-6))
-    for _ in range(3):
-        # a variance is known to a share of itself: weight by its expectation
-        w = 1 / np.maximum(joins[good] @ guess, 0.1 * mean + 1e-9)
-        # turbulence leaves a scene some ten independent places, so a pair's variance is known to 45 %; dates
-        # scatter by about 60 %: the pull to the mean weighs as much as two pairs
-        pull = 1.5 / max(2 * mean, 1e-9)
-        rows = np.vstack([joins[good] * w[:, None], pull * np.eye(n)])
-        guess = scipy.optimize.nnls(rows, np.concatenate([variance[good] * w, np.full(n, pull * mean)]))[0]
-    return guess
+    joins, variance = joins[good], variance[good]
+    mean = max(variance.mean() / 2, 1e-6)
+    dates_variance = np.full(joins.shape[1], mean)
+    for _ in range(turns):
+        expected = joins @ dates_variance
+        above = joins.T @ (variance / expected**2) + pull * mean / dates_variance**2
+        below = joins.T @ (1 / expected) + pull / dates_variance
+        dates_variance = dates_variance * np.sqrt(above / below)
+    return dates_variance
 
 
 def stable_ground(
