@@ -149,7 +149,7 @@ def fraction_of_drops(
     std: xr.DataArray,
     *,
     noise_correlation: xr.DataArray | None = None,
-    pattern: xr.DataArray | None = None,
+    pattern: xr.DataArray | str | None = None,
     nuisance: xr.DataArray | None = None,
     length_cells: float = 0.0,
     classes: xr.DataArray | None = None,
@@ -164,10 +164,11 @@ def fraction_of_drops(
         Drop and its sd in mm; the window "full" is the whole season.
     noise_correlation : (window, window_2) DataArray, optional
         Correlation of the noise of two windows; without it only "full" with itself is correlated.
-    pattern : (...) DataArray, optional
-        Expected size of the drop, from anything but the year itself. The area's drop is then the slope
-        of the drops against the pattern (times its mean): what is common to the scene, such as the
-        error of the reference, cancels. Without it the area's drop is the plain mean.
+    pattern : "others" or (...) DataArray, optional
+        Expected size of the drop: "others" is the mean full drop of the other years, so that no noise is
+        on both sides. The area's drop is then the slope of the drops against the pattern (times its
+        mean): what is common to the scene, such as the error of the reference, cancels. Without it the
+        area's drop is the plain mean.
     nuisance : (term, ...) DataArray, optional
         Fields fitted beside the pattern, for example height and place, which delay may follow.
     length_cells : float
@@ -196,6 +197,10 @@ def fraction_of_drops(
     space = [d for d in drop.dims if d not in ("year", "window")]
     full, full_std = drop.isel(window=at), std.isel(window=at)
     both = drop.notnull() & full.notnull()
+    if isinstance(pattern, str):
+        pattern = _mean_of_others(full, pattern)
+    elif pattern is not None:
+        pattern = bare(pattern).expand_dims(year=drop.sizes["year"])
     weights = _area_weights(both, pattern, nuisance)
     part, whole = (weights * drop.fillna(0)).sum(space), (weights * full.fillna(0)).sum(space)
     var_part = _sum_variance(weights * std, length_cells)
@@ -222,7 +227,7 @@ def fraction_of_drops(
             "cv_year": np.sqrt((total - noise_mean).clip(0)) / abs(mean),
             "cv_noise": np.sqrt(noise_mean.clip(0)) / abs(mean),
             "cv_total": np.sqrt(total) / abs(mean),
-            "cv_pixel": _pixel_cv(drop, ratio, at),
+            "cv_pixel": _pixel_cv(drop, ratio, at, nuisance),
             "n_years": n_years,
             "full_mean": whole.isel(window=at),
             "full_mean_std": np.sqrt(var_whole.isel(window=at)),
@@ -252,28 +257,72 @@ def _bootstrap_years(part, whole, draws, rng):
     return (top / bottom.where(bottom != 0)).std("draw") * np.sqrt(n / max(n - 1, 1))
 
 
+def _mean_of_others(full, name):
+    """(year, ...) mean full drop of all years but one, where at least two of them are known."""
+    if name != "others":
+        raise ValueError(f"pattern: {name!r}; use 'others', a field or None")
+    others = full.notnull().sum("year") - full.notnull()
+    return (full.sum("year") - full.fillna(0)) / others.where(others > 1)
+
+
+def area_means(
+    drop: xr.DataArray, std: xr.DataArray, areas: xr.DataArray, *, length_cells: float = 0.0, share=0.3
+):
+    """Mean drop of areas, with the sd that neighbours alike in their errors leave it.
+
+    Parameters
+    ----------
+    drop, std : (year, window, y, x) DataArrays
+        As from `drops`, mm.
+    areas : (zone, y, x) bool DataArray
+        Masks.
+    length_cells : float
+        As in `fraction_of_drops`.
+    share : float
+        An area seen to less than this share has no mean.
+
+    Returns
+    -------
+    Dataset
+        drop, drop_std (year, window, zone) in mm.
+    """
+    parts = []
+    for mask in areas:
+        inside = drop.notnull() & mask.drop_vars("zone", errors="ignore")
+        count = inside.sum(("y", "x"))
+        weight = (inside / count.where(count >= max(share * float(mask.sum()), 1))).fillna(0)
+        known = weight.sum(("y", "x")) > 0
+        value = (weight * drop.fillna(0)).sum(("y", "x")).where(known)
+        variance = _sum_variance(bare(weight * std.fillna(0)), length_cells)
+        parts.append(xr.Dataset({"drop": value, "drop_std": np.sqrt(variance.where(bare(known)))}))
+    out = xr.concat(parts, areas["zone"], coords="minimal", compat="override")
+    return out.transpose("year", "window", "zone")
+
+
 def _area_weights(valid, pattern, nuisance):
     """(year, window, ...) weights whose sum with a field is the area's value; NaN where there is none."""
     space = [d for d in valid.dims if d not in ("year", "window")]
     if pattern is None:
         count = valid.sum(space)
         return valid / count.where(count > 0)
-    pattern = bare(pattern).transpose(*space)
-    design = [np.ones(pattern.size)]
-    if nuisance is not None:
-        design += list(bare(nuisance).transpose(..., *space).values.reshape(-1, pattern.size))
-    design, size = np.array(design).T, pattern.values.ravel()
-    known = np.isfinite(size) & np.isfinite(design).all(axis=1)
     mask = valid.transpose("year", "window", *space).values
-    out = np.full((*mask.shape[:2], size.size), np.nan)
+    sizes = pattern.transpose("year", *space).values.reshape(len(mask), -1)
+    design = [np.ones(sizes.shape[1])]
+    if nuisance is not None:
+        design += list(bare(nuisance).transpose(..., *space).values.reshape(-1, sizes.shape[1]))
+    design = np.array(design).T
+    out = np.full((*mask.shape[:2], sizes.shape[1]), np.nan)
+    usable = np.isfinite(design).all(axis=1)
+    design = np.where(usable[:, None], design, 0.0)
     for i, j in np.ndindex(*mask.shape[:2]):
-        used = mask[i, j].ravel() & known
+        used = mask[i, j].ravel() & usable & np.isfinite(sizes[i])
         if used.sum() <= design.shape[1] + 1:
             continue
-        residual = size[used] - design[used] @ np.linalg.lstsq(design[used], size[used], rcond=None)[0]
-        if np.square(residual).sum() > 1e-9 * np.square(size[used]).sum():
-            out[i, j] = 0.0
-            out[i, j, used] = residual / np.square(residual).sum() * size[used].mean()
+        size = np.where(used, sizes[i], 0.0)
+        inside = design * used[:, None]
+        residual = size - inside @ np.linalg.lstsq(inside.T @ inside, inside.T @ size, rcond=None)[0]
+        if np.square(residual).sum() > 1e-9 * np.square(size).sum():
+            out[i, j] = residual / np.square(residual).sum() * size.sum() / used.sum()
     return xr.DataArray(out.reshape(mask.shape), dims=("year", "window", *space))
 
 
@@ -283,6 +332,10 @@ def _sum_variance(weighted, length_cells):
     weighted = weighted.fillna(0)
     if not length_cells or not {"y", "x"} <= set(space):
         return np.square(weighted).sum(space)
+    coarse = max(1, int(length_cells // 4))  # errors are nearly the same in so small a block
+    if coarse > 1:
+        weighted = weighted.coarsen(y=coarse, x=coarse, boundary="pad").sum()
+        length_cells = length_cells / coarse
     reach = np.ceil(5 * length_cells)
     ny, nx = (min(weighted.sizes[d] - 1, int(reach)) for d in ("y", "x"))
     distance = np.hypot(*np.mgrid[-ny : ny + 1, -nx : nx + 1])
@@ -295,7 +348,7 @@ def _sum_variance(weighted, length_cells):
     )
 
 
-def _pixel_cv(drop, ratio, at):
+def _pixel_cv(drop, ratio, at, nuisance=None):
     """Lasting relative spread of the fraction between pixels.
 
     Products of a pixel's misfits in different years: their noises are independent, so none has to be
@@ -305,6 +358,14 @@ def _pixel_cv(drop, ratio, at):
     full = drop.isel(window=at)
     misfit = drop - ratio * full
     seen = misfit.notnull()
+    if nuisance is not None:  # what follows height and place may be delay of every season
+        for field in nuisance:
+            field = bare(field)
+            field = field - (field * seen).sum(space) / seen.sum(space)
+            slope = (misfit * field).sum(space) / np.square(field.where(seen)).sum(space).where(
+                lambda v: v > 1e-9
+            )
+            misfit = misfit - (misfit.mean(space) + slope.fillna(0) * field)
     pairs = (seen.sum("year") * (seen.sum("year") - 1)).sum(space)
     cross = (np.square(misfit.sum("year")) - np.square(misfit).sum("year")).sum(space)
     size = (
@@ -315,9 +376,7 @@ def _pixel_cv(drop, ratio, at):
     return np.sqrt((cross / size.where((size > 0) & (pairs > 0))).clip(0)).fillna(0)
 
 
-def hierarchical(
-    fractions: xr.Dataset, height: xr.DataArray, *, bands: int = 4, length_cells: float = 0.0
-) -> xr.Dataset:
+def hierarchical(fractions: xr.Dataset, height: xr.DataArray, *, bands: int = 4, **options) -> xr.Dataset:
     """Fractions as a field: a mean, a slope with height, years and cells that depart from it.
 
     ln F of a height band and year = mu + beta (height - mean) + alpha_year + u + noise, with normal
@@ -332,8 +391,8 @@ def hierarchical(
         Metres.
     bands : int
         Height bands of equal pixel number.
-    length_cells : float
-        As in `fraction_of_drops`.
+    **options
+        pattern, nuisance and length_cells of `fraction_of_drops`, for each band.
 
     Returns
     -------
@@ -347,8 +406,8 @@ def hierarchical(
     drop, std = fractions["drop"], fractions["drop_std"]
     cells = [
         fraction_of_drops(
-            drop.where(band == b), std.where(band == b), draws=0, length_cells=length_cells,
-            noise_correlation=fractions.get("noise_correlation"),
+            drop.where(band == b), std.where(band == b), draws=0,
+            noise_correlation=fractions.get("noise_correlation"), **options,
         ).assign(z=kilometres.where(band == b).mean())
         for b in range(bands)
     ]  # fmt: skip

@@ -21,6 +21,7 @@ from . import _degree_days as dd
 from ._degree_days import LAGS_DAYS, POWERS, thaw_index
 from ._fractions import (
     FULL_SEASON,
+    area_means,
     bare,
     check_drop,
     correlation_with_full,
@@ -33,6 +34,7 @@ from ._fractions import (
 
 __all__ = [
     "FULL_SEASON",
+    "area_means",
     "drops",
     "fit_degree_days",
     "fraction",
@@ -258,12 +260,13 @@ def _estimate(
 
 def _refuse(f, names, terms, cv_year, level, min_fraction, max_cv):
     t = stats.t.ppf(0.5 + level / 2, np.maximum(terms["freedom"].values, 1))
-    spread, mean = (
+    normal = stats.norm.ppf(0.5 + level / 2)
+    spread, pixel, mean = (
         v.mean([d for d in v.dims if d != "window"])
-        for v in (terms["year"] + terms["estimation"], f["fraction_mean"])
+        for v in (terms["year"] + terms["estimation"], terms["pixel"], f["fraction_mean"])
     )
     reasons = []
-    for i, name in enumerate(names):
+    for i, name in enumerate(names.tolist()):
         value, cv, years = float(mean[i]), float(cv_year[i]), int(f["n_years"][i])
         if name == "full":
             text = ""
@@ -273,8 +276,8 @@ def _refuse(f, names, terms, cv_year, level, min_fraction, max_cv):
             text = f"fraction {value:.2f} below {min_fraction:.2f}"
         elif not cv <= max_cv:
             text = f"fraction changes by {100 * cv:.0f} % from year to year, above {100 * max_cv:.0f} %"
-        elif float(spread[i]) * t[i] ** 2 >= 1:
-            text = "interval of the ratio is unbounded"
+        elif float(spread[i]) * t[i] ** 2 + float(pixel[i]) * normal**2 >= 1:
+            text = "the fraction is too uncertain: the interval of a ratio has no upper end"
         else:
             text = ""
         reasons.append(text)
@@ -314,7 +317,7 @@ def _joint(drop, std, divisor, index, terms, spread, given):
     posterior = keep * inner.fillna(0) + (1 - keep) ** 2 / level_sum.where(level_sum > 0)
     posterior = posterior.where(own.notnull(), spread_abs + 1 / level_sum.where(level_sum > 0))
     # Calibration error and a pixel's own fraction are the same in all years: they do not average out.
-    steady = share.where(seen).mean("year")
+    steady = (level_weight * share.fillna(0)).sum("year") / level_sum.where(level_sum > 0)
     common = np.square((steady * np.sqrt(terms["estimation"])).sum("window"))
     pixel = np.square((steady * np.sqrt(terms["pixel"])).sum("window"))
     own_weight = keep + (1 - keep) * level_weight / level_sum.where(level_sum > 0)
@@ -422,7 +425,7 @@ def leave_one_year_out(
     methods=("constant", "degree_day", "joint"),
     temperature: xr.DataArray | None = None,
     noise_correlation: xr.DataArray | None = None,
-    pattern: xr.DataArray | None = None,
+    pattern: xr.DataArray | str | None = None,
     nuisance: xr.DataArray | None = None,
     length_cells: float = 0.0,
     areas: tuple[xr.DataArray, xr.DataArray] | None = None,
@@ -450,7 +453,7 @@ def leave_one_year_out(
     DataFrame
         year, window, method, the trailing dims (y, x), predicted, lower, upper, observed in mm and
         predicted_std. The limits are for the **observed** drop: they hold its noise too, less what
-        both share. Refused windows give no rows; attrs["refused"] lists (year, window, method, reason).
+        both share. Refused windows and unbounded intervals give no rows; attrs["refused"] lists (year, window, method, reason).
     """
     check_drop(drop, std)
     dated = [m for m in methods if m != "constant"]
@@ -483,7 +486,7 @@ def leave_one_year_out(
     columns = [d for d in drop.dims if d not in ("year", "window")]
     order = ["year", "window", "method", *columns, "predicted", "predicted_std", "lower", "upper", "observed"]
     out = pd.concat(tables, ignore_index=True).rename(columns={"value": "predicted", "std": "predicted_std"})
-    out = out.dropna(subset=["predicted", "observed"])[order]
+    out = out.dropna(subset=["predicted", "observed", "lower", "upper"])[order]
     out = out.sort_values(["year", "window", "method"], kind="stable").reset_index(drop=True)
     out.attrs["refused"] = refusals
     return out
