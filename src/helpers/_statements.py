@@ -178,7 +178,7 @@ def zone_rates(
         `zone_contrast` needs.
     """
     labels, names = [str(v) for v in epochs["label"].values], [str(v) for v in zones["zone"].values]
-    best = labels[int(epochs["rate_std"].where(quiet).median(("y", "x")).argmin())]
+    best = labels[int(epochs["rate_std"].where(quiet).median(("y", "x")).argmin("label"))]
     lengths, tables = [], []
     for label in labels:
         field = epochs.sel(label=label)
