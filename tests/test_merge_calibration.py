@@ -1,0 +1,208 @@
+"""Do contrasts of epochs hold on whole twins? From raw inputs through every correction to the interval, seed by seed.
+
+Marked slow: about 40 s a scene. The table data/calibration/epoch_contrast.csv is appended scene by scene, so a run that
+was stopped goes on where it was; `python tests/test_merge_calibration.py 10` adds ten scenes and says what they show.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from scipy import stats
+
+from helpers import io, merge, network, sbas, twin
+
+TABLE = io.ROOT / "data" / "calibration" / "epoch_contrast.csv"
+SCENES = [(seed, mining) for seed in range(1001, 1061) for mining in (True, False)]
+NOISE = {"deviation_std_mm": 3.0, "deviation_days": 45.0}
+ZONES = ["mined", "near_mine", "control"]
+EPOCHS = {"before": "before", "during": "during_observed", "after": "after"}
+
+
+def corrected(site, polygons):
+    """Stacks of every sensor as notebook 02 hands them on."""
+    out, stable = {}, None
+    for sensor in [site.main_sensor, *(s for s in site.sensors if s != site.main_sensor)]:
+        stack = network.correct_unwrapping(io.read_sensor(site, sensor).load())
+        unwrapping = network.unwrapping_std(stack)
+        stack = network.reference(stack, io.mask_of(polygons["reference"], stack)).assign(pair_std=unwrapping)
+        stack, _ = network.prune(
+            stack.drop_vars(["unwrapping_turns", "unwrapping_flag"]), keep_connected=False
+        )
+        if stable is None:
+            stable = network.stable_ground(stack)
+        step = abs(float(stable["x"][1] - stable["x"][0]))
+        mask = stable.reindex(y=stack["y"], x=stack["x"], method="nearest", tolerance=step, fill_value=False)
+        enough = float(stable.mean()) > 0.05 and stable.attrs["covers"] > 0.6
+        stack = network.correct_delay(stack, mask=mask if enough else None)
+        stack = network.correct_fading(stack, network.fading(stack))
+        to_mm = stack.attrs["wavelength_m"] / (4 * np.pi) * 1000
+        stack["pair_std"] = np.hypot(stack["pair_std"], stack["fading_std"].fillna(0) * to_mm)
+        stack["atmosphere_std"] = network.atmosphere(stack)
+        stack.attrs["reference_rate_std"] = network.reference_rate_std(stack, stack["atmosphere_std"])
+        out[sensor] = stack
+    return out
+
+
+def inverted(stack, prior=None):
+    """Series of one stack, its dug ground left out."""
+    noise = {"atmosphere_std_mm": stack["atmosphere_std"], "pair_std_mm": stack["pair_std"].values}
+    result = sbas.invert(stack, rate_prior=prior, **noise, **NOISE)
+    return result.assign_attrs(reference_rate_std=stack.attrs["reference_rate_std"])
+
+
+def thinned(stacks, own, zones):
+    """Zone means of thinned minus full rate, by old sensor and starting year, as notebook 04 finds them."""
+
+    def slope(part):
+        t = (part.time.values - part.time.values[0]) / np.timedelta64(1, "D") / 365.25
+        design = np.column_stack([t, np.ones_like(t), np.sin(2 * np.pi * t), np.cos(2 * np.pi * t)])
+        return xr.zeros_like(part[0], dtype=float) + np.tensordot(np.linalg.pinv(design)[0], part.values, 1)
+
+    found = []
+    for sensor, stack in stacks.items():
+        years = [pd.DatetimeIndex(stack[k].values).year for k in ("reference", "secondary")]
+        on_grid = merge.resample(stack[["unwrapped_phase", "coherence"]], own).assign_attrs(stack.attrs)
+        for start in range(2015, 2024 - (years[1].max() - years[0].min())):
+            thin = merge.thin(own["displacement"], on_grid, start)
+            few = sbas.invert(thin, atmosphere_std_mm=float(stack["atmosphere_std"].median()), **NOISE)
+            full = slope(own["displacement"].sel(time=slice(few.time.values[0], few.time.values[-1])))
+            error = ((few["rate"] - full) / own["los_up"]).where(few["rate_std"] < 10).where(zones)
+            error = error.mean(("y", "x")).reset_coords(drop=True)
+            found.append(error.expand_dims(sensor=[sensor], start=[start]))
+    blocks = [
+        xr.concat([f for f in found if f.sensor.item() == s], "start", coords="minimal", compat="override")
+        for s in stacks
+    ]
+    together = xr.concat(blocks, "sensor", join="outer", coords="minimal", compat="override")
+    return together.to_dataset(name="zone_difference")
+
+
+def scene(seed, mining):
+    """Contrasts of one twin with their truth: rows as in the table."""
+    site = io.load_site("datong_twin", "quick")
+    with tempfile.TemporaryDirectory() as folder:
+        site.raw = Path(folder) / "raw"
+        twin.simulate(site.raw, seed=seed, size="quick", mining=mining)
+        polygons = io.read_areas(site)
+        truth = io.read_truth(site)["rate_up"].load()
+        stacks = corrected(site, polygons)
+    series = {s: inverted(k) for s, k in stacks.items() if s != site.main_sensor}
+    main = stacks[site.main_sensor]
+    alos2 = merge.resample(series["alos2"][["rate", "rate_std", "los_up"]], main)
+    scale = main["los_up"] / alos2["los_up"]
+    prior_std = (
+        np.hypot(np.hypot(alos2["rate_std"], series["alos2"].attrs["reference_rate_std"]), 2.0) * scale
+    )
+    series[site.main_sensor] = inverted(main, (alos2["rate"] * scale, prior_std))
+
+    def dug(grid):
+        half = 0.5 * max(abs(step) for step in grid.rio.resolution())
+        return io.mask_of(polygons["pits"].buffer(half), grid) | io.mask_of(
+            polygons["heaps"].buffer(half), grid
+        )
+
+    tracks, terrain = [], io.terrain(main["height"])
+    for sensor in ("s1_desc", "s1_asc", "ers", "envisat", "alos1"):
+        names = ["displacement", "displacement_std", "rate_std", "los_east", "los_up"]
+        track = series[sensor][names].where(~dug(stacks[sensor]))
+        tracks.append(track.assign_attrs(series[sensor].attrs, sensor=sensor))
+    tracks[0]["slope_deg"] = terrain["slope_deg"]
+    dates = np.unique(np.concatenate([t.time.values for t in tracks]))
+    wide = np.flatnonzero(np.diff(dates) > np.timedelta64(730, "D"))
+    edges = pd.DatetimeIndex(np.concatenate([dates[wide], dates[wide + 1]])).sort_values()
+    knots = pd.DatetimeIndex(["1997-01-01"]).append(edges).append(pd.DatetimeIndex(["2024-01-01"]))
+    record = merge.join(tracks, knots=knots, like=main, **NOISE)
+    epochs = (
+        record.isel(epoch=[0, 2, 4]).assign_coords(label=("epoch", list(EPOCHS))).swap_dims(epoch="label")
+    )
+    epochs["geometry_std"] = xr.zeros_like(epochs["rate"])
+    ups = [t.attrs["reference_rate_std"] / float(t["los_up"].mean()) for t in tracks]
+    epochs["sensor_reference_std"] = ("sensor", ups)
+    usable = (epochs["rate_std"] < 6).all("label") & ~dug(main) & ~io.mask_of(polygons["reference"], main)
+    zones = xr.concat([io.mask_of(polygons[z], main) & usable for z in ZONES], pd.Index(ZONES, name="zone"))
+    quiet = usable & ~zones.sel(zone=["mined", "near_mine"]).any("zone")
+    old = {s: stacks[s] for s in ("ers", "envisat", "alos1")}
+    thinning = thinned(old, series["s1_desc"][["displacement", "los_up"]], zones)
+    rates = merge.zone_rates(epochs, zones, quiet=quiet, thinning=thinning)
+    rows = []
+    for zone, minus in [(z, None) for z in ZONES] + [(z, "control") for z in ZONES[:2]]:
+        for since, epoch in (("before", "during"), ("before", "after"), ("during", "after")):
+            found = merge.zone_contrast(rates, zone, epoch, since=since, minus=minus)
+            true = truth.sel(epoch=EPOCHS[epoch]) - truth.sel(epoch=EPOCHS[since])
+            true = [float(true.where(zones.sel(zone=z)).mean()) for z in (zone, minus) if z]
+            row = {
+                "seed": seed,
+                "mining": mining,
+                "zone": zone,
+                "minus": minus or "",
+                "since": since,
+                "epoch": epoch,
+            }
+            row |= {"truth": true[0] - sum(true[1:]), "pixels": int(zones.sel(zone=zone).sum())}
+            keys = ("difference", "std", "fit_std", "reference_std", "sampling_std", "minimal_detectable")
+            rows.append(row | {k: round(found[k], 4) for k in keys})
+    return pd.DataFrame(rows)
+
+
+def extend(scenes):
+    """Add scenes that the table does not have; give the table."""
+    table = pd.read_csv(TABLE, keep_default_na=False) if TABLE.exists() else pd.DataFrame()
+    done = set(zip(table["seed"], table["mining"], strict=True)) if len(table) else set()
+    for seed, mining in scenes:
+        if (seed, mining) in done:
+            continue
+        table = pd.concat([table, scene(seed, mining)], ignore_index=True)
+        TABLE.parent.mkdir(parents=True, exist_ok=True)
+        part = TABLE.with_suffix(".part")
+        table.to_csv(part, index=False, float_format="%.6g", lineterminator="\n")
+        part.replace(TABLE)
+    return table
+
+
+def score(table):
+    """Bias, coverage with its exact 95 % interval and alarms, by zone and contrast."""
+    table = table.assign(error=table["difference"] - table["truth"])
+    table["covered"] = table["error"].abs() <= 1.96 * table["std"]
+    table["alarm"] = table["difference"].abs() > 1.96 * table["std"]
+    rows = []
+    for key, part in table.groupby(["mining", "zone", "minus", "since", "epoch"]):
+        interval = stats.binomtest(int(part["covered"].sum()), len(part)).proportion_ci()
+        alarm = stats.binomtest(int(part["alarm"].sum()), len(part)).proportion_ci()
+        row = dict(zip(("mining", "zone", "minus", "since", "epoch"), key, strict=True), n=len(part))
+        row |= {"truth": part["truth"].mean(), "bias": part["error"].mean(), "bias_std": part["error"].sem()}
+        row |= {"rms": np.sqrt((part["error"] ** 2).mean()), "stated": part["std"].mean()}
+        row |= {
+            "coverage": part["covered"].mean(),
+            "coverage_low": interval.low,
+            "coverage_high": interval.high,
+        }
+        row |= {"alarms": part["alarm"].mean(), "alarms_low": alarm.low}
+        rows.append(row | {"detectable": part["minimal_detectable"].mean()})
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.slow
+def test_epoch_contrasts_are_unbiased_and_cover():
+    """Post-pre contrasts of zones: mean bias below 1 mm/yr, 95 % intervals that cover 90-98 %; without mining no more
+    than 5 % alarms per zone. Judged by whether the exact binomial interval contains the target."""
+    table = extend(SCENES[:60])
+    found = score(table[(table["since"] == "before") & (table["epoch"] == "after")])
+    for row in found.itertuples():
+        name = f"{row.zone} {row.minus or 'alone'} mining={row.mining} n={row.n}"
+        assert abs(row.bias) < 1 + 2 * row.bias_std, (
+            f"{name}: bias {row.bias:.2f} +- {row.bias_std:.2f} mm/yr"
+        )
+        assert row.coverage_high >= 0.90 and row.coverage_low <= 0.98, f"{name}: coverage {row.coverage:.2f}"
+        if not row.mining and row.zone != "control":
+            assert row.alarms_low <= 0.05, f"{name}: {row.alarms:.0%} alarms"
+
+
+if __name__ == "__main__":
+    more = int(sys.argv[1]) if len(sys.argv) > 1 else 10
+    have = pd.read_csv(TABLE).groupby(["seed", "mining"]).ngroups if TABLE.exists() else 0
+    sys.stdout.write(score(extend(SCENES[: have + more])).round(2).to_string() + "\n")
