@@ -18,6 +18,7 @@ import xarray as xr
 
 from helpers._record import build, solve_block, years
 from helpers._statements import (
+    METRES_PER_DEGREE,
     change_point,
     contrast,
     correlation_length,
@@ -29,6 +30,7 @@ from helpers._statements import (
 )
 
 __all__ = [
+    "METRES_PER_DEGREE",
     "change_point",
     "contrast",
     "correlation_length",
