@@ -186,7 +186,8 @@ def fraction_of_drops(
         fraction_mean (window): ratio of the sums over years, so that noise in the denominator
         does not bias it; fraction_mean_std by the delta method, fraction_mean_boot_std by bootstrap.
         cv_year: interannual sd over mean, noise removed; cv_noise: what noise alone gives one year;
-        cv_total: both. cv_pixel: spread between pixels of one year, noise removed. n_years (window).
+        cv_total: both. cv_pixel: lasting spread between pixels, in proportion to their drop, and
+        lasting_std: lasting misfit in mm that is not; both without noise. n_years (window).
         full_mean, full_mean_std (year): area mean of the full drop and its noise in mm.
     """
     check_drop(drop, std)
@@ -212,6 +213,7 @@ def fraction_of_drops(
     ratio = part / whole
     noise = var_part + ratio**2 * var_whole - 2 * ratio * cov
 
+    pixel = _lasting_spread(drop, ratio, at, nuisance)
     seen = part.notnull()
     n_years = seen.sum("year")
     mean = part.sum("year") / whole.where(seen).sum("year")
@@ -227,7 +229,8 @@ def fraction_of_drops(
             "cv_year": np.sqrt((total - noise_mean).clip(0)) / abs(mean),
             "cv_noise": np.sqrt(noise_mean.clip(0)) / abs(mean),
             "cv_total": np.sqrt(total) / abs(mean),
-            "cv_pixel": _pixel_cv(drop, ratio, at, nuisance),
+            "cv_pixel": pixel[0],
+            "lasting_std": pixel[1],
             "n_years": n_years,
             "full_mean": whole.isel(window=at),
             "full_mean_std": np.sqrt(var_whole.isel(window=at)),
@@ -348,32 +351,41 @@ def _sum_variance(weighted, length_cells):
     )
 
 
-def _pixel_cv(drop, ratio, at, nuisance=None):
-    """Lasting relative spread of the fraction between pixels.
+def _lasting_spread(drop, ratio, at, nuisance=None):
+    """What lasts at a pixel from year to year: relative spread of its fraction, and a misfit in mm.
 
     Products of a pixel's misfits in different years: their noises are independent, so none has to be
-    known, let alone removed.
+    known, let alone removed. Their part in proportion to the squared drop is a fraction of its own, the
+    rest an error that returns every season.
     """
     space = [d for d in drop.dims if d not in ("year", "window")]
-    full = drop.isel(window=at)
-    misfit = drop - ratio * full
+    share = ratio * drop.isel(window=at)
+    misfit = drop - share
     seen = misfit.notnull()
-    if nuisance is not None:  # what follows height and place may be delay of every season
-        for field in nuisance:
-            field = bare(field)
-            field = field - (field * seen).sum(space) / seen.sum(space)
-            slope = (misfit * field).sum(space) / np.square(field.where(seen)).sum(space).where(
-                lambda v: v > 1e-9
-            )
-            misfit = misfit - (misfit.mean(space) + slope.fillna(0) * field)
-    pairs = (seen.sum("year") * (seen.sum("year") - 1)).sum(space)
-    cross = (np.square(misfit.sum("year")) - np.square(misfit).sum("year")).sum(space)
-    size = (
-        (np.square((ratio * full).sum("year")) - np.square(ratio * full).sum("year"))
-        .where(seen.any("year"))
-        .sum(space)
-    )
-    return np.sqrt((cross / size.where((size > 0) & (pairs > 0))).clip(0)).fillna(0)
+    for field in (
+        nuisance if nuisance is not None else ()
+    ):  # what follows height and place may be delay of every season
+        field = bare(field)
+        field = field - (field * seen).sum(space) / seen.sum(space)
+        power = np.square(field.where(seen)).sum(space)
+        slope = (misfit * field).sum(space) / power.where(power > 1e-9)
+        misfit = misfit - (misfit.mean(space) + slope.fillna(0) * field)
+    size, error = (_cross_years(v.where(seen)) for v in (share, misfit))
+    around = size - size.mean(space)
+    power = np.square(around).sum(space)
+    relative = (around * error).sum(space) / power.where(power > 0)
+    scatter = np.square(error - error.mean(space) - relative * around).mean(space) / power.where(power > 0)
+    relative = relative.where(
+        relative > 3 * np.sqrt(scatter), 0.0
+    )  # neighbours are alike: ask for more than two
+    left = (error - relative * size).mean(space).clip(0).fillna(0)
+    return np.sqrt(relative), np.sqrt(left)
+
+
+def _cross_years(field):
+    """Mean product of a pixel's values in two different years."""
+    n = field.notnull().sum("year")
+    return (np.square(field.sum("year")) - np.square(field).sum("year")) / (n * (n - 1)).where(n > 1)
 
 
 def hierarchical(fractions: xr.Dataset, height: xr.DataArray, *, bands: int = 4, **options) -> xr.Dataset:
@@ -431,7 +443,7 @@ def hierarchical(fractions: xr.Dataset, height: xr.DataArray, *, bands: int = 4,
     relative = fractions["fraction"] / fractions["fraction_mean"]
     ratio = (out["fraction_mean"] * relative).transpose("window", "year", ...)
     at = list(fractions["window"].values).index("full")
-    out["cv_pixel"] = _pixel_cv(*map(bare, (drop, ratio)), at)
+    out["cv_pixel"], out["lasting_std"] = _lasting_spread(*map(bare, (drop, ratio)), at)
     return out
 
 

@@ -187,6 +187,7 @@ def _estimate(
     min_fraction=MIN_FRACTION,
     max_cv=MAX_CV,
     fit=None,
+    alone=False,
 ):
     """Value, noise variance and relative variances of the full-season drop."""
     if method not in ("constant", "degree_day", "joint"):
@@ -218,6 +219,7 @@ def _estimate(
         "estimation": (f["fraction_mean_std"] / f["fraction_mean"]) ** 2,
         "pixel": xr.zeros_like(f["cv_pixel"]) if area_mean else f["cv_pixel"].fillna(0) ** 2,
         "total": (spread["cv_total"] ** 2).where(~known, 0.0),
+        "lasting": xr.zeros_like(f["cv_pixel"]) if area_mean else f["lasting_std"].fillna(0) ** 2,
         "freedom": (f["n_years"] - (2 if dated else 1)).clip(1),
     }
     if dated:
@@ -229,7 +231,7 @@ def _estimate(
         divisor = fit["kappa"] * form
         index = dd.season(limits[full], heat, years, *curve)
         past = dd.season(limits[full], heat.area_mean, fractions["year"].values, *curve).values
-        estimate = _joint(drop, std, divisor, index, terms, _coefficient_cv(fractions, past), given)
+        estimate = _joint(drop, std, divisor, index, terms, _coefficient_cv(fractions, past), given, alone)
     else:
         divisor = fit["kappa"] * form if dated else f["fraction_mean"]
         relative = terms["year"] + terms["estimation"]
@@ -240,7 +242,7 @@ def _estimate(
         estimate = xr.Dataset(
             {
                 "value": drop / divisor,
-                "noise": np.square(std / divisor),
+                "noise": (std**2 + terms["lasting"]) / divisor**2,
                 "relative_year": relative,
                 "relative_pixel": terms["pixel"],
                 "relative_total": terms["total"],
@@ -296,40 +298,49 @@ def _coefficient_cv(fractions, index):
     return float(max(variance, 0) / value.mean() ** 2)
 
 
-def _joint(drop, std, divisor, index, terms, spread, given):
-    """One coefficient per pixel, years departing from it: a two-level normal model in closed form."""
+def _joint(drop, std, divisor, index, terms, spread, given, alone):
+    """One coefficient per pixel, years departing from it: a two-level normal model in closed form.
+
+    With `alone` every window is taken by itself, as if it were the only one.
+    """
+
+    def over(values):
+        return values if alone else values.sum("window")
+
     form = divisor * index  # mm of drop per unit coefficient
     seen = drop.notnull() & form.notnull() & (form > 0)
-    prior = (drop * form).where(seen).sum() / np.square(form).where(seen).sum()  # one number for the weights
+    used = seen if alone else seen.any("window")
+    axes = [d for d in seen.dims if not alone or d != "window"]
+    # one number for the weights: a pixel's own would make them follow its noise
+    prior = (drop * form).where(seen).sum(axes) / np.square(form).where(seen).sum(axes)
     weight = (1 / (std**2 + np.square(prior * form) * (terms["year"] + 1e-6))).where(seen, 0.0)
-    gain = weight * form / (weight * form**2).sum("window").where(seen.any("window"))
-    own = (gain * drop.fillna(0)).sum("window", min_count=1).where(seen.any("window"))
-    noise = _quadratic(gain * std.where(seen, 0.0), given)
+    gain = weight * form / over(weight * form**2).where(used)
+    own = over(gain * drop.fillna(0)).where(used)
+    noise = np.square(gain * std) if alone else _quadratic(gain * std.where(seen, 0.0), given)
     share = gain * form
-    misfit = np.square((share * np.sqrt(terms["year"])).sum("window"))  # windows of a year err together
-    spread_abs = spread * prior**2
+    misfit = np.square(over(share * np.sqrt(terms["year"])))  # windows of a year err together
+    between = spread * prior**2
     inner = noise + misfit * prior**2
-    level_weight = (1 / (inner + spread_abs)).where(own.notnull(), 0.0)
+    level_weight = (1 / (inner + between)).where(used, 0.0)
     level_sum = level_weight.sum("year")
-    mean = (level_weight * own.fillna(0)).sum("year") / level_sum.where(level_sum > 0)
-    keep = (spread_abs / (inner + spread_abs)).where(own.notnull(), 0.0)
+    level_weight = level_weight / level_sum.where(level_sum > 0)
+    mean = (level_weight * own.fillna(0)).sum("year").where(level_sum > 0)
+    keep = (between / (inner + between)).where(used, 0.0)
     value = mean + keep * (own.fillna(mean) - mean)
-    posterior = keep * inner.fillna(0) + (1 - keep) ** 2 / level_sum.where(level_sum > 0)
-    posterior = posterior.where(own.notnull(), spread_abs + 1 / level_sum.where(level_sum > 0))
+    posterior = (keep * inner.fillna(0)).where(used, between) + (1 - keep) ** 2 / level_sum
     # Calibration error and a pixel's own fraction are the same in all years: they do not average out.
-    steady = (level_weight * share.fillna(0)).sum("year") / level_sum.where(level_sum > 0)
-    common = np.square((steady * np.sqrt(terms["estimation"])).sum("window"))
-    pixel = np.square((steady * np.sqrt(terms["pixel"])).sum("window"))
-    own_weight = keep + (1 - keep) * level_weight / level_sum.where(level_sum > 0)
+    steady = (level_weight * share.fillna(0)).sum("year")
+    lasting = np.square((level_weight * gain.fillna(0) * np.sqrt(terms["lasting"])).sum("year"))
+    own_weight = keep + (1 - keep) * level_weight
     return xr.Dataset(
         {
             "value": value * index,
-            "noise": posterior * index**2,
-            "relative_year": common + 0 * value,
-            "relative_pixel": pixel + 0 * value,
-            "relative_total": (steady * terms["total"]).sum("window") + 0 * value,
-            "freedom": terms["freedom"].min(),
-            "weight_own": own_weight * index * gain.sum("window"),
+            "noise": (posterior + over(lasting)) * index**2,
+            "relative_year": np.square(over(steady * np.sqrt(terms["estimation"]))) + 0 * value,
+            "relative_pixel": np.square(over(steady * np.sqrt(terms["pixel"]))) + 0 * value,
+            "relative_total": over(steady * terms["total"]) + 0 * value,
+            "freedom": terms["freedom"] if alone else terms["freedom"].min(),
+            "weight_own": own_weight * index * over(gain.fillna(0)),
         }
     )
 
@@ -453,7 +464,8 @@ def leave_one_year_out(
     DataFrame
         year, window, method, the trailing dims (y, x), predicted, lower, upper, observed in mm and
         predicted_std. The limits are for the **observed** drop: they hold its noise too, less what
-        both share. Refused windows and unbounded intervals give no rows; attrs["refused"] lists (year, window, method, reason).
+        both share. Refused windows and unbounded intervals give no rows;
+        attrs["refused"] lists (year, window, method, reason).
     """
     check_drop(drop, std)
     dated = [m for m in methods if m != "constant"]
@@ -495,21 +507,11 @@ def leave_one_year_out(
 def _one_year(drop, std, train, year, windows, method, heat, area_mean, level, fit):
     """Estimate of a hidden year from each window alone, and the reasons of refused windows."""
     heat = None if method == "constant" else heat
-    if method != "joint":
-        seen = {"year": [year], "window": windows}
-        out, _, reason = _estimate(
-            drop.sel(seen), std.sel(seen), train, method, heat, area_mean, level, fit=fit
-        )
-        return bare(out.isel(year=0)), reason.values.tolist()
-    parts, reasons = [], []
-    for w in windows:
-        seen = {"window": [w]}
-        out, _, reason = _estimate(
-            drop.sel(seen), std.sel(seen), train, method, heat, area_mean, level, fit=fit
-        )
-        parts.append(bare(out.sel(year=year)))
-        reasons += reason.values.tolist()
-    return xr.concat(parts, "window"), reasons
+    seen = {"window": windows, "year": drop["year"].values if method == "joint" else [year]}
+    out, _, reason = _estimate(
+        drop.sel(seen), std.sel(seen), train, method, heat, area_mean, level, fit=fit, alone=True
+    )
+    return bare(out.sel(year=year)), reason.values.tolist()
 
 
 def score(table: pd.DataFrame, by=("window", "method")) -> pd.DataFrame:
