@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import rioxarray
+import shapely
 import xarray as xr
 from rasterio.enums import Resampling
 from rasterio.features import geometry_mask
-from scipy import ndimage
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
@@ -133,12 +133,23 @@ def areas_on_grid(site: Site, grid: xr.Dataset) -> xr.Dataset:
     """Rasterise every named area of a site and the distance (km) to the nearest pit or heap."""
     areas = {name: g for name, g in read_areas(site).items() if g.geom_type != "Point"}
     out = xr.Dataset({name: mask_of(geometry, grid) for name, geometry in areas.items()})
-    if mine := [out[name] for name in ("pits", "heaps") if name in out]:
-        size = cell_size_m(grid)
-        away = ndimage.distance_transform_edt(~np.logical_or.reduce(mine), sampling=size) / 1000.0
+    if mine := [areas[name] for name in ("pits", "heaps") if name in areas]:
+        away = _distance_km(mine, grid).astype("float32")
         attrs = {"units": "km", "long_name": "distance to the nearest pit or heap"}
-        out["distance_to_mine"] = (("y", "x"), away.astype("float32"), attrs)
+        out["distance_to_mine"] = (("y", "x"), away, attrs)
     return out.rio.write_crs(grid.rio.crs)
+
+
+def _distance_km(geometries: list[BaseGeometry], grid: xr.Dataset) -> np.ndarray:
+    """Distance of every cell centre to the outlines themselves, not to the cells that stand for them."""
+    from rasterio.warp import transform
+
+    x, y = np.meshgrid(grid["x"].values, grid["y"].values)
+    lon, lat = (np.array(v) for v in transform(grid.rio.crs, "EPSG:4326", x.ravel(), y.ravel()))
+    metres = METRES_PER_DEGREE * np.array([np.cos(np.deg2rad(lat.mean())), 1.0])
+    outlines = shapely.transform(shapely.union_all(geometries), lambda lonlat: lonlat * metres)
+    away = shapely.distance(shapely.points(np.column_stack([lon, lat]) * metres), outlines)
+    return away.reshape(x.shape) / 1000.0
 
 
 def read_drivers(site: Site, grid: xr.Dataset) -> xr.Dataset:
