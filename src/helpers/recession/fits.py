@@ -198,19 +198,19 @@ def _cloud_ols(x, y, event, _options):
     return _ols(x, y, event)
 
 
-def _binned(x, y, _event, _options):
-    """Means of bins that hold at least 1 % of the range of ln Q and a standard error below half the mean.
+def _binned_line(x, y):
+    """Line through means of bins that hold at least 1 % of the range of ln Q and are known to half their mean.
 
-    From the highest flow down; the line is weighted by the inverse variance of the bins' ln mean.
+    Bins run from the highest flow down; the line is weighted by the inverse variance of the bins' ln mean.
     """
     order = np.argsort(-x)
     x, rate = x[order], np.exp(y[order])
     width = 0.01 * (x[0] - x[-1])
     bins, i = [], 0
     for j in range(1, len(x) + 1):
-        r = rate[i:j]
         if j - i < 3 or x[i] - x[j - 1] < width:
             continue
+        r = rate[i:j]
         error = r.std(ddof=1) / np.sqrt(r.size)
         if error <= 0.5 * r.mean():
             # a floor on the error, or bins that happen to agree would carry the line alone
@@ -219,13 +219,14 @@ def _binned(x, y, _event, _options):
     if len(bins) < 3:
         raise ValueError(f"binned: only {len(bins)} bins of ln Q can be filled; use more points")
     bx, by, error = np.array(bins).T
-    w = error**-2
-    center = np.average(bx, weights=w)
-    sxx = np.sum(w * (bx - center) ** 2)
-    slope = np.sum(w * (bx - center) * by) / sxx
-    value = np.average(by, weights=w)
-    scatter = np.sum(w * (by - value - slope * (bx - center)) ** 2) / (len(bins) - 2)
-    return value, slope, center, (scatter / w.sum(), scatter / sxx, 0.0)
+    slope, value = np.polyfit(bx, by, 1, w=1 / error)
+    return value, slope
+
+
+def _binned(x, y, event, _options):
+    center = x.mean()
+    value, slope = _binned_line(x - center, y)
+    return value, slope, center, _bootstrap_cov(x - center, y, event, _binned_line, draws=100)
 
 
 def _bootstrap_cov(x, y, event, line, draws=200, seed=0):
