@@ -55,7 +55,9 @@ def test_known_ranking_of_correlated_drivers():
     for seed in range(3):
         x, y, blocks, _ = scene(seed, ice=1.2, mine=0.9, climate=0.15)
         model, _ = attribution.fit_forest(x, y, None, blocks, **FAST)
-        out = attribution.grouped_importance(model, x, y, GROUPS, blocks, repeats=2).set_index("group")
+        out = attribution.grouped_importance(
+            model, x, y, GROUPS, blocks, repeats=2, forests=model.fold_forests_
+        ).set_index("group")
         right += out["importance"].idxmax() == "ice"
         assert out.loc["ice", "lower"] > out.loc["albedo", "upper"]
         assert out["rank_probability"].between(0, 1).all()
@@ -84,7 +86,7 @@ def test_an_albedo_effect_is_found_where_there_is_ice():
     for seed in range(3):
         x, y, blocks, _ = scene(80 + seed, albedo=1.0)
         model, _ = attribution.fit_forest(x, y, None, blocks, **FAST)
-        args = {"blocks": blocks, "target": y, "refits": 6}
+        args = {"forests": attribution.bootstrap_forests(model, x, y, blocks, refits=6)}
         rich = (x["ice"] > 0.3).to_numpy()
         inside.append(
             attribution.accumulated_local_effects(model, x, "albedo", rows=rich, **args).attrs["span"]
@@ -189,6 +191,16 @@ def test_matching_removes_what_confounds():
     assert raw < -0.3
     assert abs(out["difference"]) < 0.5 * abs(raw)
     assert out["lower"] < out["difference"] < out["upper"] and out["n"] > 50
+
+
+def test_reused_forests_give_what_refits_give():
+    """Importance from the forests of the fit equals importance with forests fitted again."""
+    x, y, blocks, _ = scene(4)
+    model, _ = attribution.fit_forest(x, y, None, blocks, trees=15)
+    args = (model, x, y, GROUPS, blocks)
+    again = attribution.grouped_importance(*args, repeats=1, draws=10)
+    reused = attribution.grouped_importance(*args, repeats=1, draws=10, forests=model.fold_forests_)
+    pd.testing.assert_frame_equal(again, reused)
 
 
 def test_same_input_same_output():

@@ -53,7 +53,8 @@ def fit_forest(
     Returns
     -------
     model : RandomForestRegressor
-        Fitted to all pixels; the functions below clone it for each fold.
+        Fitted to all pixels. ``model.fold_forests_`` holds (train, test, forest) of each blocked fold, to
+        spare `grouped_importance` the refits.
     scores : DataFrame
         fold, r2_random, r2_blocked; attrs r2_random and r2_blocked pool the held-out pixels.
 
@@ -66,18 +67,19 @@ def fit_forest(
     model = RandomForestRegressor(
         trees, min_samples_leaf=leaf, max_features=1 / 3, max_samples=0.7, random_state=seed, n_jobs=1
     )
-    scores, pooled = {}, {}
+    scores, pooled, forests = {}, {}, []
     for name, split in (("r2_random", KFold(folds, shuffle=True, random_state=seed)), ("r2_blocked", None)):
         pairs = list(split.split(x)) if split else list(_block_folds(b, folds, seed))
         predicted = np.empty(len(y))
-        for train, test in pairs:
-            predicted[test] = clone(model).fit(x[train], y[train], w[train]).predict(x[test])
+        forests = [(train, test, clone(model).fit(x[train], y[train], w[train])) for train, test in pairs]
+        for _, test, forest in forests:
+            predicted[test] = forest.predict(x[test])
         scores[name] = [r2_score(y[test], predicted[test], sample_weight=w[test]) for _, test in pairs]
         pooled[name] = float(r2_score(y, predicted, sample_weight=w))
     table = pd.DataFrame({"fold": range(folds), **scores})
     table.attrs = pooled
     model.fit(x, y, w)
-    model.driver_names_ = list(drivers.columns)
+    model.fold_forests_ = forests
     return model, table
 
 
@@ -151,6 +153,7 @@ def grouped_importance(
     *,
     weight=None,
     conditional: bool = False,
+    forests=None,
     repeats: int = 5,
     draws: int = 500,
     folds: int = 5,
@@ -173,6 +176,8 @@ def grouped_importance(
     conditional : bool
         Permute only among pixels whose other drivers predict the same values of the group (leaves
         of a tree), so that a group gets no credit for what the others say already.
+    forests : list of (train, test, forest), optional
+        ``model.fold_forests_``, if fitted to this target and these drivers.
     repeats, draws, folds, seed
         Permutations per fold, bootstrap draws, folds, seed.
 
@@ -188,8 +193,10 @@ def grouped_importance(
     rng = np.random.default_rng(seed)
     base = np.empty(len(y))
     permuted = {g: np.zeros(len(y)) for g in groups}
-    for train, test in _block_folds(b, folds, seed):
-        forest = clone(model).fit(x[train], y[train], w[train])
+    if forests is None:
+        splits = _block_folds(b, folds, seed)
+        forests = ((train, test, clone(model).fit(x[train], y[train], w[train])) for train, test in splits)
+    for train, test, forest in forests:
         base[test] = np.square(y[test] - forest.predict(x[test]))
         for name, at in columns.items():
             strata = _strata(x, at, train, test, seed) if conditional else np.zeros(len(test), int)
@@ -285,9 +292,7 @@ def accumulated_local_effects(
     rows=None,
     bins: int = 12,
     blocks=None,
-    target=None,
-    weight=None,
-    refits: int = 20,
+    forests=None,
     draws: int = 200,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -307,10 +312,11 @@ def accumulated_local_effects(
     bins : int
         Bins of equal pixel number.
     blocks : (n,) array, optional
-        Interval by bootstrap over blocks; without it lower and upper are NaN.
-    target, weight : (n,) arrays, optional
-        With them each of `refits` bootstrap samples of blocks gets a forest of its own (30 trees),
-        which is the interval to trust; otherwise `draws` samples re-use the fitted forest.
+        Interval by bootstrap over blocks of the fitted forest's differences: how the pixels vary, not
+        how the forest would.
+    forests : list of (forest, count), optional
+        From `bootstrap_forests`: forests of blocks drawn with replacement and how often each pixel was
+        drawn. The interval to trust; without this and `blocks` lower and upper are NaN.
 
     Returns
     -------
@@ -330,18 +336,14 @@ def accumulated_local_effects(
     difference = _local_difference(model, x[keep], column, edges, at)
     effect, n = _accumulate(difference, at, np.ones(len(at)), edges.size - 1)
     low, high = np.quantile(x[keep, column], (0.1, 0.9))
-    curves = []
-    if blocks is not None:
-        curves = _ale_draws(
-            model, x, column, edges, at, keep, difference, blocks, target, weight, refits, draws, seed
-        )
+    curves = np.array(_ale_draws(x[keep], column, edges, at, keep, difference, blocks, forests, draws, seed))
     span = [float(np.interp(high, edges, c) - np.interp(low, edges, c)) for c in (effect, *curves)]
-    band = np.quantile(curves, (0.025, 0.975), axis=0) if len(curves) else np.full((2, edges.size), np.nan)
-    if target is not None and len(curves):  # few refits: normal limits around the fitted curve
+    band, limits = np.full((2, edges.size), np.nan), np.full(2, np.nan)
+    if forests is not None and len(curves) > 1:  # few refits: normal limits around the fitted curve
         band = effect + 1.96 * np.outer((-1, 1), np.std(curves, axis=0, ddof=1))
         limits = span[0] + 1.96 * np.std(span[1:], ddof=1) * np.array([-1, 1])
-    else:
-        limits = np.quantile(span[1:], (0.025, 0.975)) if len(curves) else np.full(2, np.nan)
+    elif len(curves):
+        band, limits = np.quantile(curves, (0.025, 0.975), axis=0), np.quantile(span[1:], (0.025, 0.975))
     table = pd.DataFrame({"value": edges, "effect": effect, "lower": band[0], "upper": band[1]})
     table["n"] = np.append(n, 0)
     table.attrs["span"] = (span[0], float(limits[0]), float(limits[1]))
@@ -363,21 +365,41 @@ def _accumulate(difference, at, weight, bins):
     return curve - np.sum(middle * n) / n.sum(), n.astype(int)
 
 
-def _ale_draws(model, x, column, edges, at, keep, difference, blocks, target, weight, refits, draws, seed):
-    rng = np.random.default_rng(seed)
-    blocks = np.unique(np.asarray(blocks), return_inverse=True)[1]
-    curves = []
-    for i in range(draws if target is None else refits):
-        count = rng.multinomial(blocks.max() + 1, np.full(blocks.max() + 1, 1 / (blocks.max() + 1)))[blocks]
-        local = difference
-        if target is not None:
-            w = count * (1.0 if weight is None else np.asarray(weight, float))
-            forest = clone(model).set_params(n_estimators=30, random_state=seed + i)
-            forest.fit(x[w > 0], np.asarray(target)[w > 0], w[w > 0])
-            local = _local_difference(forest, x[keep], column, edges, at)
-        if count[keep].sum():
-            curves.append(_accumulate(local, at, count[keep], edges.size - 1)[0])
-    return np.array(curves)
+def _ale_draws(x, column, edges, at, keep, difference, blocks, forests, draws, seed):
+    """Curves of bootstrap forests, or of blocks drawn again under the fitted forest."""
+    bins = edges.size - 1
+    if forests is not None:
+        used = [(_local_difference(f, x, column, edges, at), count[keep]) for f, count in forests]
+    elif blocks is not None:
+        labels = np.unique(np.asarray(blocks), return_inverse=True)[1]
+        used = [
+            (difference, c[labels][keep]) for c in _draw_blocks(labels, draws, np.random.default_rng(seed))
+        ]
+    else:
+        used = []
+    return [_accumulate(local, at, count, bins)[0] for local, count in used if count.sum()]
+
+
+def bootstrap_forests(
+    model, drivers, target, blocks, *, weight=None, refits=20, trees=30, seed=0
+) -> list[tuple]:
+    """Forests of blocks drawn with replacement: (forest, times each pixel was drawn), for intervals of effects.
+
+    Parameters as in `fit_forest`; `refits` draws with `trees` trees each.
+    """
+    x, y, w, b = _check(drivers, target, weight, blocks, 2)
+    labels = np.unique(b, return_inverse=True)[1]
+    out = []
+    for i, count in enumerate(_draw_blocks(labels, refits, np.random.default_rng(seed))):
+        times = count[labels]
+        forest = clone(model).set_params(n_estimators=trees, random_state=seed + i)
+        out.append((forest.fit(x[times > 0], y[times > 0], (w * times)[times > 0]), times))
+    return out
+
+
+def _draw_blocks(labels, draws, rng):
+    n = labels.max() + 1
+    return rng.multinomial(n, np.full(n, 1 / n), draws)
 
 
 def applicability(
@@ -460,7 +482,7 @@ def block_mean(values, blocks, *, draws: int = 500, seed: int = 0) -> dict[str, 
     values = np.asarray(values, float)
     labels = np.unique(np.asarray(blocks), return_inverse=True)[1]
     n = labels.max() + 1
-    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), draws)
+    counts = _draw_blocks(labels, draws, np.random.default_rng(seed))
     total, size = np.bincount(labels, values), np.bincount(labels)
     means = (counts @ total) / np.maximum(counts @ size, 1)
     low, high = np.quantile(means, (0.025, 0.975)) if n > 4 else (np.nan, np.nan)
@@ -544,11 +566,10 @@ def _shuffle_by_block(y, blocks, rng):
 def _bootstrap_blocks(loss, y, w, blocks, draws, rng):
     """Weighted loss over weighted variance, for all pixels and for blocks drawn with replacement."""
     labels = np.unique(blocks, return_inverse=True)[1]
-    n = labels.max() + 1
     centred = np.square(y - np.average(y, weights=w))
     total = np.column_stack([np.bincount(labels, w * column) for column in loss.T])
     variance = np.bincount(labels, w * centred)
-    counts = rng.multinomial(n, np.full(n, 1 / n), draws)
+    counts = _draw_blocks(labels, draws, rng)
     return total.sum(axis=0) / variance.sum(), (counts @ total) / (counts @ variance)[:, None]
 
 
