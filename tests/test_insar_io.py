@@ -842,6 +842,35 @@ def test_mintpy_inverts_the_stack_we_write(tmp_path):
         np.testing.assert_allclose(file["timeseries"][:] * 1000, data["displacement"], atol=1e-4)
 
 
+# --- the twin ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sensor", ["s1_desc/GEOC", "s1_asc", "alos2", "alos1/ifgramStack.h5", "envisat"])
+def test_motion_away_is_positive_phase_in_every_sensor(quick_twin, sensor):
+    """The pair that saw most motion differ between pixels: its phase follows the true motion away, slope near 1."""
+    stack = io.read_stack(quick_twin / sensor)
+    truth = xr.open_zarr(quick_twin / "truth.zarr")
+    parts = {"east": "los_east", "north": "los_north", "up": "los_up"}
+    motion = {}
+    for day in np.union1d(stack["reference"].values, stack["secondary"].values):
+        ground = truth.sel(time=day).reindex(y=stack["y"], x=stack["x"], method="nearest")
+        motion[day] = sum(
+            ground[f"displacement_{name}"].values * stack[los].values for name, los in parts.items()
+        )
+    change = np.array(
+        [
+            motion[b] - motion[a]
+            for a, b in zip(stack["reference"].values, stack["secondary"].values, strict=True)
+        ]
+    )
+    phase = stack["unwrapped_phase"].values
+    change[~(np.isfinite(phase) & (np.abs(change) < 150))] = np.nan  # pits move too fast to unwrap
+    best = np.nanargmax(np.nanstd(change, axis=(1, 2)) * (np.isfinite(change).mean(axis=(1, 2)) > 0.5))
+    seen = np.isfinite(change[best])
+    away = -4 * np.pi / stack.attrs["wavelength_m"] * change[best][seen] / 1000
+    assert np.polyfit(away, phase[best][seen], 1)[0] == pytest.approx(1, abs=0.35)
+
+
 # --- real data -----------------------------------------------------------------------------------
 
 

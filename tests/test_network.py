@@ -427,7 +427,7 @@ def test_noise_free_delay_is_removed_exactly():
     )
     stack = network.reference(make_stack(delay, days, pairs, height=height), (10, 10))
     everywhere = xr.ones_like(stack["height"], dtype=bool)
-    out = network.correct_delay(stack, mask=everywhere)
+    out = network.correct_delay(stack, mask=everywhere, stable_rate_std_mm_yr=0.0)
     assert np.abs(stack["unwrapped_phase"]).max() > 5
     assert np.abs(out["unwrapped_phase"]).max() < 2e-3
 
@@ -457,6 +457,28 @@ def test_delay_correction_spares_rate_and_season_of_moving_ground(seed):
     without = removed_history(stack, network.correct_delay(stack), len(truth["t"]), truth["pairs"])
     amplitude_taken, rate_taken = seasonal_part(without, truth["t"])
     assert amplitude_taken.max() < 0.05 * amplitude.mean() and np.abs(rate_taken).max() < 0.05
+
+
+@pytest.mark.parametrize("n", [10, 90])
+def test_a_rate_of_stable_ground_is_left_where_dates_average_delay_out(n):
+    """Ground called stable that sinks by 2 mm/yr per km of height, over three years. Ninety dates with 4 mm/km of
+    random delay fix a rate to 0.5: the correction keeps off it. Ten do not: most of it is taken as delay."""
+    rng = np.random.default_rng(31)
+    days = pd.date_range("2016-01-01", periods=n, freq=f"{1080 // n}D")
+    pairs = [(i, j) for i in range(n) for j in range(i + 1, min(i + 3, n - 1) + 1)]
+    t = np.asarray((days - days[0]) / np.timedelta64(1, "D")) / 365.25
+    height = 4000 + turbulence(rng, (30, 40), 250, 3)
+    noise = rng.normal(0, 4, n)
+    gradient = noise - np.polyval(np.polyfit(t, noise, 1), t) - 2 * t
+    stack = make_stack(gradient[:, None, None] * (height - 4000) / 1000, days, pairs, height=height)
+    stack = network.reference(stack, (10, 10))
+    out = network.correct_delay(stack, ramp=0, mask=xr.ones_like(stack["height"], dtype=bool))
+    kept = out["delay_coefficient"].sel(term="height").values * -TO_MM
+    design = np.stack([t, np.ones_like(t), np.sin(2 * np.pi * t), np.cos(2 * np.pi * t)], axis=1)
+    taken = (
+        np.linalg.lstsq(design, kept, rcond=None)[0][0] / np.linalg.lstsq(design, gradient, rcond=None)[0][0]
+    )
+    assert taken < 0.35 if n == 90 else taken > 0.6
 
 
 def test_delay_correction_lowers_what_is_left_per_date():
@@ -645,6 +667,41 @@ def test_fading_is_the_same_for_dask():
     """Blocks of rows give the numbers of the whole."""
     stack = fading_scene(4, np.full((4, 1, 1), 0.03), n=60)
     xr.testing.assert_allclose(network.fading(stack.chunk({"y": 7})), network.fading(stack))
+
+
+# --- the twin ------------------------------------------------------------------------------------
+
+
+def test_the_chain_of_corrections_nears_the_twins_truth(quick_twin):
+    """On a twin no development saw: open triplets fall to a fifth, the delay per date by a fifth, and the rate's
+    rms error over pixels that are no pit or heap falls, with an sd that says how large it is."""
+    from helpers import io, sbas
+
+    stack = io.read_stack(quick_twin / "s1_desc" / "GEOC")
+    truth = xr.open_zarr(quick_twin / "truth.zarr")
+    place = truth["true_reference"].load() > 0
+    raw = network.reference(stack, place)
+    mended = network.reference(network.correct_unwrapping(stack), place)
+    opened = [float((np.abs(network.closure(s)["closure_phase"]) > np.pi).sum()) for s in (raw, mended)]
+    assert opened[1] < 0.2 * opened[0]
+    stable = network.stable_ground(mended, max_motion_mm=10)
+    clean = network.correct_delay(mended, mask=stable)
+    left = [network.atmosphere(s) for s in (mended, clean)]
+    assert left[1].attrs["mean_mm"] < 0.85 * left[0].attrs["mean_mm"]
+    ground = ~((truth["true_pit"] > 0) | (truth["true_heap"] > 0)).values
+    rms = []
+    for data, delay in ((raw, left[0]), (clean, left[1])):
+        result = sbas.invert(data, atmosphere_std_mm=delay, deviation_days=30, series_std=False)
+        error = (result["rate"] - truth["rate_s1_desc"].load()).values[ground]
+        error = error[np.isfinite(error)]
+        rms.append(np.sqrt(np.mean(np.clip(error, -20, 20) ** 2)))
+    assert rms[1] < 0.95 * rms[0]
+    shared = network.reference_rate_std(clean, left[1])
+    z = (
+        error
+        / np.hypot(result["rate_std"].values[ground], shared)[np.isfinite(result["rate"].values[ground])]
+    )
+    assert np.mean(np.abs(z) < 1.96) > 0.85
 
 
 # --- real data -----------------------------------------------------------------------------------
