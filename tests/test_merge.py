@@ -472,6 +472,21 @@ def test_independent_pixels_count_fully_and_empty_zones_are_nan():
     assert out.loc["mined", "n_effective"] == pytest.approx(14) and np.isnan(out.loc["empty", "mean"])
 
 
+def test_alternative_references_are_whole_apart_and_best_first():
+    """Patches avoid NaN cells, keep their distance, and come in the order of their fitness."""
+    rng = np.random.default_rng(13)
+    unfit = xr.DataArray(rng.random((40, 60)), grid(40, 60), ["y", "x"]).rolling(y=7, x=7, center=True).mean()
+    unfit[:, 30:34] = np.nan
+    patches = merge.alternative_references(unfit, n=6)
+    assert len(patches) == 6
+    means = [float(unfit.isel(p).mean(skipna=False)) for p in patches]
+    assert np.isfinite(means).all() and means == sorted(means)
+    centres = np.array([[p["y"].start, p["x"].start] for p in patches])
+    apart = np.abs(centres[:, None] - centres[None]).max(axis=2)
+    assert apart[~np.eye(6, dtype=bool)].min() >= 6
+    assert merge.alternative_references(unfit * np.nan) == []
+
+
 def test_correlation_length_is_found():
     """The median over 20 fields of 40 x 40 pixels is within 35 % of the truth; white noise gives less than a pixel."""
     rng = np.random.default_rng(9)

@@ -71,6 +71,39 @@ def _lags(field: xr.DataArray) -> np.ndarray:
     return np.hypot((up * (dy if ny > 1 else 0.0))[:, None], (across * (dx if nx > 1 else 0.0))[None])
 
 
+def alternative_references(
+    unfit: xr.DataArray, *, n: int = 10, size: int = 5, spacing: int | None = None
+) -> list[dict]:
+    """Places that could have been the reference: the least unfit patches of a scene, apart from one another.
+
+    Every patch's rate less the declared reference's is a draw of the same error, so the sd over the places, of one
+    sensor's rates, measures what the choice of the reference is worth (real differences of motion included).
+
+    Parameters
+    ----------
+    unfit : DataArray (y, x)
+        Smaller is better; NaN is out of the question. A patch needs all of its size x size cells.
+    n, size, spacing : int
+        Number of places, cells along a patch, least distance of centres in cells (an eighth of the scene, at least
+        size + 1).
+
+    Returns
+    -------
+    list of dict: slices for ``isel`` (y, x), best first; fewer than n where the scene has no more.
+    """
+    values = unfit.transpose("y", "x").rolling(y=size, x=size, center=True, min_periods=size**2).mean().values
+    spacing = spacing or max(size + 1, min(values.shape) // 8)
+    places = []
+    for flat in np.argsort(values, axis=None):
+        row, column = (int(v) for v in np.unravel_index(flat, values.shape))
+        if len(places) == n or not np.isfinite(values[row, column]):
+            break
+        if all(max(abs(row - a), abs(column - b)) >= spacing for a, b in places):
+            places.append((row, column))
+    half = size // 2
+    return [{"y": slice(r - half, r - half + size), "x": slice(c - half, c - half + size)} for r, c in places]
+
+
 def zone_mean(
     field: xr.DataArray, std: xr.DataArray, zones: xr.DataArray, *, length_m: float, common_std=0.0
 ):

@@ -19,6 +19,7 @@ import xarray as xr
 from helpers._record import build, solve_block, years
 from helpers._statements import (
     METRES_PER_DEGREE,
+    alternative_references,
     change_point,
     contrast,
     correlation_length,
@@ -31,6 +32,7 @@ from helpers._statements import (
 
 __all__ = [
     "METRES_PER_DEGREE",
+    "alternative_references",
     "change_point",
     "contrast",
     "correlation_length",
