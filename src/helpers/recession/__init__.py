@@ -6,7 +6,7 @@ compared or averaged over different b; k_ref = a Q_ref^(b-1), in 1/day, can be.
 """
 
 from .aquifer import drainage_time, storage, thickness_trend
-from .comparables import decorrelate, k_ref, k_ref_std, reference_flow, shrink, to_mm_per_day
+from .comparables import comparable_fits, decorrelate, k_ref, k_ref_std, reference_flow, shrink, to_mm_per_day
 from .derivatives import SCHEMES, derivative
 from .events import RULES, degree_day_snow, extract_events, quantum
 from .fits import ESTIMATORS, METHODS, fit
@@ -20,6 +20,7 @@ __all__ = [
     "RULES",
     "SCHEMES",
     "change_year",
+    "comparable_fits",
     "decorrelate",
     "degree_day_snow",
     "derivative",

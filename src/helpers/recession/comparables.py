@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from .fits import fit
+
 SECONDS_PER_DAY = 86400.0
 
 
@@ -162,6 +164,48 @@ def shrunk_slopes(b, std):
         float(mean),
         float(np.sqrt(between)),
     )
+
+
+def comparable_fits(points, q_ref, baseline_end=None):
+    """Per-event numbers that can be contrasted between periods, side by side.
+
+    Parameters
+    ----------
+    points : pandas.DataFrame
+        From `derivative`.
+    q_ref : float
+        The one reference flow, in the unit of the points.
+    baseline_end : date, optional
+        Last day of the baseline, which sets the common b; default all points.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The per-event fits of at least three points, with ``ln_k_ref`` (a at the common b), ``ln_k_ref_free_b`` and
+        ``b_shrunk`` (b drawn to the mean, `shrink`), ``ln_a0`` (decorrelated) and ``ln_q`` (middle of the event's
+        flows).  ``.attrs``: ``common_b``, ``common_b_std``, ``q0``, ``b_between_sd``.
+    """
+    free = fit(points)
+    free = free[(free["n"] >= 3) & free["b"].notna()].reset_index(drop=True)
+    base = points if baseline_end is None else points[points["time"] <= baseline_end]
+    shared = fit(base, "shared_b").iloc[0]
+    level = fit(points, b=float(shared["b"])).set_index("event").loc[free["event"]].reset_index()
+    drawn = shrink(free)
+    rescaled = decorrelate(drawn)
+    out = free.assign(
+        ln_k_ref=np.log(k_ref(level, q_ref)),
+        ln_k_ref_free_b=np.log(k_ref(drawn, q_ref)),
+        ln_a0=np.log(rescaled["a0"]),
+        b_shrunk=drawn["b"],
+        ln_q=0.5 * np.log(free["q_min"] * free["q_max"]),
+    )
+    out.attrs |= {
+        "common_b": float(shared["b"]),
+        "common_b_std": float(shared["b_std"]),
+        "q0": rescaled.attrs["q0"],
+        "b_between_sd": drawn.attrs["b_between_sd"],
+    }
+    return out
 
 
 def _check_flow(q_ref):
