@@ -17,10 +17,11 @@ from numba import njit
 from ._graph import Pattern
 
 OPTIONS = {"nogil": True, "cache": True, "fastmath": {"contract", "nsz", "arcp"}, "error_model": "numpy"}
+OPTIONS |= {
+    "_nrt": False
+}  # all memory comes from outside: no reference counts, a fraction of the compile time
 outer = njit(**OPTIONS)
-inner = njit(
-    **OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False
-)  # not called from Python: half the compile time
+inner = njit(**OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 TINY_PIVOT = 3e-13
 
 
@@ -285,8 +286,8 @@ class Work(NamedTuple):
     inner_root: np.ndarray
 
 
-@njit(**OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def workspace(plan, lanes):
+    """Scratch memory for ``lanes`` pixels."""
     unknowns = plan.unknowns.order.shape[0]
     n, k = plan.design.shape
     m = k - 1 if plan.interpolate else k  # the intercept needs no column where components are centred
@@ -382,24 +383,6 @@ def assemble(plan, phase, coherence, column, work):
             early[i] -= y[i]
         for i in range(lanes):
             late[i] += y[i]
-    components(plan.dates, joined, work.label, work.number, work.sets)
-
-
-@inner
-def unit_scale(plan, phase, coherence, column, w):
-    """Weights for equal variances: one over the variance of the residuals of the pixel's network by itself."""
-    scale, count, square = w.lane[0], w.lane[1], w.lane[2]
-    one = w.lane.shape[0] // w.lane.shape[0]  # no literal: a second compilation otherwise
-    scale[:] = 1.0
-    assemble(plan, phase, coherence, column, w)
-    w.excess[:] = 0.0
-    eliminate(plan.unknowns, w.edge, w.excess, w.inverse, w.x, one, w.gram, w.lane[10])
-    substitute(plan.unknowns, w.edge, w.inverse, w.x, one)
-    residuals(plan, phase, column, w.x, square, w.lane[3], w.lane[4], count)
-    n = plan.design.shape[0]
-    for i in range(scale.shape[0]):
-        freedom = count[i] - (n - w.sets[i])
-        scale[i] = 1.0 / max(square[i] / freedom, plan.smallest_unit) if freedom > 0 else 1.0
 
 
 @inner
@@ -572,6 +555,22 @@ def finish(plan, phase, column, w, out, rows):
 
 
 @inner
+def add_prior(plan, w):
+    """What is known of the unknowns before the data, and their tie to the coefficients."""
+    lanes, k = w.sets.shape[0], plan.design.shape[1]
+    for e in range(plan.couple.shape[0]):
+        if plan.couple[e] > 0:
+            for i in range(lanes):
+                w.edge[e, i] += plan.couple[e]
+    for j in range(plan.excess.shape[0]):
+        for i in range(lanes):
+            w.excess[j, i] = plan.excess[j]
+        for c in range(k):
+            for i in range(lanes):
+                w.x[j, 1 + c, i] = plan.border[j, c]
+
+
+@inner
 def constrain(w, mean, std, column, pixels, out, rows):
     """Rate from data and prior, the last row of the border; its pivot is the information the data have of it alone."""
     k = w.pivot.shape[0]
@@ -637,7 +636,7 @@ def report(plan, column, w, out, rows):
                     value[i] += f * w.value[c, i]
         if date == 0:
             for i in range(lanes):
-                value[i] = w.value[k - 1, i] * 0.0
+                value[i] = 0.0 if w.value[k - 1, i] == w.value[k - 1, i] else np.nan
         put(out, rows[0] + date, column, value)
         if not plan.spread:
             continue
@@ -766,25 +765,28 @@ def solve_complete(plan, phase, column, f, diagonal, w):
 
 
 @outer
-def solve_interpolation(plan, phase, coherence, begin, end, lanes, out, rows):
+def solve_interpolation(plan, w, f, phase, coherence, begin, end, out, rows):
     """Displacement from data alone; the model, if there is one, closes what they leave open.
 
     Inverts the pixels ``begin`` to ``end`` of (pair, pixel) arrays into the packed ``out`` (row, pixel).
     """
     n, k = plan.design.shape
-    w, f = workspace(plan, lanes), workspace(plan, 1)
+    lanes = w.sets.shape[0]
     shared = factor_complete(plan, f)
     diagonal = f.size
     if shared:
-        edge = f.edge.copy()
-        diagonal[:] = f.inverse
-        invert_diagonal(plan.unknowns, edge, diagonal, f.column)
+        for j in range(n):
+            diagonal[j, 0] = f.inverse[j, 0]
+        for e in range(f.edge.shape[0]):
+            w.edge[e, 0] = f.edge[e, 0]
+        invert_diagonal(plan.unknowns, w.edge, diagonal, f.column)
     for column in range(begin, end, lanes):
         scale, count, square, cosine, sine = w.lane[0], w.lane[1], w.lane[2], w.lane[3], w.lane[4]
         done = shared and solve_complete(plan, phase, column, f, diagonal, w)
         if not done:
             scale[:] = 1.0
             assemble(plan, phase, coherence, column, w)
+            components(plan.dates, w.joined, w.label, w.number, w.sets)
             w.excess[:] = 0.0
             centre_columns(plan, w)
             eliminate(plan.unknowns, w.edge, w.excess, w.inverse, w.x, k, w.gram, w.lane[10])
@@ -802,28 +804,35 @@ def solve_interpolation(plan, phase, coherence, begin, end, lanes, out, rows):
 
 
 @outer
-def solve_posterior(plan, phase, coherence, mean, std, begin, end, lanes, out, rows):
+def solve_posterior(plan, w, phase, coherence, mean, std, begin, end, out, rows):
     """Posterior of series and coefficients under the stated deviation, delay and rate prior.
 
     Inverts the pixels ``begin`` to ``end`` of (pair, pixel) arrays into the packed ``out`` (row, pixel).
     """
-    w = workspace(plan, lanes)
+    lanes = w.sets.shape[0]
     for column in range(begin, end, lanes):
         k = plan.design.shape[1]
         scale, count, square, cosine, sine = w.lane[0], w.lane[1], w.lane[2], w.lane[3], w.lane[4]
         scale[:] = 1.0
-        if plan.unit:
-            unit_scale(plan, phase, coherence, column, w)
-        assemble(plan, phase, coherence, column, w)
-        for e in range(plan.couple.shape[0]):
-            if plan.couple[e] > 0:
+        for step in range(2 if plan.unit else 1):
+            # equal weights: first the network by itself, for the variance of its residuals
+            alone = plan.unit and step == 0
+            assemble(plan, phase, coherence, column, w)
+            if step == 0:
+                components(plan.dates, w.joined, w.label, w.number, w.sets)
+            if alone:
+                w.excess[:] = 0.0
+            else:
+                add_prior(plan, w)
+            eliminate(
+                plan.unknowns, w.edge, w.excess, w.inverse, w.x, 1 if alone else 1 + k, w.gram, w.lane[10]
+            )
+            if alone:
+                substitute(plan.unknowns, w.edge, w.inverse, w.x, 2 - k // k)
+                residuals(plan, phase, column, w.x, square, cosine, sine, count)
                 for i in range(lanes):
-                    w.edge[e, i] += plan.couple[e]
-        for j in range(plan.excess.shape[0]):
-            w.excess[j] = plan.excess[j]
-            for c in range(k):
-                w.x[j, 1 + c] = plan.border[j, c]
-        eliminate(plan.unknowns, w.edge, w.excess, w.inverse, w.x, 1 + k, w.gram, w.lane[10])
+                    freedom = count[i] - (plan.design.shape[0] - w.sets[i])
+                    scale[i] = 1.0 / max(square[i] / freedom, plan.smallest_unit) if freedom > 0 else 1.0
         for c in range(k):
             for i in range(lanes):
                 w.value[c, i] = -w.gram[1 + c, 0, i]

@@ -274,11 +274,13 @@ def _solve_block(phase, coherence, mean, std, *, problem, threads=1):
     part = lanes * max(1, -(-pixels // (lanes * max(threads, 1) * 4)))
 
     def solve(begin):
-        where = begin, min(begin + part, pixels), lanes, out, rows
-        if problem.plan.interpolate:
-            _kernel.solve_interpolation(problem.plan, phase, coherence, *where)
+        plan, scratch = problem.plan, _kernel.workspace(problem.plan, lanes)
+        where = begin, min(begin + part, pixels), out, rows
+        if plan.interpolate:
+            single = _kernel.workspace(plan, 1)
+            _kernel.solve_interpolation(plan, scratch, single, phase, coherence, *where)
         else:
-            _kernel.solve_posterior(problem.plan, phase, coherence, *prior, *where)
+            _kernel.solve_posterior(plan, scratch, phase, coherence, *prior, *where)
 
     if threads == 1:
         solve(0) if part >= pixels else [solve(begin) for begin in range(0, pixels, part)]
