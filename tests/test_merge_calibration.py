@@ -91,6 +91,7 @@ def scene(seed, mining):
         polygons = io.read_areas(site)
         truth = io.read_truth(site)["rate_up"].load()
         stacks = corrected(site, polygons)
+        areas = io.areas_on_grid(site, stacks[site.main_sensor])
     series = {s: inverted(k) for s, k in stacks.items() if s != site.main_sensor}
     main = stacks[site.main_sensor]
     alos2 = merge.resample(series["alos2"][["rate", "rate_std", "los_up"]], main)
@@ -106,7 +107,7 @@ def scene(seed, mining):
             polygons["heaps"].buffer(half), grid
         )
 
-    terrain, areas = io.terrain(main["height"]), io.areas_on_grid(site, main)
+    terrain = io.terrain(main["height"])
     off_limits = dug(main) | areas["reference"].astype(bool)
     maps = ["rate", "rate_std", *merge.LOS]
     rates = {s: merge.resample(series[s][maps].where(~dug(stacks[s])), main) for s in series}
