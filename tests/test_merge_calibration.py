@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from scipy import stats
+from scipy import ndimage, stats
 
 from helpers import io, merge, network, sbas, twin
 
@@ -114,7 +114,11 @@ def scene(seed, mining):
     worst = xr.concat([r["rate_std"] for r in rates.values()], "sensor").max("sensor", skipna=False)
     season = series[site.main_sensor]["peak_to_peak"]
     unfit = season / season.median() + worst / worst.median()
-    flat = (areas["distance_to_mine"] > 3) & (terrain["slope_deg"] < 10) & ~off_limits
+    away = (
+        ndimage.distance_transform_edt(~areas["reference"].astype(bool), sampling=io.cell_size_m(areas))
+        > 3000
+    )
+    flat = (areas["distance_to_mine"] > 3) & (terrain["slope_deg"] < 10) & ~off_limits & away
     patches = merge.alternative_references(unfit.where(flat))
     tracks = []
     for sensor in ("s1_desc", "s1_asc", "ers", "envisat", "alos1"):
