@@ -81,7 +81,7 @@ $(NOTEBOOKS): %: $(RUN)/%.ipynb ## run one analysis and what it needs, e.g. `mak
 
 DEFAULT := $(if $(filter datong_twin,$(SITE)),$(filter full,$(SIZE)))
 all: $(STAMPS) $(if $(DEFAULT),RC1.md) ## run the whole study and regenerate every figure (SITE=name, SCHEDULER=tcp://host:port)
-	@$(if $(filter datong_twin,$(SITE)),COMPENDIUM_RESULTS=$(SIZE) $(PYTHON) -m pytest -q -p no:cacheprovider tests/test_results.py)
+	@$(if $(filter datong_twin,$(SITE)),COMPENDIUM_RESULTS=$(SIZE) $(PYTHON) -m pytest -q -p no:cacheprovider -m results tests/test_results.py)
 
 RC1.md: data/RC1.template.md $(STAMPS)
 	@$(PYTHON) -m helpers.io.answers data/RC1.template.md data/results RC1.md
