@@ -251,6 +251,7 @@ def _variance(track: xr.Dataset, t: np.ndarray, extra: float):
     rest = np.maximum(variance - (drift * since) ** 2, 0.05 * variance)
     if t.size > 1:
         later = rest.isel(time=slice(1, None))
+        later = later.where(later.notnull().any("time"), 1.0)  # no data: any number, the pixel stays NaN
         datum = 0.5 * (later.chunk({"time": -1}) if later.chunks else later).median("time")
         is_datum = variance.isel(time=0, drop=True) == 0
         first = since == 0
@@ -475,7 +476,8 @@ def _observations(tracks, dates, covariances, noise, like, east, max_slope_deg):
 
     def together(arrays, dim):
         arrays = [a.reset_coords(drop=True).assign_coords(y=like.y, x=like.x) for a in arrays]
-        return xr.concat(arrays, dim, coords="minimal", compat="override", join="override")
+        joined = xr.concat(arrays, dim, coords="minimal", compat="override", join="override")
+        return joined.chunk({dim: -1}) if joined.chunks else joined
 
     y, variance = together(values, "obs"), together(variances, "obs")
     return y, variance, together(drifts, "sensor").fillna(0.0), together(references, "sensor").fillna(0.0)
