@@ -103,9 +103,10 @@ def test_size_and_power_of_the_regime_test():
 
 def rivers(seed, mining):
     """Both gauges of a twin as the notebook takes them (mm/day), frost, and the true contrast."""
-    from helpers.twin import physics, water, weather
+    from helpers.twin import water, weather
+    from helpers.twin.physics import Switches, physics
 
-    p, on = physics.physics(), physics.Switches(mining=mining)
+    p, on = physics(), Switches(mining=mining)
     sky = weather.weather(seed, p, on)
     seen = weather.observed_climate(sky, seed, p, on)
     frost = seen["temperature_2m"].to_series().rolling(10, min_periods=1).mean() < 0
