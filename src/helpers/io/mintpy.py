@@ -485,7 +485,9 @@ def write_mintpy_stack(stack, path, *, reference_pixel=None):
 
 
 def _put(handle, name, values, dtype):
-    target = handle.create_dataset(name, values.shape, dtype, chunks=True, compression="gzip", compression_opts=1, shuffle=True)
+    target = handle.create_dataset(
+        name, values.shape, dtype, chunks=True, compression="gzip", compression_opts=1, shuffle=True
+    )
     if isinstance(values, da.Array):
         da.store(values.astype(dtype), target, lock=True)
     else:
