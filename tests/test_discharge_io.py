@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 from helpers.io import read_discharge
 
@@ -92,6 +93,35 @@ def test_caravan_needs_the_area_and_uses_it(tmp_path):
     q = read_discharge(path, drainage_area_km2=10)
     np.testing.assert_allclose(q, [1.0, 0.5], rtol=1e-15)
     assert q.attrs["source_format"] == "caravan"
+
+
+def test_caravan_netcdf_is_its_csv(tmp_path):
+    """The netCDF of a gauge reads as its CSV does."""
+    flow = np.array([8.64, np.nan, 4.32])
+    days = pd.date_range("2001-01-01", periods=3, name="date")
+    xr.Dataset({"streamflow": ("date", flow)}, {"date": days}).to_netcdf(tmp_path / "c.nc", engine="h5netcdf")
+    np.testing.assert_allclose(
+        read_discharge(tmp_path / "c.nc", drainage_area_km2=10), [1.0, np.nan, 0.5], rtol=1e-15
+    )
+    xr.Dataset({"q": ("date", flow)}, {"date": days}).to_netcdf(tmp_path / "d.nc", engine="h5netcdf")
+    with pytest.raises(ValueError, match="streamflow"):
+        read_discharge(tmp_path / "d.nc", drainage_area_km2=10)
+
+
+def test_old_grdc_files_take_the_original_value(tmp_path):
+    """Three value columns (Original; Calculated; Flag), latin-1 header, CRLF: the original value is read."""
+    text = (
+        "# GRDC-No.:              1234567\r\n# River:                 RÍO\r\n# Catchment area (km²):      0.0\r\n"
+        "# Unit of measure:                  m³/s\r\n# DATA\r\nYYYY-MM-DD;hh:mm; Original; Calculated; Flag\r\n"
+        "2001-01-01;--:--;      1.500;   -999.000;  -999\r\n2001-01-02;--:--;   -999.000;   -999.000;  -999\r\n"
+        "2001-01-03;--:--;      2.500;   -999.000;  -999\r\n"
+    )
+    q = read_discharge(write(tmp_path / "g.txt", text, "latin-1"))
+    np.testing.assert_array_equal(q, [1.5, np.nan, 2.5])
+    assert q.attrs["station"] == "1234567" and np.isnan(q.attrs["drainage_area_km2"])
+    bad = write(tmp_path / "h.txt", text.replace("m³/s", "mm"), "latin-1")
+    with pytest.raises(ValueError, match="unit"):
+        read_discharge(bad)
 
 
 def test_day_month_order_is_found_or_asked_for(tmp_path):

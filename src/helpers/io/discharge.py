@@ -120,7 +120,9 @@ def read_discharge(
         raise ValueError(f"{path}: unknown discharge format {format!r}; known: {', '.join(FORMATS)}")
     if units is not None and units not in UNITS:
         raise ValueError(f"{path}: unknown unit {units!r}; known: {', '.join(UNITS)}")
-    format = format or ("yearbook" if path.is_dir() else _recognise(path, _text(path)))
+    if format is None:
+        format = {True: "yearbook", False: "caravan" if path.suffix == ".nc" else None}[path.is_dir()]
+        format = format or _recognise(path, _text(path))
     options = {"column": column, "date_column": date_column, "date_format": date_format, "station": station}
     table, found = _READERS[format](path, options)
     area = drainage_area_km2 if drainage_area_km2 is not None else found.get("drainage_area_km2")
@@ -335,20 +337,24 @@ def _read_csv(path: Path, options: dict):
 
 
 def _read_caravan(path: Path, options: dict):
-    """Caravan's CSV or netCDF per gauge: ``streamflow`` in mm/day."""
+    """Read ``streamflow`` in mm/day of Caravan's CSV or netCDF of one gauge."""
+    if path.suffix == ".nc":
+        with xr.open_dataset(path) as data:
+            if "date" not in data.variables or "streamflow" not in data.variables:
+                raise ValueError(
+                    f"{path}: a Caravan file has date and streamflow, found {list(data.variables)}"
+                )
+            one = data["streamflow"].to_series()
+        out = pd.DataFrame({"date": pd.to_datetime(one.index), "flow": one.to_numpy(float)})
+        return out, {"units": "mm/day"}
     table = _frame(_text(path))
     for needed in ("date", "streamflow"):
         if needed not in table:
             raise ValueError(
                 f"{path}: a Caravan file has columns date and streamflow, found {list(table.columns)}"
             )
-    out = pd.DataFrame(
-        {
-            "date": _dates(path, table["date"], options["date_format"]),
-            "flow": _numbers(path, table["streamflow"]),
-        }
-    )
-    return out, {"units": "mm/day"}
+    date = _dates(path, table["date"], options["date_format"])
+    return pd.DataFrame({"date": date, "flow": _numbers(path, table["streamflow"])}), {"units": "mm/day"}
 
 
 def _read_grdc(path: Path, options: dict):
