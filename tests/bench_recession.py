@@ -50,14 +50,18 @@ def peers(flow):
     dates = pd.date_range("1990-01-01", periods=flow.size)
     try:
         baseflow = importlib.import_module("baseflow")
-        table = pd.DataFrame({"gauge": flow}, index=dates)
-        found["baseflow (recession constant only)"] = lambda: baseflow.separation(table, method=["Chapman"])
+
+        def constant():
+            strict = baseflow.comparision.strict_baseflow(flow)
+            return baseflow.recession_coefficient(flow, strict)
+
+        found["peer baseflow 0.1: one linear constant"] = constant
     except ImportError:
         pass
     try:
         signatures = importlib.import_module("hydrosignatures")
-        found["hydrosignatures (master curve only)"] = lambda: signatures.baseflow_recession(flow)
-    except (ImportError, AttributeError):
+        found["peer hydrosignatures 0.19: one master curve"] = lambda: signatures.baseflow_recession(flow)
+    except ImportError:
         pass
     return found
 
