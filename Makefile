@@ -119,6 +119,9 @@ tidy: $(ENV) ## format the code, strip the notebooks
 	@$(PYTHON) -m ruff check --fix -q . || true
 	@$(PYTHON) -m ruff format -q .
 
+bench: $(ENV) ## time what has a benchmark; tables in data/bench
+	@for script in tests/bench_*.py; do $(PYTHON) $$script; done
+
 expected: $(ENV) ## rewrite tests/expected_$(SIZE).csv from the results there are: a deliberate act
 	@$(PYTHON) tests/test_results.py $(SIZE)
 
@@ -132,4 +135,4 @@ lab: $(ENV) ## open the notebooks in JupyterLab
 clean: ## remove what a run of this site wrote, but its raw inputs
 	rm -rf $(RUN) data/derived/$(SITE)
 
-.PHONY: help env all quick report data try test check tidy expected lock lab clean $(NOTEBOOKS)
+.PHONY: help env all quick report data try test check tidy bench expected lock lab clean $(NOTEBOOKS)
