@@ -32,11 +32,14 @@ def fit_forest(
     *,
     random_split: bool = True,
     trees: int = 300,
-    leaf: int = 5,
+    leaf: int = 3,
     folds: int = 5,
     seed: int = 0,
 ) -> tuple[RandomForestRegressor, pd.DataFrame]:
     """Random forest of all pixels, and how well it predicts at random and in unseen blocks.
+
+    Every split may choose among all drivers: where only some are offered, a proxy stands in for the driver
+    that is not on offer and takes its credit.
 
     Parameters
     ----------
@@ -68,7 +71,7 @@ def fit_forest(
     """
     x, y, w, b = _check(drivers, target, weight, blocks, folds)
     model = RandomForestRegressor(
-        trees, min_samples_leaf=leaf, max_features=1 / 3, max_samples=0.7, random_state=seed, n_jobs=1
+        trees, min_samples_leaf=leaf, max_features=1.0, max_samples=0.7, random_state=seed, n_jobs=1
     )
     scores, pooled, forests = {}, {}, []
     for name, split in (("r2_random", KFold(folds, shuffle=True, random_state=seed)), ("r2_blocked", None)):
@@ -352,7 +355,7 @@ def accumulated_local_effects(
     effect, n = _accumulate(difference, at, np.ones(len(at)), edges.size - 1)
     low, high = np.quantile(x[keep, column], (0.1, 0.9))
     curves = np.array(_ale_draws(x[keep], column, edges, at, keep, difference, blocks, forests, draws, seed))
-    span = [float(np.interp(high, edges, c) - np.interp(low, edges, c)) for c in (effect, *curves)]
+    span = [float(np.interp(high, edges, c)) - float(np.interp(low, edges, c)) for c in (effect, *curves)]
     band, limits = np.full((2, edges.size), np.nan), np.full(2, np.nan)
     if forests is not None and len(curves) > 1:  # few refits: normal limits around the fitted curve
         band = effect + 1.96 * np.outer((-1, 1), np.std(curves, axis=0, ddof=1))
@@ -490,6 +493,83 @@ def matched_difference(
         **block_mean(pairs, np.asarray(blocks)[treated][close], draws=draws, seed=seed),
         "n": int(pairs.size),
     }
+
+
+def own_effect(
+    model,
+    drivers: pd.DataFrame,
+    target,
+    blocks,
+    *,
+    name: str,
+    group: list[str],
+    match: list[str],
+    rows=None,
+    weight=None,
+    forests=None,
+    caliper=0.3,
+    seed: int = 0,
+) -> dict:
+    """Two ways to ask whether a driver acts by itself, and the claim that needs both.
+
+    The local effect along `name` in `rows`, and the lowest third of `name` against matched others in what a forest
+    blind to `group` leaves unexplained. A proxy passes one or the other. The loss of held-out R2 without `group`
+    stands beside them: it misses effects confined to few pixels, so the claim does not need it.
+
+    Parameters
+    ----------
+    model, drivers, target, blocks, weight
+        As in `fit_forest`.
+    name, group, match : str, list of str, list of str
+        The driver, the columns that speak for it (left out of the blind forest), the columns to match in.
+    rows : dict of (n,) bool arrays, optional
+        Parts of the ground by name, for example where there is ice to lose; "all" if None.
+    forests : list, optional
+        From `bootstrap_forests`; made here if None.
+    caliper, seed
+        As in `matched_difference`.
+
+    Returns
+    -------
+    dict
+        By the names of `rows`, each a dict of local, matched, dropped: (value, lower, upper) in the unit of the target, the same, and of R2. local is high
+        less low `name`, matched is low less high: an effect has opposite signs in them. claimed: True if neither
+        interval holds zero and the two agree.
+    """  # fmt: skip
+    x, y, w, b = _check(drivers, target, weight, blocks, 5)
+    rows = (
+        {"all": np.ones(len(x), bool)} if rows is None else {k: np.asarray(v, bool) for k, v in rows.items()}
+    )
+    if forests is None:
+        forests = bootstrap_forests(model, drivers, y, b, weight=w, seed=seed)
+    blind = drivers.drop(columns=group).to_numpy(float)
+    error = np.empty((2, len(y)))
+    for train, test, forest in model.fold_forests_:
+        other = clone(forest).fit(blind[train], y[train], w[train])
+        error[0, test] = y[test] - forest.predict(x[test])
+        error[1, test] = y[test] - other.predict(blind[test])
+    rng = np.random.default_rng(seed)
+    point, boot = _bootstrap_blocks((error[1] ** 2 - error[0] ** 2)[:, None], y, w, b, 500, rng)
+    dropped = (float(point[0]), *map(float, np.quantile(boot, (0.025, 0.975))))
+    out = {}
+    for part, use in rows.items():
+        curve = accumulated_local_effects(model, drivers, name, rows=use, forests=forests, bins=8)
+        local, value = curve.attrs["span"], drivers[name].to_numpy(float)[use]
+        low = value < np.quantile(value, 1 / 3)
+        pairs = matched_difference(
+            drivers[use].reset_index(drop=True), error[1][use], low, match, b[use], caliper=caliper, seed=seed
+        )
+        matched = tuple(float(pairs[k]) for k in ("difference", "lower", "upper"))
+        excluded = all(v[1] > 0 or v[2] < 0 for v in (local, matched))
+        claimed = bool(excluded and local[0] * matched[0] < 0)
+        out[part] = {
+            "local": local,
+            "matched": matched,
+            "dropped": dropped,
+            "n_matched": pairs["n"],
+            "claimed": claimed,
+        }
+    return out
 
 
 def block_mean(values, blocks, *, draws: int = 500, seed: int = 0) -> dict[str, float]:
