@@ -47,7 +47,6 @@ def best(call, repeats=3):
 def peers(flow):
     """Callables of packages that give a recession constant of one gauge, where installed."""
     found = {}
-    dates = pd.date_range("1990-01-01", periods=flow.size)
     try:
         baseflow = importlib.import_module("baseflow")
 

@@ -124,7 +124,9 @@ def test_the_two_environments_agree():
 def test_no_number_of_the_answers_is_typed():
     """Every number with a unit in the answers to the referee is a placeholder, filled from the results."""
     text = (ROOT / "data" / "RC1.template.md").read_text(encoding="utf-8")
-    typed = re.findall(r"(?<![\w{:.])(?!95 %)[-+]?\d+(?:\.\d+)?\s?(?:mm/yr|mm|%|m3/s|1/day|days?)(?![\w}])", text)
+    typed = re.findall(
+        r"(?<![\w{:.])(?!95 %)[-+]?\d+(?:\.\d+)?\s?(?:mm/yr|mm|%|m3/s|1/day|days?)(?![\w}])", text
+    )
     assert not typed, f"typed by hand: {typed}"
     assert len(re.findall(r"\{\{\w+:", text)) >= 10
 

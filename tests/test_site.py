@@ -44,10 +44,16 @@ def test_unknown_site_lists_the_known():
     ("text", "told"),
     [
         ("title: a\nkind: real\ngauge: 3\n", "unknown key `gauge`; valid keys here: epochs"),
-        ("title: a\nkind: real\ninputs: {sar: {s1: {role: main, band: C, path: p, lookz: 3}}}\n", "lookz.*looks"),
+        (
+            "title: a\nkind: real\ninputs: {sar: {s1: {role: main, band: C, path: p, lookz: 3}}}\n",
+            "lookz.*looks",
+        ),
         ("title: a\nkind: imaginary\n", "kind"),
         ("title: a\nkind: real\ninputs: {sar: {s1: {role: main, band: C}}}\n", "exactly one of `path`"),
-        ("title: a\nkind: real\ninputs: {sar: {s1: {role: main, band: C, unwrapped: '*.tif'}}}\n", "wavelength_m"),
+        (
+            "title: a\nkind: real\ninputs: {sar: {s1: {role: main, band: C, unwrapped: '*.tif'}}}\n",
+            "wavelength_m",
+        ),
         ("title: a\nkind: real\nreference_area: {name: n}\n", "exactly one of `polygon`"),
         ("- a\n- b\n", "holds no keys"),
         ("title: [unclosed\n", "not readable as YAML"),
@@ -140,7 +146,9 @@ def test_kuparuk_table_is_the_river_of_the_original(mirror, tmp_path):
     site.raw = tmp_path
     io.fetch(site)
     ours = pd.read_csv(tmp_path / "daily.csv", parse_dates=["date"]).set_index("date")["q_m3s"]
-    theirs = pd.read_csv(mirror / "kuparuk" / "kuparuk_m3s.csv", parse_dates=["date"]).set_index("date")["q_m3s"]
+    theirs = pd.read_csv(mirror / "kuparuk" / "kuparuk_m3s.csv", parse_dates=["date"]).set_index("date")[
+        "q_m3s"
+    ]
     both = pd.concat([ours, theirs], axis=1, sort=True).dropna()
     assert len(both) == ours.notna().sum() > 13_000
     np.testing.assert_allclose(both.iloc[:, 0], both.iloc[:, 1], rtol=1e-5)
@@ -258,7 +266,9 @@ RESULTS = pd.DataFrame(
 
 def test_answers_carry_value_interval_and_unit():
     """A placeholder becomes the number of the table."""
-    text = answers.fill("a {{03_x:bias}} b {{03_x:bias|value}} c {{03_x:cover}} d {{03_x:bias|truth}}", RESULTS)
+    text = answers.fill(
+        "a {{03_x:bias}} b {{03_x:bias|value}} c {{03_x:cover}} d {{03_x:bias|truth}}", RESULTS
+    )
     assert text == "a -1.23 [-2, 0.5] mm/yr b -1.23 c not testable d 0 mm/yr"
 
 

@@ -532,7 +532,8 @@ def own_effect(
     Returns
     -------
     dict
-        By the names of `rows`, each a dict of local, matched, dropped: (value, lower, upper) in the unit of the target, the same, and of R2. local is high
+        By the names of `rows`, each a dict of local, matched, dropped: (value, lower, upper) in the unit of
+        the target, the same, and of R2. local is high
         less low `name`, matched is low less high: an effect has opposite signs in them. claimed: True if neither
         interval holds zero and the two agree.
     """  # fmt: skip
