@@ -5,7 +5,15 @@ The order of use is ``extract_events`` -> ``derivative`` -> ``fit`` -> ``k_ref``
 compared or averaged over different b; k_ref = a Q_ref^(b-1), in 1/day, can be.
 """
 
-from .aquifer import THEORY, drainage_time, linear_thickness, storage, thickness_factor, thickness_trend
+from .aquifer import (
+    THEORY,
+    drainage_time,
+    linear_thickness,
+    low_flow_trend,
+    storage,
+    thickness_factor,
+    thickness_trend,
+)
 from .comparables import comparable_fits, decorrelate, k_ref, k_ref_std, reference_flow, shrink, to_mm_per_day
 from .crosschecks import block_bootstrap, lagged_correlation
 from .derivatives import SCHEMES, derivative
@@ -42,6 +50,7 @@ __all__ = [
     "k_ref_std",
     "lagged_correlation",
     "linear_thickness",
+    "low_flow_trend",
     "multiverse",
     "noise_extrapolation",
     "per_event_fits",

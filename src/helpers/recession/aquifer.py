@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from .crosschecks import stationary_blocks
+
 #: What theory expects of a (and of k_ref, at any one flow): its exponent b, and the powers of the saturated
 #: thickness D and of the drainable porosity in it, for a horizontal aquifer drained by channels (Boussinesq).  Early
 #: time after Polubarinova-Kochina; conductivity that grows upward as z^n after Rupp and Selker, here n = 1;
@@ -126,6 +128,45 @@ def linear_thickness(a, *, conductivity_m_day, channel_km, area_km2, porosity):
             raise ValueError(f"linear_thickness: {name} must be positive, found {value}")
     density = channel_km / area_km2 / 1e3  # m of channel per m2
     return np.asarray(a, float) * porosity / (np.pi**2 * conductivity_m_day * 0.3465 * density**2)
+
+
+def low_flow_trend(yearly, *, quantile=0.25, mean_block=3.0, draws=400, seed=0):
+    """Slope of a low quantile of yearly flow (the baseflow trend of Cooper et al. 2023) and its sd.
+
+    Parameters
+    ----------
+    yearly : pandas.Series
+        Flow by year, any unit; at least ten years.
+    quantile : float
+        Of the flow, given the year.
+    mean_block, draws, seed
+        Of the stationary bootstrap of years that gives the sd.
+
+    Returns
+    -------
+    tuple of float
+        Slope and its standard deviation, unit per year.
+    """
+    yearly = yearly.dropna()
+    if len(yearly) < 10:
+        raise ValueError(f"low_flow_trend needs ten years, found {len(yearly)}")
+    t, y = yearly.index.to_numpy(float), yearly.to_numpy(float)
+    place = stationary_blocks(np.random.default_rng(seed), len(y), mean_block, draws)
+    slopes = [_quantile_slope(t[rows], y[rows], quantile) for rows in place]
+    return _quantile_slope(t, y, quantile), float(np.nanstd(slopes, ddof=1))
+
+
+def _quantile_slope(x, y, quantile):
+    """Slope of the quantile regression line, which runs through two of the points: all pairs are tried."""
+    i, j = np.triu_indices(len(x), 1)
+    apart = x[i] != x[j]
+    i, j = i[apart], j[apart]
+    if i.size == 0:
+        return np.nan
+    slope = (y[j] - y[i]) / (x[j] - x[i])
+    residual = y - (y[i] - slope * x[i])[:, None] - slope[:, None] * x
+    cost = np.sum(residual * (quantile - (residual < 0)), axis=1)
+    return float(slope[np.argmin(cost)])
 
 
 def thickness_trend(flow_trend, tau, b, porosity):

@@ -50,11 +50,11 @@ def block_bootstrap(
     member = membership(years.index, bounds, year_start_month)
     y, member = years["value"].to_numpy()[member >= 0], member[member >= 0]
     count = np.bincount(member, minlength=len(labels))
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore"):  # a period of one year or none is not used
         mean = np.bincount(member, y, minlength=len(labels)) / count
         # residuals of n years about their own mean are too small by this
         residual = (y - mean[member]) * np.sqrt(count / (count - 1.0))[member]
-    place = _stationary_blocks(np.random.default_rng(seed), len(y), mean_block, draws)
+    place = stationary_blocks(np.random.default_rng(seed), len(y), mean_block, draws)
     drawn = np.full((len(labels), draws), np.nan)
     for k in np.flatnonzero(count >= MIN_YEARS):
         drawn[k] = residual[place[:, member == k]].mean(axis=1)
@@ -67,7 +67,7 @@ def block_bootstrap(
     return pd.DataFrame(rows, columns=["value", "period_a", "period_b", "difference", "lower", "upper"])
 
 
-def _stationary_blocks(rng, n, mean_block, draws):
+def stationary_blocks(rng, n, mean_block, draws):
     """Positions (draws, n) of resampled years: each follows the one before, or is new with chance 1/mean_block."""
     place = np.empty((draws, n), np.int64)
     if n == 0:

@@ -7,6 +7,7 @@ import pandas as pd
 from scipy import optimize
 from statsmodels.regression.mixed_linear_model import MixedLM
 from statsmodels.regression.quantile_regression import QuantReg
+from statsmodels.tools.sm_exceptions import IterationLimitWarning
 
 from . import _kernels
 
@@ -250,7 +251,10 @@ def _bootstrap_cov(x, y, event, line, draws=200, seed=0):
 
 def _quantile_line(x, y, level):
     """Quantile regression y = value + slope x."""
-    return QuantReg(y, np.c_[np.ones_like(x), x]).fit(q=level, max_iter=5000, p_tol=1e-8).params
+    with warnings.catch_warnings():
+        # steps between lines of equal cost are no failure
+        warnings.simplefilter("ignore", IterationLimitWarning)
+        return QuantReg(y, np.c_[np.ones_like(x), x]).fit(q=level, max_iter=500).params
 
 
 def _quantile(x, y, event, options):
@@ -343,6 +347,8 @@ def _mixed(x, y, event):
         warnings.simplefilter("ignore")
         model = MixedLM(y, design, groups=event, exog_re=design).fit(reml=True, method=["lbfgs", "powell"])
     cov = np.asarray(model.cov_params())[:2, :2]
+    if not (np.diag(cov) >= 0).all():  # at a bound the information may not be positive
+        cov = np.full((2, 2), np.nan)
     spread = np.sqrt(np.maximum(np.diag(np.asarray(model.cov_re)), 0))
     extra = {
         "ln_a_event_sd": float(spread[0]),
