@@ -60,6 +60,12 @@ class Gauge(_Strict):
     path: str
     format: str | None = None
     drainage_area_km2: float
+    channel_km: float | None = Field(
+        None, gt=0, description="length of all channels, for thickness from recession"
+    )
+    conductivity_m_day: float | None = Field(
+        None, gt=0, description="saturated hydraulic conductivity, likewise"
+    )
     name: str = ""
     source: str = ""
 
