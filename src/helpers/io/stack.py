@@ -306,9 +306,16 @@ def check_stack(stack: xr.Dataset, source) -> xr.Dataset:
     for name in ("reference", "secondary"):
         if not np.issubdtype(stack[name].dtype, np.datetime64):
             raise ValueError(f"{source}: coordinate {name} is {stack[name].dtype}, expected datetime64")
+    for name in ("x", "y"):
+        steps = np.diff(stack[name].values)
+        if not ((steps > 0).all() or (steps < 0).all()):
+            raise ValueError(f"{source}: coordinate {name} neither rises nor falls throughout: it is damaged")
     if "wavelength_m" not in stack.attrs:
         raise ValueError(f"{source}: attribute wavelength_m is missing")
     band_of(float(stack.attrs["wavelength_m"]))
+    if "perpendicular_baseline" not in stack.coords:
+        unknown = np.full(stack.sizes["pair"], np.nan)
+        stack = stack.assign_coords(perpendicular_baseline=("pair", unknown, {"units": "m"}))
     order = order_pairs(stack["reference"].values, stack["secondary"].values, str(source))
     return stack if np.array_equal(order, np.arange(order.size)) else stack.isel(pair=order)
 
