@@ -347,6 +347,8 @@ def _read_caravan(path: Path, options: dict):
                 raise ValueError(
                     f"{path}: a Caravan file has date and streamflow, found {list(data.variables)}"
                 )
+            if data["streamflow"].dims != ("date",):
+                raise ValueError(f"{path}: streamflow lies on {data['streamflow'].dims}, expected (date)")
             one = data["streamflow"].to_series()
         out = pd.DataFrame({"date": pd.to_datetime(one.index), "flow": one.to_numpy(float)})
         return out, {"units": "mm/day"}
