@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 from pathlib import Path
 
+import dask
 import pandas as pd
 import xarray as xr
 import zarr
@@ -30,9 +32,10 @@ def write(obj: xr.Dataset | xr.DataArray | pd.DataFrame, site: Site, name: str) 
     _remove(part)
     if path.suffix == ".zarr":
         # empty chunks are written too: so one that is lost later can be told from one without data
-        _in_blocks(_bare(obj)).to_zarr(
-            part, mode="w", zarr_format=2, consolidated=True, write_empty_chunks=True
-        )
+        with _where_the_data_are(obj):
+            _in_blocks(_bare(obj)).to_zarr(
+                part, mode="w", zarr_format=2, consolidated=True, write_empty_chunks=True
+            )
     elif path.suffix == ".nc":
         _bare(obj).to_netcdf(part, engine="h5netcdf", encoding=_compressed(obj))
     elif path.suffix == ".tif":
@@ -43,6 +46,11 @@ def write(obj: xr.Dataset | xr.DataArray | pd.DataFrame, site: Site, name: str) 
         raise ValueError(f"{name}: a derived file ends in .zarr, .nc, .tif or .csv")
     _swap(part, path)
     return site.record(path)
+
+
+def _where_the_data_are(data: xr.Dataset | xr.DataArray):
+    """Blocks of a cluster are written by its workers; what lies in this process's memory is written from here."""
+    return contextlib.nullcontext() if data.chunks else dask.config.set(scheduler="threads")
 
 
 def _bare(obj):
@@ -96,8 +104,19 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def read(site: Site, name: str) -> xr.Dataset | pd.DataFrame:
+def spread(data: xr.Dataset, site: Site, name: str) -> xr.Dataset:
+    """Write a derived file and give the data on, on a cluster as blocks that its workers read from that file."""
+    write(data, site, name)
+    return data if site.client is None else read(site, name)
+
+
+def read(site: Site, name: str, *, load: bool = False) -> xr.Dataset | pd.DataFrame:
     """Open a derived file of an earlier notebook (zarr and netCDF as Dataset, CSV as DataFrame).
+
+    Parameters
+    ----------
+    load : bool
+        Into memory, except where a cluster is at work: there the data stay blocks that its workers read.
 
     Raises
     ------
@@ -117,7 +136,8 @@ def read(site: Site, name: str) -> xr.Dataset | pd.DataFrame:
         if path.suffix == ".zarr":
             _check_chunks(path)
             data = _placed(xr.open_zarr(path, consolidated=True, decode_coords="all"))
-            return data.assign_coords({name: coord.load() for name, coord in data.coords.items()})
+            data = data.assign_coords({name: coord.load() for name, coord in data.coords.items()})
+            return data.load() if load and site.client is None else data
         if path.suffix == ".nc":
             with xr.open_dataset(path, engine="h5netcdf", decode_coords="all") as data:
                 return _placed(data.load())
