@@ -7,7 +7,8 @@ refused   ValueError or FileNotFoundError, whose message names the file or the f
 late      zarr and netCDF of this project are opened as they are and read block by block: a damaged block is met when
           its values are wanted, with the library's own error
 accepted  a result that keeps the data model; a file that was cut short may be accepted only if nothing is lost by it
-crash     the process died with h5py, rasterio or another library on top of the stack: counted apart, and listed
+crash     the process died or did not end with h5py, rasterio or another library on top of the stack: counted apart,
+          and listed
 failure   anything else: another exception, a message without the file, a broken result, no answer in time, a crash in
           this project's own code, or an act no reader has: writing, starting a process, a connection, unpickling
 """
@@ -20,6 +21,7 @@ import multiprocessing
 import os
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
@@ -30,7 +32,7 @@ import numpy as np
 import pandas as pd
 import spoil
 
-SECONDS = 20  # a sound input takes some hundredths
+SECONDS = 60  # a sound input takes some hundredths
 MEMORY_BYTES = 6 * 2**30  # of address space; a header that claims terabytes must not bring the machine down
 LAZY = ("own zarr", "own netcdf", "derived zarr")
 STATED = (ValueError, FileNotFoundError)
@@ -461,13 +463,19 @@ class Bench:
         try:
             if self.connection.poll(seconds):
                 return self.connection.recv()
-            verdict = ("hang", f"no answer in {seconds} s", "")
+            how = f"no answer in {seconds} s"
+            os.kill(self.worker.pid, signal.SIGABRT)  # makes it tell where it is
         except (EOFError, ConnectionResetError):
-            self.worker.join(10)
-            frames = self.report.read_text()
-            top = next((line for line in frames.splitlines() if line.strip().startswith("File")), "")
-            outside = any(f"/{name}" in top for name in LIBRARIES)
-            verdict = ("crash" if outside else "own crash", f"exit {self.worker.exitcode}", frames[:2000])
+            how = "the process died"
+        self.worker.join(10)
+        frames = self.report.read_text()
+        top = next((line for line in frames.splitlines() if line.strip().startswith("File")), "")
+        outside = any(f"/{name}" in top for name in LIBRARIES)
+        verdict = (
+            "crash" if outside else "own crash",
+            f"{how}, exit {self.worker.exitcode}: {top.strip()}",
+            frames[:2000],
+        )
         self._stop()
         return verdict, []
 

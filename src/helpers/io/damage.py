@@ -16,8 +16,8 @@ def damage_named(path, remedy: str = "get it anew"):
     try:
         yield
     except Exception as error:
-        if isinstance(error, ValueError | FileNotFoundError) and str(path) in str(error):
-            raise
+        if isinstance(error, ValueError | FileNotFoundError) and str(error).startswith(str(path)):
+            raise  # said by this project
         told = f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise ValueError(
             f"{path}: cannot be read, it is damaged or of another format ({told}); {remedy}"

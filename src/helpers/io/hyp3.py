@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from helpers.io.damage import regular_file
 from helpers.io.rasters import PairFiles, common_overlap, header, read_layer
 from helpers.io.stack import assemble, geometry_from_los, order_pairs, parse_dates
 
@@ -130,7 +131,7 @@ def _text(phase: Path) -> dict:
     if not path.exists():
         return {}
     out = {}
-    for line in path.read_bytes().decode("utf-8-sig", errors="replace").splitlines():
+    for line in regular_file(path).read_bytes().decode("utf-8-sig", errors="replace").splitlines():
         key, _, value = line.partition(":")
         key = key.split("(")[0].strip()  # "Baseline (m)" in some versions, "Baseline" in others
         if key in _KEYS:

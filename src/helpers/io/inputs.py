@@ -220,7 +220,9 @@ def read_climate(site: Site) -> xr.Dataset:
 
 def _climate_netcdf(path: Path) -> xr.Dataset:
     with xr.open_dataset(path) as data:
-        return data.load()
+        if "time" not in data.dims:
+            raise ValueError(f"it has no dimension time, only {list(data.dims)}")
+        return data.drop_dims(set(data.dims) - {"time"}).load()
 
 
 def _climate_shud(path: Path) -> xr.Dataset:

@@ -89,14 +89,21 @@ def _reader(path: Path):
 
 def _read_zarr(path: Path) -> xr.Dataset:
     with damage_named(path):
-        opened = xr.open_zarr(path, decode_coords="all")
+        opened = _with_coordinates(xr.open_zarr(path, decode_coords="all"))
     return check_stack(opened, path)
 
 
 def _read_netcdf(path: Path) -> xr.Dataset:
     with damage_named(path):
-        opened = xr.open_dataset(path, chunks={}, decode_coords="all", engine="h5netcdf")
+        opened = _with_coordinates(
+            xr.open_dataset(path, chunks={}, decode_coords="all", engine="h5netcdf", phony_dims="sort")
+        )
     return check_stack(opened, path)
+
+
+def _with_coordinates(data: xr.Dataset) -> xr.Dataset:
+    """Read the coordinates at once: dates that cannot be decoded are met here, not in a computation."""
+    return data.assign_coords({name: coordinate.load() for name, coordinate in data.coords.items()})
 
 
 # --- loose GeoTIFFs ------------------------------------------------------------------------------

@@ -47,6 +47,10 @@ def _open(path):
         ) from None
 
 
+def _has(handle, name: str) -> bool:
+    return name in handle and isinstance(handle[name], h5py.Dataset)
+
+
 def _attributes(handle) -> dict:
     return {k: v.decode() if isinstance(v, bytes) else str(v) for k, v in handle.attrs.items()}
 
@@ -128,7 +132,7 @@ def read_ifgram_stack(
         if kind != "ifgramStack":
             raise ValueError(f"{path}: FILE_TYPE is {kind}, expected ifgramStack")
         for name in ("date", phase_name):
-            if name not in handle:
+            if not _has(handle, name):
                 raise ValueError(f"{path}: dataset {name} is missing; it holds {', '.join(sorted(handle))}")
         units = attrs.get("UNIT", "radian").lower()
         if units not in ("radian", "radians", "rad"):
@@ -141,13 +145,13 @@ def read_ifgram_stack(
         date = handle["date"][:]
         # sizes are compared before values are read: a damaged header may claim any size
         for name in ("dropIfgram", "bperp"):
-            if name in handle and handle[name].shape != shape[:1]:
+            if _has(handle, name) and handle[name].shape != shape[:1]:
                 raise ValueError(
                     f"{path}: {name} has shape {handle[name].shape} for {shape[0]} interferograms"
                 )
-        keep = handle["dropIfgram"][:].astype(bool) if "dropIfgram" in handle else np.ones(shape[0], bool)
-        bperp = handle["bperp"][:].astype(float) if "bperp" in handle else None
-        layers = {name: name in handle for name in ("coherence", "connectComponent")}
+        keep = handle["dropIfgram"][:].astype(bool) if _has(handle, "dropIfgram") else np.ones(shape[0], bool)
+        bperp = handle["bperp"][:].astype(float) if _has(handle, "bperp") else None
+        layers = {name: _has(handle, name) for name in ("coherence", "connectComponent")}
         for name, there in layers.items():
             if there and handle[name].shape != shape:
                 raise ValueError(f"{path}: {name} has shape {handle[name].shape}, {phase_name} {shape}")
@@ -255,7 +259,7 @@ def _read_geometry(path: Path, grid: Grid) -> dict:
     with _open(path) as handle:
         attrs = _attributes(handle)
         names = ("height", "incidenceAngle", "azimuthAngle", "slantRangeDistance")
-        names = [name for name in names if name in handle]
+        names = [name for name in names if _has(handle, name)]
         for name in names:
             if handle[name].shape != (grid.height, grid.width):
                 raise ValueError(
