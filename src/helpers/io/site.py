@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
@@ -226,6 +227,10 @@ class Site:
             from distributed import Client
 
             Client(address)
+        elif is_live():
+            from dask.diagnostics import ProgressBar
+
+            ProgressBar(minimum=3.0).register()  # a bar for whatever takes longer
         missing = self.lacks(needs)
         if missing:
             _say(
@@ -269,6 +274,21 @@ class Site:
         assumed = [f"{name}.looks" for name, s in inputs.sar.items() if s.looks is None and s.unwrapped]
         lines += [f"  assumed    {', '.join(assumed)}"] if assumed else []
         return "\n".join(lines)
+
+
+def is_live() -> bool:
+    """Say whether someone sits before the running notebook: a kernel, and no batch run (make sets MPLBACKEND=agg)."""
+    from IPython import get_ipython
+
+    batch = os.environ.get("MPLBACKEND", "").lower() == "agg"
+    return hasattr(get_ipython(), "kernel") and not batch
+
+
+def progress(steps: Iterable, what: str) -> Iterable:
+    """Go through the steps of a loop with a progress bar by hand, in silence in a batch run."""
+    from tqdm.auto import tqdm
+
+    return tqdm(steps, desc=what, disable=not is_live(), leave=False)
 
 
 def _say(text: str) -> None:
