@@ -346,12 +346,13 @@ _SERIES_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 
 
 def _draw_series(ax, name, entry, colour, x, y) -> None:
-    """Draw one series at a place; the truth is black and dashed whatever its turn."""
+    """Draw one series at a place; a model is dotted, the truth black and dashed whatever its turn."""
     value, std = (
         None if part is None else part.sel(x=x, y=y, method="nearest").compute()
         for part in (entry if isinstance(entry, tuple) else (entry, None))
     )
     style = {"color": "black", "ls": "--", "zorder": 3} if name == "truth" else {"color": colour}
+    style |= {"ls": ":", "zorder": 3} if name == "model" else {}
     ax.plot(value["time"], value, label=name, **style)
     if std is not None:
         ax.fill_between(
@@ -364,5 +365,6 @@ def _live_canvas(fig):
     from ipympl.backend_nbagg import Canvas, FigureManager
 
     canvas = Canvas(fig)
+    canvas.header_visible, canvas.toolbar_position = False, "right"
     FigureManager(canvas, 0)
     return canvas
