@@ -208,6 +208,7 @@ def natural_earth() -> dict:
 def locator(ax, lon: float, lat: float) -> None:
     """Fill a cartopy axis with coasts and borders around a place, and mark the place."""
     import cartopy.crs as ccrs
+    from cartopy.mpl.ticker import LatitudeFormatter, LongitudeFormatter
 
     near = 75 < lon < 130 and 15 < lat < 52
     lines, reach = (natural_earth()["asia"], 20.0) if near else (natural_earth()["world"], 40.0)
@@ -219,7 +220,15 @@ def locator(ax, lon: float, lat: float) -> None:
             ax.plot(*np.array(line).T, transform=plate, **style)
     if near:
         ax.fill(*np.array(natural_earth()["lake"]).T, color="#56B4E9", transform=plate, lw=0)
-    ax.plot(lon, lat, marker="*", ms=8, color="#D55E00", mec="black", mew=0.4, transform=plate)
+        for country, place in {"China": (104, 33), "Mongolia": (103, 46.3), "India": (83, 25.5)}.items():
+            ax.text(*place, country, fontsize=6, color="0.35", ha="center", transform=plate, clip_on=True)
+    steps = np.array([-0.5, 0.0, 0.5]) * reach
+    east, north = (np.unique(10 * np.round((middle + steps) / 10)) for middle in (lon, lat))
+    ax.set_xticks(east, crs=plate)
+    ax.set_yticks(north, crs=plate)
+    ax.xaxis.set_major_formatter(LongitudeFormatter())
+    ax.yaxis.set_major_formatter(LatitudeFormatter())
+    ax.plot(lon, lat, marker="*", ms=7, color="#D55E00", mec="black", mew=0.4, transform=plate)
 
 
 def scale_bar(ax, length_km: float) -> None:
