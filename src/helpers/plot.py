@@ -80,6 +80,7 @@ def save(fig: mpl.figure.Figure, site: Site, name: str) -> Path:
 
 def labels(fig: mpl.figure.Figure) -> list[str]:
     """Give every text a figure shows, once each, in the order it is drawn."""
+    fig.draw_without_rendering()  # tick labels get their text when drawn
     texts = (text.get_text().strip() for text in fig.findobj(mpl.text.Text) if text.get_visible())
     return list(dict.fromkeys(text for text in texts if text))
 
