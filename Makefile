@@ -109,8 +109,8 @@ report: all ## build/report/index.html: executed notebooks, gallery, RC1 and res
 quick: ## the whole study on a small twin; writes below build/quick only
 	@$(MAKE) --no-print-directory all SIZE=quick
 
-data: | $(ENV) ## get or check the raw inputs of a site (SITE=name)
-	@$(PYTHON) -c "from helpers import io; site = io.load_site('$(SITE)', '$(SIZE)'); print(site); io.fetch(site); print('inputs are complete in', site.raw)"
+data: | $(ENV) ## get and check the raw inputs of a site (SITE=name): what is found, incomplete, missing, and where to get it
+	@$(PYTHON) -m helpers.io.check $(SITE) $(SIZE)
 
 try: $(ENV) ## what if: make try ONE=05_thaw_scaling P='-p name value'; writes below build/try only
 	@test -n "$(ONE)" || { echo "name the notebook: make try ONE=05_thaw_scaling P='-p name value'"; exit 2; }
@@ -144,7 +144,7 @@ lock: ## rewrite requirements.lock for Python 3.11 to 3.13 (needs uv)
 	  --no-emit-find-links --custom-compile-command "make lock" -q -o requirements.lock
 
 lab: $(ENV) ## open the notebooks in JupyterLab
-	@$(PYTHON) -m jupyter lab notebooks
+	@env -u MPLBACKEND $(PYTHON) -m jupyterlab notebooks $(LAB)
 
 clean: ## remove what a run of this site wrote, but its raw inputs
 	rm -rf $(RUN) data/derived/$(SITE)

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
@@ -42,7 +43,24 @@ RawPath = Annotated[str, Field(min_length=1), AfterValidator(_below_the_raw_fold
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 
 
-class Sar(_Strict):
+class _Input(_Strict):
+    """What a user has to know to get an input: every key is optional text, printed when the input is missing."""
+
+    source: str = Field("", description="who made it, for a credit line")
+    product: str = Field("", description="name of the product")
+    portal: str = Field("", description="where to get it")
+    order: str = Field("", description="how to order or choose it")
+    licence: str = Field("", description="under what terms")
+    files: str = Field("", description="file names expected below the raw folder")
+
+    def how_to_get(self) -> str:
+        """Give product, portal, order, licence and expected files in one line."""
+        parts = {"": self.product, "from ": self.portal, "how: ": self.order, "licence: ": self.licence}
+        parts |= {"files: ": self.files, "source: ": self.source}
+        return "; ".join(f"{label}{text.strip()}" for label, text in parts.items() if text)
+
+
+class Sar(_Input):
     """One sensor and track. Either ``path`` (for `read_stack`) or ``unwrapped`` (for `read_geotiff_pairs`)."""
 
     role: Literal["main", "ascending", "rate_prior", "historical"]
@@ -59,7 +77,6 @@ class Sar(_Strict):
     heading_deg: float | None = None
     looks: float | None = None
     positive: Literal["away", "toward"] = "away"
-    source: str = Field("", description="product, portal, licence, how to order it")
 
     @model_validator(mode="after")
     def _one_source(self):
@@ -70,7 +87,7 @@ class Sar(_Strict):
         return self
 
 
-class Gauge(_Strict):
+class Gauge(_Input):
     """One gauge: its daily discharge and its part in the before-after-control-impact design."""
 
     role: Literal["target", "control"]
@@ -84,20 +101,18 @@ class Gauge(_Strict):
         None, gt=0, description="saturated hydraulic conductivity, likewise"
     )
     name: str = ""
-    source: str = ""
 
 
-class Climate(_Strict):
+class Climate(_Input):
     """Daily climate of the basin. ``precipitation`` names a gauge file that replaces the gridded product."""
 
     path: RawPath
     format: Literal["netcdf", "shud", "csv"] = "netcdf"
     height_m: float | None = None
     precipitation: RawPath | None = None
-    source: str = ""
 
 
-class Driver(_Strict):
+class Driver(_Input):
     """One raster of a possible environmental control."""
 
     path: RawPath
@@ -105,7 +120,6 @@ class Driver(_Strict):
     unit: str
     long_name: str
     resampling: Literal["average", "bilinear", "nearest"] = "average"
-    source: str = ""
 
 
 class Inputs(_Strict):
@@ -252,6 +266,10 @@ class Site:
             # kept: a client that nobody holds is collected, and the work comes back to this machine
             self.client = Client(address)
             _say(f"{notebook}: heavy steps run on the workers of {address}")
+        elif is_live():
+            from dask.diagnostics import ProgressBar
+
+            ProgressBar(minimum=3.0).register()  # a bar for whatever takes longer
         missing = self.lacks(needs)
         if missing:
             _say(
@@ -312,6 +330,21 @@ def _to_disk(file: Path) -> None:
     """Wait until the content is on the disk, so that no stamp outlives its outputs when the power goes."""
     with file.open("rb") as handle:
         os.fsync(handle.fileno())
+
+
+def is_live() -> bool:
+    """Say whether someone sits before the running notebook: a kernel, and no batch run (make sets MPLBACKEND=agg)."""
+    from IPython import get_ipython
+
+    batch = os.environ.get("MPLBACKEND", "").lower() == "agg"
+    return hasattr(get_ipython(), "kernel") and not batch
+
+
+def progress(steps: Iterable, what: str) -> Iterable:
+    """Go through the steps of a loop with a progress bar by hand, in silence in a batch run."""
+    from tqdm.auto import tqdm
+
+    return tqdm(steps, desc=what, disable=not is_live(), leave=False)
 
 
 def _say(text: str) -> None:
@@ -435,14 +468,24 @@ def fetch(site: Site) -> Site:
     FileNotFoundError
         An input is missing; the message names each file, its source and where to put it.
     """
+    obtain(site)
+    if absent := missing_inputs(site):
+        lines = [f"  {key}: put {path} below {site.raw}; {how}" for key, path, how in absent]
+        raise FileNotFoundError(
+            f"site {site.name!r} lacks {len(absent)} inputs that data/sites/{site.name}.yml names; "
+            "supply them or take them out of that file:\n" + "\n".join(lines)
+        )
+    return site
+
+
+def obtain(site: Site) -> None:
+    """Get what can be got without the user: simulate the twin, or fetch and convert the public originals."""
     if site.kind == "twin":
         _simulate(site)
-        return site
+        return
     for row in registry(site.name).itertuples():
         fetch_file(row, site.raw)
     _convert(site)
-    _check_present(site)
-    return site
 
 
 def _simulate(site: Site) -> None:
@@ -518,18 +561,17 @@ def _write_csv(table: pd.DataFrame, path: Path) -> None:
     part.replace(path)
 
 
-def _check_present(site: Site) -> None:
+def missing_inputs(site: Site) -> list[tuple[str, str, str]]:
+    """List the inputs of the site file that are not in the raw folder: key, path, how to get it."""
     inputs = site.config.inputs
-    wanted = [(s.path or s.unwrapped, f"inputs.sar.{n}", s.source) for n, s in inputs.sar.items()]
-    wanted += [(g.path, f"inputs.discharge.{n}", g.source) for n, g in inputs.discharge.items()]
-    wanted += [(inputs.climate.path, "inputs.climate", inputs.climate.source)] if inputs.climate else []
-    wanted += [(d.path, f"inputs.drivers.{n}", d.source) for n, d in inputs.drivers.items()]
-    wanted += [(inputs.areas, "inputs.areas", "")] if inputs.areas else []
-    absent = [(path, key, source) for path, key, source in wanted if not any(site.raw.glob(path))]
-    if absent:
-        lines = [
-            f"  {site.raw / path}  ({key}){': ' + source if source else ''}" for path, key, source in absent
-        ]
-        raise FileNotFoundError(
-            f"site {site.name!r} lacks {len(absent)} of {len(wanted)} inputs; put there:\n" + "\n".join(lines)
-        )
+    wanted = [
+        (f"sar.{name}", sar.path or sar.unwrapped, sar.how_to_get()) for name, sar in inputs.sar.items()
+    ]
+    wanted += [(f"discharge.{name}", g.path, g.how_to_get()) for name, g in inputs.discharge.items()]
+    wanted += [("climate", inputs.climate.path, inputs.climate.how_to_get())] if inputs.climate else []
+    wanted += [(f"drivers.{name}", d.path, d.how_to_get()) for name, d in inputs.drivers.items()]
+    wanted += [("areas", inputs.areas, "a GeoJSON you draw, see the site file")] if inputs.areas else []
+    wanted += [(key, getattr(inputs, key), "") for key in ("active_layer", "gnssir") if getattr(inputs, key)]
+    return [
+        (key, path, how or "see the site file") for key, path, how in wanted if not any(site.raw.glob(path))
+    ]
