@@ -1,9 +1,9 @@
 """What the constrained inversion must know beyond its phases, and all its rivals on the same pixels.
 
-`ground_noise` measures how far the ground strays from rate and season, and the delay beside it, by restricted maximum
-likelihood in classes of seasonal size. `project_rate`, `align_rate` and `unexplained_std` turn another sensor's rate into
-a prior with a stated error. `estimates` gives every estimator on the same pixels, one at a time; `log_score` says without
-truth which of them foretells pairs it has not seen.
+`ground_noise` measures how far the ground strays from rate and season, and the delay beside it, by restricted
+maximum likelihood in classes of seasonal size. `project_rate`, `align_rate` and `unexplained_std` turn another
+sensor's rate into a prior with a stated error. `estimates` gives every estimator on the same pixels, one at a
+time; `log_score` says without truth which of them foretells pairs it has not seen.
 """
 
 from __future__ import annotations
@@ -315,9 +315,9 @@ def unexplained_std(
 ) -> float:
     """What a prior errs beyond its stated error, against pixels whose rate is known without it (mm/yr).
 
-    The smallest addition with which the share ``level`` of the pixels agrees within its normal quantile: tails count, and
-    so does an offset. It stands for what no budget knows: other dates, other ground seen by the other band, motion that
-    is not vertical, unwrapping. One number for all pixels given, so that no pixel's prior is fitted to its own data.
+    The smallest addition with which the share ``level`` of the pixels agrees within its normal quantile: tails count,
+    and so does an offset. It stands for what no budget knows: other dates, other ground seen by the other band, motion
+    that is not vertical, unwrapping. One number for all pixels given: no pixel's prior is fitted to its own data.
 
     Parameters
     ----------
