@@ -22,10 +22,10 @@ from helpers import constrained, io, network, sbas, twin
 FOLDER = io.ROOT / "data" / "calibration"
 SEEDS = range(3001, 3201)
 WINTER_LOSS = 0.8  # as in the default twin
-FORM_SEEDS = range(4001, 4021)
+FORM_SEEDS = range(4001, 4013)
 LOSSES = (0.3, 0.6, 0.9, 1.0)
 FORMS = ("linear", "linear+annual", "linear+annual+semiannual", "linear+degree_day")
-PIXELS, CLASSES, DRAWN = 60, 3, 15
+PIXELS, CLASSES, DRAWN = 60, 3, 12
 PLANTED_MM_YR = 4.0
 ASSUMED_MM_YR = np.hypot(1.5, 0.5)  # parameters of notebook 03
 SERIES = ("no prior", "hard ALOS-2", "soft ALOS-2", "joint")
@@ -129,7 +129,7 @@ def scene(seed):
     """Rows of one seed."""
     world = World(seed, winter_loss=WINTER_LOSS)
     seen = world.estimates(world.stack, world.mean, series=True)
-    clean = world.estimates(world.clean, world.clean_mean)
+    clean = world.estimates(world.clean, world.clean_mean, names=constrained.NAMES[1:])
     unwrapped = world.estimates(world.unwrapped, world.mean, names=JUDGED)
     wrong = world.mean + PLANTED_MM_YR
     wide = np.hypot(world.stated, world.unexplained(wrong))
