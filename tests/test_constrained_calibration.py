@@ -15,6 +15,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from scipy import stats
 
 from helpers import constrained, io, network, sbas, twin
@@ -28,6 +29,7 @@ FORMS = ("linear", "linear+annual", "linear+annual+semiannual", "linear+degree_d
 PIXELS, CLASSES, DRAWN = 60, 3, 12
 PLANTED_MM_YR = 4.0
 ASSUMED_MM_YR = np.hypot(1.5, 0.5)  # parameters of notebook 03
+NAMES = constrained.NAMES
 SERIES = ("no prior", "hard ALOS-2", "soft ALOS-2", "joint")
 JUDGED = ("soft ALOS-2", "late summer", "long pairs", "joint")
 
@@ -65,49 +67,60 @@ def like(noisy, phase):
     )
 
 
+def together(*stacks):
+    """Pixels of several stacks of one network behind one another."""
+    out = xr.concat(stacks, "y", data_vars="minimal", coords="minimal", compat="override", join="override")
+    return out.assign_coords(y=np.arange(out.sizes["y"]))
+
+
 class World:
-    """Stacks of one seed as observed, without noise, and without the unwrapping errors that are left."""
+    """One seed as observed, without noise, and without the unwrapping errors that are left: three times its pixels."""
 
     def __init__(self, seed, **options):
         options |= {"seed": seed, "sensors": ("s1_desc", "alos2")}
         options["frame_offset_share"] = 0.0  # referencing takes these out, and columns have no reference
         drawn, clean = twin.columns(PIXELS, **options), twin.columns(PIXELS, noise=False, **options)
         self.truth, self.temperature = drawn["truth"].load(), drawn["temperature"]
-        self.stack, turns = prepared(drawn["s1_desc"])
-        self.l_band, _ = prepared(drawn["alos2"])
-        self.clean = like(self.stack, clean["s1_desc"]["unwrapped_phase"])
-        self.l_clean = like(self.l_band, clean["alos2"]["unwrapped_phase"])
+        stack, turns = prepared(drawn["s1_desc"])
+        l_band, _ = prepared(drawn["alos2"])
         left = self.truth["cycles_s1_desc"].values + turns
-        self.unwrapped = like(self.stack, self.stack["unwrapped_phase"] - 2 * np.pi * left)
+        phases = (clean["s1_desc"]["unwrapped_phase"], stack["unwrapped_phase"] - 2 * np.pi * left)
+        self.stack = together(stack, *(like(stack, phase) for phase in phases))
         self.noise = constrained.ground_noise(
-            self.stack, np.random.default_rng(seed), classes=CLASSES, pixels=DRAWN
+            stack, np.random.default_rng(seed), classes=CLASSES, pixels=DRAWN
         )
-        self.mean, self.stated = alos2_prior(self.l_band, self.stack, self.noise)
-        self.clean_mean, _ = alos2_prior(self.l_clean, self.stack, self.noise)
+        self.label = self.noise["class"].values.ravel()
+        l_bands = together(l_band, like(l_band, clean["alos2"]["unwrapped_phase"]))
+        mean, stated = alos2_prior(l_bands, together(stack, stack), self.noise)
+        self.mean, self.stated = mean[:PIXELS], stated[:PIXELS]
         self.std = np.hypot(self.stated, self.unexplained(self.mean))
+        self.means = np.concatenate([mean, self.mean])
 
     def unexplained(self, mean):
         """What the prior errs beyond its stated error, as notebook 03 measures it."""
         own = (self.noise[v].values.ravel() for v in ("rate", "rate_std"))
         return constrained.unexplained_std(mean, self.stated, *own, assumed=ASSUMED_MM_YR)
 
-    def estimates(self, stack, mean, names=constrained.NAMES, series=False):
-        """Rate, its sd, the prior's conflict (pixel,) and, if wanted, the share of dates held, by estimator."""
-        out = {
-            n: {k: np.full(PIXELS, np.nan) for k in ("rate", "std", "conflict", "held", "rms")} for n in names
-        }
+    def estimates(self):
+        """Rate, its sd and the prior's conflict, (observed | noise-free | unwrapped, pixel), by estimator.
+
+        For the series, as observed: the share of dates whose interval holds the truth, and the rms error.
+        """
+        out = {n: {k: np.full((3, PIXELS), np.nan) for k in ("rate", "std", "conflict")} for n in NAMES}
         for number in range(self.noise.sizes["number"]):
-            at = np.flatnonzero(self.noise["class"].values.ravel() == number)
+            at = np.flatnonzero(self.label == number)
+            three = np.concatenate([at, at + PIXELS, at + 2 * PIXELS])
+            prior = self.means[three, None], np.tile(self.std[at], 3)[:, None]
             given = constrained.noise_of(self.noise, number)
-            prior = mean[at, None], self.std[at, None]
-            options = {"temperature": self.temperature, "names": names, "series": series}
-            for name, run in constrained.estimates(constrained.take(stack, at), prior, given, **options):
-                found = out[name]
-                found["rate"][at], found["std"][at] = run["rate"].values[:, 0], run["rate_std"].values[:, 0]
-                if "prior_conflict" in run:
-                    found["conflict"][at] = run["prior_conflict"].values[:, 0]
-                if series and name in SERIES:
-                    found["held"][at], found["rms"][at] = self.held(run, at)
+            part = constrained.take(self.stack, three)
+            for name, run in constrained.estimates(part, prior, given, temperature=self.temperature):
+                fields = {"rate": "rate", "std": "rate_std", "conflict": "prior_conflict"}
+                for key, field in fields.items():
+                    if field in run:
+                        out[name][key][:, at] = run[field].values.reshape(3, -1)
+                if name in SERIES:
+                    for key, value in self.held(run.isel(y=slice(len(at))), at).items():
+                        out[name].setdefault(key, np.full(PIXELS, np.nan))[at] = value
         return out
 
     def held(self, run, at):
@@ -116,32 +129,33 @@ class World:
         true = self.truth["displacement_s1_desc"].values[when][:, at, 0]
         error = (run["displacement"].values[..., 0] - (true - true[0]))[1:]
         inside = np.abs(error) < 1.96 * run["displacement_std"].values[1:, :, 0]
-        return np.where(np.isfinite(error), inside, np.nan).mean(axis=0), np.sqrt((error**2).mean(axis=0))
+        inside = np.where(np.isfinite(error), inside, np.nan)
+        return {"held": inside.mean(axis=0), "rms": np.sqrt((error**2).mean(axis=0))}
 
 
 def with_prior(free, mean, std):
     """Rate and sd with a prior, from those without (the rank-one form)."""
     weight = free["std"] ** 2 / (free["std"] ** 2 + std**2)
-    return {"rate": free["rate"] + weight * (mean - free["rate"]), "std": np.sqrt(1 - weight) * free["std"]}
+    rate = free["rate"] + weight * (mean - free["rate"])
+    return {"rate": rate, "std": np.sqrt(1 - weight) * free["std"]}
 
 
 def scene(seed):
     """Rows of one seed."""
     world = World(seed, winter_loss=WINTER_LOSS)
-    seen = world.estimates(world.stack, world.mean, series=True)
-    clean = world.estimates(world.clean, world.clean_mean, names=constrained.NAMES[1:])
-    unwrapped = world.estimates(world.unwrapped, world.mean, names=JUDGED)
+    seen = world.estimates()
     wrong = world.mean + PLANTED_MM_YR
     wide = np.hypot(world.stated, world.unexplained(wrong))
     seen["ALOS-2, sd 0.5"] = with_prior(seen["no prior"], world.mean, 0.5)
     seen["soft, ALOS-2 wrong by 4"] = with_prior(seen["no prior"], wrong, wide)
     seen["joint, ALOS-2 wrong by 4"] = with_prior(seen["long pairs"], wrong, wide)
     step = world.truth["transient"].values.ravel()
-    restless = np.nan_to_num(world.noise["restlessness"].values.ravel()) > 3
+    flagged = np.nan_to_num(world.noise["restlessness"].values.ravel()) > 3
+    flagged |= np.abs(np.nan_to_num(seen["joint"]["conflict"][0])) > 1.96
     rows = []
     for name, found in seen.items():
         true = world.truth["rate_late_summer" if name == "late summer" else "rate_s1_desc"].values.ravel()
-        error, std = found["rate"] - true, found["std"]
+        (error, form, unwrapped), std = found["rate"] - true, found["std"][0]
         there = np.isfinite(error) & np.isfinite(std)
         missed = there & (np.abs(error) >= 1.96 * std)
         row = {"seed": seed, "estimator": name, "pixels": PIXELS, "estimated": there.sum()}
@@ -149,22 +163,21 @@ def scene(seed):
         row |= {"bias": np.nanmedian(error), "error_mean": np.nanmean(error)}
         row |= {"error_sd": 1.4826 * np.nanmedian(np.abs(error - np.nanmedian(error)))}
         row |= {"rate_std": np.nanmedian(std[there]) if there.any() else np.nan, "missed": missed.sum()}
-        if name in clean:
-            form = clean[name]["rate"] - true
+        if name in NAMES:  # one cause each, in this order
             row["bias_noise_free"] = np.nanmedian(form)
-            row["missed_step"] = (missed & step).sum()
-            by_form = missed & ~step & (np.abs(form) > 0.98 * std)
-            row["missed_form"] = by_form.sum()
-            rest = missed & ~step & ~by_form
-            if name in unwrapped:
-                mended = rest & (np.abs(unwrapped[name]["rate"] - true) < 1.96 * std)
-                row["missed_unwrapping"], rest = mended.sum(), rest & ~mended
-            row["missed_noise"] = rest.sum()
-            flagged = restless | (np.abs(np.nan_to_num(seen["joint"]["conflict"])) > 1.96)
-            if name in ("soft ALOS-2", "joint"):
-                far = there & (np.abs(form) >= 2 * std)
-                row["form_beyond_two_std"], row["form_unflagged"] = far.sum(), (far & ~flagged).sum()
-                row["flagged"] = flagged.sum()
+            causes = {
+                "step": step,
+                "form": np.abs(form) > 0.98 * std,
+                "unwrapping": np.abs(unwrapped) < 1.96 * std,
+                "noise": np.ones(PIXELS, bool),
+            }
+            rest = missed
+            for cause, here in causes.items():
+                row[f"missed_{cause}"], rest = (rest & here).sum(), rest & ~here
+        if name in ("soft ALOS-2", "joint"):
+            far = there & (np.abs(form) >= 2 * std)
+            row["form_beyond_two_std"], row["form_unflagged"] = far.sum(), (far & ~flagged).sum()
+            row["flagged"] = flagged.sum()
         if name in SERIES:
             held = found["held"]
             row["dates_held"], row["series_rms"] = np.nanmean(held), np.nanmedian(found["rms"])
@@ -180,32 +193,33 @@ def forms(seed):
         world = World(seed, winter_loss=loss)
         true = world.truth["rate_s1_desc"].values.ravel()
         days = (world.stack["secondary"] - world.stack["reference"]).values / np.timedelta64(1, "D")
-        short = np.flatnonzero(days <= 180)
+        part = world.stack.isel(pair=np.flatnonzero(days <= 180), y=slice(2 * PIXELS))  # observed, noise-free
+        prior = world.means[: 2 * PIXELS, None], np.tile(world.std, 2)[:, None]
         pooled = {k: float(np.sqrt((world.noise[k] ** 2).mean())) for k in constrained.NOISE}
-        factor = pooled.pop("delay_factor")
-        for noisy, (stack, mean) in enumerate(((world.clean, world.clean_mean), (world.stack, world.mean))):
-            part = stack.isel(pair=short)
-            base = {
-                "atmosphere_std_mm": part["atmosphere_std"] * factor,
-                "pair_std_mm": part["pair_std"].values,
+        base = {"atmosphere_std_mm": part["atmosphere_std"] * pooled.pop("delay_factor"), "series_std": False}
+        base["pair_std_mm"] = part["pair_std"].values
+        for form in FORMS:
+            base["temperature"] = world.temperature if form == "linear+degree_day" else None
+            runs = {
+                "none": sbas.invert(part, form, deviation_std_mm=None, **base),
+                "ALOS-2": sbas.invert(part, form, rate_prior=prior, **base, **pooled),
             }
-            base |= {"series_std": False}
-            for form in FORMS:
-                base["temperature"] = world.temperature if form == "linear+degree_day" else None
-                runs = {
-                    "none": sbas.invert(part, form, deviation_std_mm=None, **base),
-                    "ALOS-2": sbas.invert(
-                        part, form, rate_prior=(mean[:, None], world.std[:, None]), **base, **pooled
-                    ),
-                }
-                for prior, run in runs.items():
-                    error = run["rate"].values.ravel() - true
-                    far = np.abs(error) > 2 * run["rate_std"].values.ravel()
-                    row = {"seed": seed, "winter_loss": loss, "form": form, "prior": prior, "noisy": noisy}
+            for prior_name, run in runs.items():
+                errors = run["rate"].values.reshape(2, -1) - true
+                stds = run["rate_std"].values.reshape(2, -1)
+                for noisy, error, std in zip((1, 0), errors, stds, strict=True):
+                    far = np.abs(error) > 2 * std
+                    row = {
+                        "seed": seed,
+                        "winter_loss": loss,
+                        "form": form,
+                        "prior": prior_name,
+                        "noisy": noisy,
+                    }
                     row |= {"bias": np.nanmedian(error), "rms": np.sqrt(np.nanmean(error**2))}
-                    row |= {"rate_std": run["rate_std"].median().item(), "beyond_two_std": far.mean()}
-                    if prior != "none":
-                        conflict = np.abs(run["prior_conflict"].values.ravel()) > 1.96
+                    row |= {"rate_std": np.nanmedian(std), "beyond_two_std": far.mean()}
+                    if prior_name != "none":
+                        conflict = np.abs(run["prior_conflict"].values.reshape(2, -1)[0]) > 1.96
                         row["beyond_unflagged"] = (far & ~conflict).mean()
                     rows.append(row)
     return pd.DataFrame(rows)
