@@ -90,7 +90,7 @@ def ground_noise(
     *,
     mask=None,
     classes: int = 4,
-    pixels: int = 30,
+    pixels: int = 50,
     restless: float = 3.0,
 ) -> xr.Dataset:
     """How far the ground strays from rate and annual wave, in classes of seasonal size.
