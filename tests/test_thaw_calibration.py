@@ -10,9 +10,12 @@ that was stopped goes on where it was; `python tests/test_thaw_calibration.py 50
 """
 
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 import xarray as xr
 from scipy import stats
 
@@ -201,6 +204,35 @@ def interannual(seed, fractions, of_truth):
     return rows
 
 
+def scene_of(seed):
+    """Interannual change of fractions of one whole scene, from raw inputs, with delay alike over kilometres."""
+    site = io.load_site("datong_twin", "quick")
+    with tempfile.TemporaryDirectory() as folder:
+        site.raw = Path(folder)
+        twin.simulate(site.raw, seed=seed, size="quick")
+        polygons = io.read_areas(site)
+        stack = network.correct_unwrapping(io.read_sensor(site, site.main_sensor).load())
+        stack = network.reference(stack, io.mask_of(polygons["reference"], stack))
+        stack = network.correct_delay(stack, mask=network.stable_ground(stack))
+        truth = io.read_truth(site)[["displacement_up", "rate_up"]].load()
+        off_limits = sum(io.mask_of(polygons[k], stack) for k in ("pits", "heaps", "reference")).astype(bool)
+    ground = ~off_limits & (io.terrain(stack["height"])["slope_deg"] < 15)
+    up, std = of_summers(stack, network.atmosphere(stack))
+    t = (up["time"] - up["time"][0]) / np.timedelta64(1, "D") / 365.25
+    trend = (truth["rate_up"].sel(epoch="after", drop=True) * t).where(ground)
+    curve, real = up - trend, truth["displacement_up"].sel(time=up["time"]) - trend
+    seen, exact = thaw.drops(curve, std, WINDOWS, **DROPS), thaw.drops(real, 1e-3, WINDOWS, **DROPS)
+    height = (stack["height"] - stack["height"].mean()) / stack["height"].std()
+    cell_m = float(np.mean(io.cell_size_m(stack)))
+    options = {"pattern": "others", "nuisance": height.expand_dims("term"), "smooth_cells": 8000 / cell_m}
+    area = thaw.area_curve(curve, std, seen["drop"].sel(window="full"), **options)
+    options |= {"noise_factor": float(thaw.scatter(area["mean"], area["mean_std"])), "draws": 0}
+    options["noise_correlation"] = seen["noise_correlation"]
+    fractions = thaw.fraction_of_drops(seen["drop"], seen["drop_std"], **options)
+    of_truth = thaw.fraction_of_drops(exact["drop"], exact["drop_std"], pattern="others", draws=0)
+    append("thaw_cv_scenes.csv", interannual(seed, fractions, of_truth))
+
+
 def extend(name, seeds, make):
     """Add seeds that a table does not have; give the table."""
     for seed in seeds:
@@ -209,6 +241,70 @@ def extend(name, seeds, make):
     return pd.read_csv(FOLDER / name)
 
 
+def by_case(table):
+    """Coverage by case: all predictions with the sd over seeds, and one a seed with its exact binomial interval."""
+    rows = []
+    for key, part in table.groupby(["kind", "level", "window", "method"]):
+        singles = stats.binomtest(int(part["single"].sum()), len(part)).proportion_ci()
+        share = part["hits"] / part["n"]
+        row = dict(zip(("kind", "level", "window", "method"), key, strict=True), seeds=len(part))
+        row |= {"coverage": share.mean(), "error": share.sem(), "low": singles.low, "high": singles.high}
+        row |= {"cover_68": part["cover_68"].mean(), "bias_mm": part["bias_mm"].mean()}
+        rows.append(
+            row | {"rmse_mm": np.sqrt((part["rmse_mm"] ** 2).mean()), "crps_mm": part["crps_mm"].mean()}
+        )
+    return pd.DataFrame(rows)
+
+
+def holds(table):
+    """How often the interval of cv_year holds the change in the same years, and the one over all seeds' years."""
+    rows = []
+    for window, part in table.groupby("window"):
+        population = np.sqrt((part["truth"] ** 2).mean())
+        row = {
+            "window": window,
+            "seeds": len(part),
+            "population": population,
+            "cv_year": part["cv_year"].median(),
+        }
+        for name, true in (("same_years", part["truth"]), ("all_years", population)):
+            hits = int(((part["cv_year_lower"] <= true) & (true <= part["cv_year_upper"])).sum())
+            exact = stats.binomtest(hits, len(part)).proportion_ci()
+            row |= {name: hits / len(part), f"{name}_low": exact.low, f"{name}_high": exact.high}
+        rows.append(row | {"upper": part["cv_year_upper"].median(), "cv_noise": part["cv_noise"].median()})
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.slow
+def test_intervals_hold_left_out_years_and_the_climate_before():
+    """95 % intervals cover 90-98 %, by kind, level, window and method, judged by one prediction a seed."""
+    extend("thaw_cv_columns.csv", SEEDS, columns_of)
+    found = by_case(pd.read_csv(FOLDER / "thaw_columns.csv"))
+    missed = found[
+        (found["high"] < 0.90) | (found["low"] > 0.98) | (found["coverage"] + 2 * found["error"] < 0.90)
+    ]
+    assert missed.empty, missed.round(3).to_string()
+
+
+@pytest.mark.slow
+def test_change_between_years_lies_in_its_interval():
+    """The interval of cv_year holds the change of the noise-free ground in columns and in whole scenes."""
+    for name, seeds, make in (
+        ("thaw_cv_columns.csv", SEEDS, columns_of),
+        ("thaw_cv_scenes.csv", SCENES, scene_of),
+    ):
+        found = holds(extend(name, seeds, make))
+        assert (found["same_years_high"] >= 0.95).all() and (found["all_years_high"] >= 0.90).all(), (
+            found.round(3).to_string()
+        )
+
+
 if __name__ == "__main__":
-    more = [int(v) for v in sys.argv[1:]] + [10, 0]
-    extend("thaw_cv_columns.csv", SEEDS[: len(done("thaw_cv_columns.csv")) + more[0]], columns_of)
+    columns, scenes = [int(v) for v in sys.argv[1:]] + [10, 0][len(sys.argv) - 1 :]
+    extend("thaw_cv_scenes.csv", SCENES[: len(done("thaw_cv_scenes.csv")) + scenes], scene_of)
+    extend("thaw_cv_columns.csv", SEEDS[: len(done("thaw_cv_columns.csv")) + columns], columns_of)
+    for found in (
+        by_case(pd.read_csv(FOLDER / "thaw_columns.csv")),
+        holds(pd.read_csv(FOLDER / "thaw_cv_scenes.csv")),
+    ):
+        sys.stdout.write(found.round(3).to_string() + "\n")
