@@ -355,8 +355,8 @@ def join(
     Dataset
         displacement_up, displacement_up_std (time, y, x) in mm since the first date (the sd holds the sensors'
         reference errors too: no joined curve is free of them); offset, offset_std (sensor, y, x) in mm; rate,
-        rate_std (epoch, y, x) in mm/yr, the mean over the whole epoch, and reference_rate_std (epoch, y, x), the
-        part rate_std leaves out because the scene shares it; sensor_share (epoch, sensor, y, x): how far the rate
+        rate_std (epoch, y, x) in mm/yr, the least-squares slope over the epoch, and reference_rate_std (epoch, y, x),
+        the part rate_std leaves out because the scene shares it; sensor_share (epoch, sensor, y, x): how far the rate
         moves per mm/yr added to a sensor; data_weight (epoch, y, x) = 1 - posterior variance / variance the prior
         leaves when the other epochs are known: 0 where the rate is only a prior. Coordinates observed (time),
         epoch = "start/end". Lazy where the tracks are lazy.
