@@ -337,6 +337,37 @@ def equivalence(value, std, margin, *, level=0.95) -> dict:
     return dict(equivalent=bool(p < 1 - level), p_value=float(p), claimable=float(claimable))
 
 
+def pool_seasons(drops: pd.DataFrame, shared: dict) -> pd.DataFrame:
+    """Mean seasonal drop of each zone and epoch over its sensors and years.
+
+    Scaling gives one coefficient to all years of an old mission, so that share of its error does not average out.
+    Sensors of an epoch are weighted by their variance, which is never smaller than the scatter between years says.
+
+    Parameters
+    ----------
+    drops : DataFrame
+        A row per zone, epoch, sensor and year: drop, std in mm, signed (positive = sinking).
+    shared : dict
+        sensor -> share of the error's variance that all of its years have in common, 0 to 1.
+
+    Returns
+    -------
+    DataFrame indexed by zone and epoch: drop, std (mm), years.
+    """
+
+    def pooled(part):
+        means = part.groupby("sensor").agg(
+            drop=("drop", "mean"), std=("std", "mean"), n=("drop", "size"), scatter=("drop", "std")
+        )
+        common = means.index.map(shared).to_numpy(float)
+        variance = means["std"] ** 2 * (common + (1 - common) / means["n"])
+        variance = np.maximum(variance, means["scatter"].fillna(0) ** 2 / means["n"])
+        mean, std = np.average(means["drop"], weights=1 / variance), np.sqrt(1 / (1 / variance).sum())
+        return pd.Series({"drop": mean, "std": std, "years": part["year"].nunique()})
+
+    return drops.groupby(["zone", "epoch"])[["sensor", "year", "drop", "std"]].apply(pooled)
+
+
 def change_point(
     series: pd.DataFrame, candidates, *, level=0.95, harmonics=1, change_std_mm_yr=15.0
 ) -> pd.DataFrame:

@@ -4,7 +4,7 @@ Line-of-sight values are mm (or mm/yr) positive toward the satellite, vertical o
 ``decompose`` and ``project_up`` treat rates, ``join`` treats series: every sensor has its own offset
 and the ground one rate that may change, so a gap without any sensor is bridged by the prior alone and
 the posterior sd says so. ``thin`` asks what another sensor's calendar would have seen. The rest
-(``zone_mean``, ``contrast``, ``equivalence``, ``change_point``) turns maps into statements with an error budget.
+(``zone_mean``, ``zone_contrast``, ``equivalence``, ``change_point``) turns maps into statements with an error budget.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from helpers._statements import (
     contrast,
     correlation_length,
     equivalence,
+    error_scale,
+    pool_seasons,
     step_of,
     zone_contrast,
     zone_mean,
@@ -38,7 +40,9 @@ __all__ = [
     "correlation_length",
     "decompose",
     "equivalence",
+    "error_scale",
     "join",
+    "pool_seasons",
     "project_up",
     "resample",
     "thin",
