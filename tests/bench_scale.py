@@ -131,11 +131,13 @@ def measure(rows: int) -> dict:
     finally:
         shutil.rmtree(PLACE, ignore_errors=True)
     pixels = rows * COLUMNS
-    return {
-        "what": f"{rows} rows", "measured": True, "pixels": pixels, "input_gb": raw / 1e9,
-        "input_on_disk_gb": disk / 1e9, "output_on_disk_gb": written / 1e9, **spent, "cpu_us_per_pixel": 1e6 * spent["cpu_seconds"] / pixels,
-        "pixels_per_s": pixels / spent["seconds"], "mb_per_s": raw / 1e6 / spent["seconds"],
-    }  # fmt: skip
+    sizes = {"input_gb": raw / 1e9, "input_on_disk_gb": disk / 1e9, "output_on_disk_gb": written / 1e9}
+    rates = {
+        "cpu_us_per_pixel": 1e6 * spent["cpu_seconds"] / pixels,
+        "pixels_per_s": pixels / spent["seconds"],
+        "mb_per_s": raw / 1e6 / spent["seconds"],
+    }
+    return {"what": f"{rows} rows", "measured": True, "pixels": pixels} | sizes | spent | rates
 
 
 def on_paper(table: pd.DataFrame, what: str, pixels: float) -> dict:

@@ -139,12 +139,14 @@ def test_the_notebooks_use_the_cluster(tmp_path):
         folder = tmp_path / where
         variables = copy_of_checkout(folder)
         if where == "alone":
-            status, words = make(folder, "03_constrained_sbas", "SIZE=quick", **variables)
+            status, words = make(folder, "03_constrained_sbas", "SIZE=quick", seconds=3600, **variables)
             assert status == 0, words[-3000:]
         else:
             with Cluster(folder, environment=variables) as made:
                 address = f"SCHEDULER={made.address}"
-                status, words = make(folder, "03_constrained_sbas", "SIZE=quick", address, **variables)
+                status, words = make(
+                    folder, "03_constrained_sbas", "SIZE=quick", address, seconds=3600, **variables
+                )
                 assert status == 0, words[-3000:]
                 from distributed import Client
 
