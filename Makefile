@@ -115,7 +115,8 @@ data: | $(ENV) ## get or check the raw inputs of a site (SITE=name)
 try: $(ENV) ## what if: make try ONE=05_thaw_scaling P='-p name value'; writes below build/try only
 	@test -n "$(ONE)" || { echo "name the notebook: make try ONE=05_thaw_scaling P='-p name value'"; exit 2; }
 	@mkdir -p build/try
-	@$(PYTHON) -m papermill --no-progress-bar --log-level WARNING -k python3 --cwd notebooks \
+	@$(call LOCK,build/try/$(ONE).lock,$(ONE)); \
+	$(PYTHON) -m papermill --no-progress-bar --log-level WARNING -k python3 --cwd notebooks \
 	  -p site_name $(SITE) -p size $(SIZE) -p out build/try $(P) notebooks/$(ONE).ipynb build/try/$(ONE).ipynb
 	@echo "build/try/$(ONE).ipynb, build/try/figures, build/try/results"
 

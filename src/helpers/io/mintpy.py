@@ -16,7 +16,7 @@ import rasterio.crs
 from dask.base import tokenize
 from rasterio.transform import from_origin
 
-from helpers.io.damage import regular_file
+from helpers.io.damage import damage_named, regular_file
 from helpers.io.stack import (
     Grid,
     apply_zero_rule,
@@ -177,7 +177,7 @@ def read_ifgram_stack(
         tuple(index.tolist()),
         layers["coherence"],
         layers["connectComponent"],
-        nodata.lower() not in ("none", "nan") and float(nodata) == 0,
+        _is_zero(nodata),
     )
     n_layers = 1 + sum(layers.values())
     if lazy is None:
@@ -206,7 +206,7 @@ def read_ifgram_stack(
         geometry=layers_yx,
         sensor=sensor or attrs.get("PLATFORM"),
         processor=attrs.get("PROCESSOR"),
-        heading_deg=float(attrs["HEADING"]) if "HEADING" in attrs else None,
+        heading_deg=_need(attrs, "HEADING", path) if "HEADING" in attrs else None,
         orbit_direction=_direction(attrs),
         antenna_side={"-1": "right", "1": "left"}.get(attrs.get("ANTENNA_SIDE")),
         looks=_looks(attrs, path),
@@ -216,6 +216,13 @@ def read_ifgram_stack(
 def _direction(attrs) -> str | None:
     word = attrs.get("ORBIT_DIRECTION", "").lower()
     return next((name for name in ("ascending", "descending") if word and name.startswith(word[:3])), None)
+
+
+def _is_zero(nodata: str) -> bool:
+    try:
+        return float(nodata) == 0
+    except ValueError:  # "none"
+        return False
 
 
 def _looks(attrs, path) -> float | None:
@@ -236,10 +243,13 @@ def _grid(attrs, shape, path) -> Grid:
             f"{path}: X_STEP {step_x}, Y_STEP {step_y}: expected a north-up grid (Y_STEP negative)"
         )
     for key, size in (("LENGTH", shape[1]), ("WIDTH", shape[2])):
-        if key in attrs and int(float(attrs[key])) != size:
+        if key in attrs and _need(attrs, key, path) != size:
             raise ValueError(f"{path}: attribute {key}={attrs[key]} but the data have {size}")
     corner = from_origin(_need(attrs, "X_FIRST", path), _need(attrs, "Y_FIRST", path), step_x, -step_y)
-    return Grid(_crs(attrs, path), corner, shape[2], shape[1])
+    if not np.isfinite(tuple(corner)).all():
+        raise ValueError(f"{path}: the grid's corner or step is not finite: {tuple(corner)[:6]}")
+    with damage_named(path, "EPSG or UTM_ZONE must name a projection"):
+        return Grid(_crs(attrs, path), corner, shape[2], shape[1])
 
 
 def _crs(attrs, path) -> rasterio.crs.CRS:
