@@ -36,15 +36,9 @@ _GEOMETRY = "geometryGeo.h5"
 
 @contextlib.contextmanager
 def _open(path):
-    regular_file(path)
-    try:
-        with h5py.File(path, "r") as handle:
-            yield handle
-    except (OSError, KeyError, RuntimeError) as error:
-        # h5py raises any of these on damage, also in the middle of a file; KeyError for a link that leads nowhere
-        raise ValueError(
-            f"{path}: cannot be read as HDF5 (truncated, damaged or another format): {error}"
-        ) from None
+    # h5py meets damage anywhere in a file, and raises OSError, KeyError, RuntimeError, TypeError or UnicodeDecodeError
+    with damage_named(path), h5py.File(regular_file(path), "r") as handle:
+        yield handle
 
 
 def _has(handle, name: str) -> bool:
