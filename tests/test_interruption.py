@@ -334,14 +334,16 @@ def kill_and_compare(whole, killed, variables):
     log = killed / "kills.csv"
     kills = log.read_text().splitlines() if log.exists() else []
 
+    rng = np.random.default_rng(len(kills))
+
     def kill_in(name):
-        rng = np.random.default_rng(len(kills))
-        kills.append(kill_within(killed, variables, name, rng.uniform() * (seconds[name] + 4)))
-        log.write_text("\n".join(kills) + "\n")
+        done = kill_within(killed, variables, name, rng.uniform() * (seconds[name] + 4))
+        kills.extend([done] if done else [])
+        log.write_text("".join(f"{line}\n" for line in kills))
         wrong = [f for f, digest in fingerprints(killed).items() if expected.get(f) != digest]
-        assert not wrong, f"after {kills[-1]}: {wrong[:5]}"
+        assert not wrong, f"after {done}: {wrong[:5]}"
         without = [n for n in NOTEBOOKS if stamp(killed, n).exists() and lacks(killed, n)]
-        assert not without, f"after {kills[-1]}: {without}"
+        assert not without, f"after {done}: {without}"
 
     for name in NOTEBOOKS:
         while sum(k.startswith(name) for k in kills) < 3 and not stamp(killed, name).exists():
@@ -372,7 +374,7 @@ def lacks(folder, name):
 
 
 def kill_within(folder, variables, name, seconds):
-    """Start make and kill all of it some seconds after a notebook has begun."""
+    """Start make and kill all of it some seconds after a notebook has begun; None if it was done before that."""
     with (folder / "words.txt").open("w") as words:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")} | variables
         process = subprocess.Popen(
@@ -383,9 +385,10 @@ def kill_within(folder, variables, name, seconds):
         wait_for(lambda: process.poll() is not None or f"{name} (" in text.read_text(), 3600)
         time.sleep(seconds)
         during = text.read_text().splitlines()[-1:] or ["?"]
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+        os.killpg(
+            process.pid, signal.SIGKILL
+        )  # not yet waited for: the group is there even if make has ended
         process.wait()
         time.sleep(3)  # a kernel notices within a second that its parent is gone, and ends
     assert process.returncode in (0, -signal.SIGKILL), text.read_text()[-3000:]
-    return f"{name},{seconds:.1f},{during[0]}"
+    return f"{name},{seconds:.1f},{during[0]}" if process.returncode else None
