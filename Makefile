@@ -98,12 +98,12 @@ all: $(STAMPS) $(if $(DEFAULT),RC1.md) ## run the whole study and regenerate eve
 	@$(if $(filter datong_twin,$(SITE)),COMPENDIUM_RESULTS=$(SIZE) $(PYTHON) -m pytest -q -p no:cacheprovider -m results tests/test_results.py)
 
 RC1.md: data/RC1.template.md $(STAMPS)
-	@$(PYTHON) -m helpers.io.answers data/RC1.template.md data/results RC1.md
+	@$(call LOCK,build/RC1.lock,$@); $(PYTHON) -m helpers.io.answers data/RC1.template.md data/results RC1.md
 
 FIGURES := $(if $(filter quick,$(SIZE)),$(RUN)/figures,figures$(if $(filter-out datong_twin,$(SITE)),/$(SITE)))
 RESULTS := $(if $(filter quick,$(SIZE)),$(RUN)/results,data/results$(if $(filter-out datong_twin,$(SITE)),/$(SITE)))
 report: all ## build/report/index.html: executed notebooks, gallery, RC1 and results; opens without a network
-	@$(PYTHON) -m helpers.io.report $(RUN) $(FIGURES) $(RESULTS) $(if $(DEFAULT),RC1.md,none) build/report
+	@$(call LOCK,build/report.lock,$@); $(PYTHON) -m helpers.io.report $(RUN) $(FIGURES) $(RESULTS) $(if $(DEFAULT),RC1.md,none) build/report
 	@echo build/report/index.html
 
 quick: ## the whole study on a small twin; writes below build/quick only
@@ -115,7 +115,8 @@ data: | $(ENV) ## get and check the raw inputs of a site (SITE=name): what is fo
 try: $(ENV) ## what if: make try ONE=05_thaw_scaling P='-p name value'; writes below build/try only
 	@test -n "$(ONE)" || { echo "name the notebook: make try ONE=05_thaw_scaling P='-p name value'"; exit 2; }
 	@mkdir -p build/try
-	@$(PYTHON) -m papermill --no-progress-bar --log-level WARNING -k python3 --cwd notebooks \
+	@$(call LOCK,build/try/$(ONE).lock,$(ONE)); \
+	$(PYTHON) -m papermill --no-progress-bar --log-level WARNING -k python3 --cwd notebooks \
 	  -p site_name $(SITE) -p size $(SIZE) -p out build/try $(P) notebooks/$(ONE).ipynb build/try/$(ONE).ipynb
 	@echo "build/try/$(ONE).ipynb, build/try/figures, build/try/results"
 
