@@ -185,12 +185,12 @@ def test_estimates_are_those_of_the_inversion(quiet_and_loud):
     given = constrained.noise_of(noise, 0)
     mean, std = np.full((8, 1), -4.0), np.full((8, 1), 0.5)
     mean[3] = np.nan
-    names = ("linear", "hard ALOS-2", "soft ALOS-2", "long pairs", "joint")
+    names = ("linear", "hard prior", "soft prior", "long pairs", "joint")
     runs = dict(constrained.estimates(part, (mean, std), given, names=names))
     assert tuple(runs) == names
-    for name in ("hard ALOS-2", "soft ALOS-2"):
+    for name in ("hard prior", "soft prior"):
         assert np.isnan(runs[name]["rate"].values[3, 0])
-    np.testing.assert_allclose(np.delete(runs["hard ALOS-2"]["rate"].values, 3, axis=0), -4, atol=1e-5)
+    np.testing.assert_allclose(np.delete(runs["hard prior"]["rate"].values, 3, axis=0), -4, atol=1e-5)
     assert runs["joint"]["rate"].values[3] == pytest.approx(runs["long pairs"]["rate"].values[3], abs=1e-4)
     options = {"deviation_std_mm": given["deviation_std_mm"], "deviation_days": given["deviation_days"]}
     plain = sbas.invert(part, atmosphere_std_mm=DELAY_MM / 1.2 * given["delay_factor"], **options)

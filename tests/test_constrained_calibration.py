@@ -30,8 +30,8 @@ PIXELS, CLASSES, DRAWN = 60, 3, 12
 PLANTED_MM_YR = 4.0
 ASSUMED_MM_YR = np.hypot(1.5, 0.5)  # parameters of notebook 03
 NAMES = constrained.NAMES
-SERIES = ("no prior", "hard ALOS-2", "soft ALOS-2", "joint")
-JUDGED = ("soft ALOS-2", "late summer", "long pairs", "joint")
+SERIES = ("no prior", "hard prior", "soft prior", "joint")
+JUDGED = ("soft prior", "late summer", "long pairs", "joint")
 
 
 def prepared(stack):
@@ -146,9 +146,9 @@ def scene(seed):
     seen = world.estimates()
     wrong = world.mean + PLANTED_MM_YR
     wide = np.hypot(world.stated, world.unexplained(wrong))
-    seen["ALOS-2, sd 0.5"] = with_prior(seen["no prior"], world.mean, 0.5)
-    seen["soft, ALOS-2 wrong by 4"] = with_prior(seen["no prior"], wrong, wide)
-    seen["joint, ALOS-2 wrong by 4"] = with_prior(seen["long pairs"], wrong, wide)
+    seen["prior sd 0.5"] = with_prior(seen["no prior"], world.mean, 0.5)
+    seen["soft prior, wrong by 4"] = with_prior(seen["no prior"], wrong, wide)
+    seen["joint, prior wrong by 4"] = with_prior(seen["long pairs"], wrong, wide)
     step = world.truth["transient"].values.ravel()
     flagged = np.nan_to_num(world.noise["restlessness"].values.ravel()) > 3
     flagged |= np.abs(np.nan_to_num(seen["joint"]["conflict"][0])) > 1.96
@@ -174,7 +174,7 @@ def scene(seed):
             rest = missed
             for cause, here in causes.items():
                 row[f"missed_{cause}"], rest = (rest & here).sum(), rest & ~here
-        if name in ("soft ALOS-2", "joint"):
+        if name in ("soft prior", "joint"):
             far = there & (np.abs(form) >= 2 * std)
             row["form_beyond_two_std"], row["form_unflagged"] = far.sum(), (far & ~flagged).sum()
             row["flagged"] = flagged.sum()
@@ -279,7 +279,7 @@ def test_intervals_hold_over_seeds():
     for name in JUDGED:
         row = found.loc[name]
         assert row["high"] >= 0.90 and row["low"] <= 0.98, f"{name}: rates covered {row['coverage']:.3f}"
-    for name in ("soft ALOS-2", "joint"):
+    for name in ("soft prior", "joint"):
         row = found.loc[name]
         assert row["dates_held_high"] >= 0.90 and row["dates_held_low"] <= 0.98, (
             f"{name}: dates {row['dates_held']:.3f}"

@@ -26,8 +26,8 @@ FORMS = {  # the model by whose coefficients each estimator foretells a pair
     "linear+annual+semiannual": "linear+annual+semiannual",
     "degree day": "linear+degree_day",
     "no prior": MODEL,
-    "hard ALOS-2": MODEL,
-    "soft ALOS-2": MODEL,
+    "hard prior": MODEL,
+    "soft prior": MODEL,
     "late summer": "linear",
     "long pairs": MODEL,
     "joint": MODEL,
@@ -399,8 +399,8 @@ def estimates(
         "linear+annual+semiannual": (short, "linear+annual+semiannual", limit),
         "degree day": (short, "linear+degree_day", limit | {"temperature": temperature}),
         "no prior": (short, MODEL, weigh),
-        "hard ALOS-2": (short, MODEL, weigh | {"rate_prior": hard}),
-        "soft ALOS-2": (short, MODEL, weigh | {"rate_prior": soft}),
+        "hard prior": (short, MODEL, weigh | {"rate_prior": hard}),
+        "soft prior": (short, MODEL, weigh | {"rate_prior": soft}),
         "late summer": (stack, None, weigh | {"series_std": False}),
         "long pairs": (stack, MODEL, weigh),
         "joint": (stack, MODEL, weigh | {"rate_prior": soft}),
@@ -417,7 +417,7 @@ def estimates(
             )
             continue
         result = sbas.invert(part, model, **options)
-        if name == "hard ALOS-2" or name == "soft ALOS-2":  # nothing to constrain, no constrained estimate
+        if name == "hard prior" or name == "soft prior":  # nothing to constrain, no constrained estimate
             result["rate"], result["rate_std"] = (result[v].where(there) for v in ("rate", "rate_std"))
         yield name, result
 
