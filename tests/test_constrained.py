@@ -98,6 +98,14 @@ def test_likelihood_is_that_of_the_pairs():
         assert found(*case) - found(*cases[0]) == pytest.approx(dense(*case) - dense(*cases[0]), abs=1e-4)
 
 
+def test_ground_without_season_is_classed_too():
+    """Seasonal ranges that are all alike (noise taken off, often zero) still make classes of equally many pixels."""
+    rng = np.random.default_rng(4)
+    noise = constrained.ground_noise(observed(rng, ground(rng, 20, 0.1, DAYS, 0.0)), rng, classes=2, pixels=4)
+    assert (noise["class"] == 0).sum() == (noise["class"] == 1).sum() == 10
+    assert (noise["deviation_std_mm"] < 1.5).all() and float(noise["seasonal_mm"][0]) == 0
+
+
 def test_too_few_pixels_for_classes():
     """A ValueError that says how many there are."""
     rng = np.random.default_rng(3)
