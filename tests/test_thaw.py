@@ -421,11 +421,11 @@ def test_fractions_by_class():
     late = xr.where(classes == "high", 0.5, 1.0) * d.where(d.time.dt.dayofyear > 200, 0) + d.where(
         d.time.dt.dayofyear <= 200, 0
     )
-    out = thaw.fraction(late, std, WINDOWS, classes=classes)["fraction_class"]
-    assert out.dims == ("window", "year", "class")
-    assert bool(
-        (out.sel({"class": "high", "window": "middle"}) < out.sel({"class": "low", "window": "middle"})).all()
+    low, high = (
+        thaw.fraction(late.where(classes == name), std, WINDOWS)["fraction_mean"] for name in ("low", "high")
     )
+    both = thaw.fraction(late, std, WINDOWS)["fraction_mean"]
+    assert high.sel(window="middle") < both.sel(window="middle") < low.sel(window="middle")
 
 
 def test_missing_dates_and_gaps_are_not_bridged():

@@ -154,11 +154,12 @@ def fraction_of_drops(
     nuisance: xr.DataArray | None = None,
     smooth_cells: float = 0.0,
     noise_factor: float = 1.0,
-    classes: xr.DataArray | None = None,
     draws: int = 500,
     rng: np.random.Generator | None = None,
 ) -> xr.Dataset:
     """Ratio of means, its change between years with the noise removed, its spread between pixels.
+
+    For an elevation band or a surface class give drops that are NaN outside it.
 
     Parameters
     ----------
@@ -179,8 +180,6 @@ def fraction_of_drops(
     noise_factor : float
         Sd of the area's value over that of pixels with independent errors. Errors of neighbours are
         alike; `scatter` of `area_curve` tells how much without a model of how.
-    classes : (...) DataArray, optional
-        Labels such as elevation band or surface class; adds fraction_class (window, year, class).
     draws, rng
         Bootstrap over years (not pixels: they share the weather); none with 0 draws.
 
@@ -250,8 +249,6 @@ def fraction_of_drops(
     )
     if draws:
         out["fraction_mean_boot_std"] = _bootstrap_years(part, whole, draws, rng)
-    if classes is not None:
-        out["fraction_class"] = _by_class(drop.where(both), full.where(both), classes, space)
     return out.assign_coords(coords)
 
 
@@ -281,13 +278,6 @@ def _between_years(apart, noise):
             above = excess(0.0, target) > 0
             out[k, i] = optimize.brentq(excess, 0.0, top, args=(target,), xtol=1e-9) if above else 0.0
     return xr.DataArray(out, dims=("limit", "window"))
-
-
-def _by_class(drop, full, classes, space):
-    names = labels(classes)
-    classes = bare(classes)
-    parts = [(drop.where(classes == v).mean(space) / full.where(classes == v).mean(space)) for v in names]
-    return xr.concat(parts, pd.Index(names, name="class")).transpose("window", "year", "class")
 
 
 def _bootstrap_years(part, whole, draws, rng):
