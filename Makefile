@@ -32,22 +32,32 @@ ifdef SCHEDULER
   export DASK_SCHEDULER_ADDRESS := $(SCHEDULER)
 endif
 
-# a stamp is worth nothing without every output its notebook listed
-LOST := $(foreach s,$(wildcard $(STAMPS)),$(shell \
-  test -f $(s:.ipynb=.outputs) && ! xargs -r -d '\n' -n1 test -e < $(s:.ipynb=.outputs) 2>/dev/null && echo $(s) \
-  || { test -f $(s:.ipynb=.outputs) || echo $(s); }))
-$(if $(strip $(LOST)),$(shell rm -f $(LOST)))
+# a stamp is worth nothing without every output its notebook listed, each with something in it: without them it goes
+$(shell whole() { test -f "$$1" && while IFS= read -r f; do test -s "$$f" || return 1; done < "$$1"; }; \
+  for s in $(STAMPS); do test ! -f $$s || whole $${s%.ipynb}.outputs || rm -f $$s; done)
+
+# One make at a time works on a notebook or on the environment. A second one says so, waits, and takes what the first made.
+# The lock is the kernel's and falls with the last process that holds it, however that ends; the file itself means nothing.
+LOCK = exec 9>>$(1); python3 -c 'import fcntl; fcntl.flock(9, 6)' 2>/dev/null || { \
+  echo "$(2): another make is at work on it, waiting"; python3 -c 'import fcntl; fcntl.flock(9, 2)'; \
+  test -n "$$(find $^ -newer $@ 2>&1)" || exit 0; }
 
 help: ## list the targets
 	@grep -hE '^[$$A-Za-z0-9_(]+[A-Za-z0-9_)]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^\$$\(NOTEBOOKS\)/NN_name/; s/^([^:]*):.*## /\1\t/' | expand -t 10
 	@echo "analyses: $(NOTEBOOKS)"
 
+# .part is there while pip works: an environment that was killed half-way is made anew
 $(VENV)/.installed: requirements.lock pyproject.toml
-	python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed")'
-	test -x $(VENV)/bin/python || python3 -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	touch $@
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed")'
+	@mkdir -p build
+	@$(call LOCK,build/environment.lock,$(VENV)); \
+	{ test ! -e $(VENV)/.part && $(VENV)/bin/python -m pip --version; } > /dev/null 2>&1 || python3 -m venv --clear $(VENV); \
+	touch $(VENV)/.part; \
+	echo "$(VENV) from requirements.lock"; \
+	pip="$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check"; \
+	{ $$pip --require-hashes -r requirements.lock && $$pip --no-deps --no-build-isolation -e .; } \
+	  || { rm -f $(VENV)/.part; exit 1; }; \
+	rm -f $(VENV)/.part; touch $@
 
 env: $(ENV) ## create .venv from requirements.lock
 
@@ -56,22 +66,26 @@ env: $(ENV) ## create .venv from requirements.lock
 H := src/helpers
 IO := $(H)/io/site.py $(H)/io/store.py $(H)/plot.py
 module = $(wildcard $(foreach m,$(1),$(H)/$(m).py $(H)/$(m)/*.py))
-INVERSION := $(call module,sbas timefunc _graph _kernel _noise)
+INVERSION := $(call module,sbas timefunc _graph _kernel _noise _plan)
 SITEFILE := $(if $(wildcard data/sites/$(SITE).yml),data/sites/$(SITE).yml)
+# The stamp bears the time at which the run began: what changes while it runs is newer, and the next make runs it again.
 $(STAMPS): $(RUN)/%.ipynb: notebooks/%.ipynb $(IO) $(SITEFILE) | $(ENV)
 	@mkdir -p $(RUN)
-	@echo "$* ($(SITE), $(SIZE))"
-	@$(PYTHON) -m papermill --no-progress-bar --log-level WARNING -k python3 --cwd notebooks \
+	@$(call LOCK,$(RUN)/$*.lock,$*); \
+	touch $(RUN)/$*.lock; \
+	echo "$* ($(SITE), $(SIZE))"; \
+	$(PYTHON) -m papermill --no-progress-bar --log-level WARNING -k python3 --cwd notebooks \
 	  -p site_name $(SITE) -p size $(SIZE) $< $@.part.ipynb > $(RUN)/$*.log 2>&1 \
 	  || { mv -f $@.part.ipynb $(RUN)/$*.failed.ipynb 2>/dev/null || true; \
 	       sed -n '/^Traceback\|Error/,$$p' $(RUN)/$*.log | tail -n 30; \
-	       echo "$* failed; see $(RUN)/$*.failed.ipynb and $(RUN)/$*.log"; exit 1; }
-	@rm -f $(RUN)/$*.failed.ipynb
-	@mv -f $@.part.ipynb $@
+	       echo "$* failed; see $(RUN)/$*.failed.ipynb and $(RUN)/$*.log"; exit 1; }; \
+	rm -f $(RUN)/$*.failed.ipynb; \
+	touch -r $(RUN)/$*.lock $@.part.ipynb; \
+	mv -f $@.part.ipynb $@
 
 $(RUN)/01_ingest.ipynb: $(call module,twin) $(filter-out $(IO),$(wildcard $(H)/io/*.py)) data/sites/registry.csv
 $(RUN)/02_sbas.ipynb: $(RUN)/01_ingest.ipynb $(call module,network) $(INVERSION)
-$(RUN)/03_constrained_sbas.ipynb: $(RUN)/02_sbas.ipynb $(INVERSION)
+$(RUN)/03_constrained_sbas.ipynb: $(RUN)/02_sbas.ipynb $(INVERSION) $(call module,constrained) data/calibration/constrained.csv
 $(RUN)/04_merge.ipynb: $(RUN)/03_constrained_sbas.ipynb $(call module,merge _record)
 $(RUN)/05_thaw_scaling.ipynb: $(RUN)/04_merge.ipynb $(call module,thaw)
 $(RUN)/06_degradation.ipynb: $(RUN)/05_thaw_scaling.ipynb $(call module,merge _record)

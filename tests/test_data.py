@@ -168,7 +168,7 @@ def _not_json(raw):
         (_no_crs, "drivers.ndvi", "no CRS"),
         (_elsewhere, "drivers.albedo", "does not overlap the main stack"),
         (_no_reference, "areas", "no polygon named 'reference'"),
-        (_not_json, "areas", "not a GeoJSON"),
+        (_not_json, "areas", "a GeoJSON of features"),
     ],
     ids=lambda v: v.__name__.strip("_") if callable(v) else None,
 )

@@ -725,7 +725,7 @@ def test_own_files_are_held_to_the_data_model(tmp_path):
         changed.to_zarr(tmp_path / f"{k}.zarr")
         with pytest.raises(ValueError, match=message):
             io.read_stack(tmp_path / f"{k}.zarr")
-    with pytest.raises(ValueError, match=r"empty\.zarr: cannot be read as zarr|not an interferogram stack"):
+    with pytest.raises(ValueError, match=r"empty\.zarr: (cannot be read|not an interferogram stack)"):
         (tmp_path / "empty.zarr").mkdir()
         io.read_stack(tmp_path / "empty.zarr")
 

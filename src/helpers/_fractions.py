@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy import optimize, signal
+from scipy import optimize, stats
 
 from ._degree_days import day_of_year
 
@@ -151,7 +151,8 @@ def fraction_of_drops(
     noise_correlation: xr.DataArray | None = None,
     pattern: xr.DataArray | str | None = None,
     nuisance: xr.DataArray | None = None,
-    length_cells: float = 0.0,
+    smooth_cells: float = 0.0,
+    noise_factor: float = 1.0,
     classes: xr.DataArray | None = None,
     draws: int = 500,
     rng: np.random.Generator | None = None,
@@ -171,9 +172,12 @@ def fraction_of_drops(
         area's drop is the plain mean.
     nuisance : (term, ...) DataArray, optional
         Fields fitted beside the pattern, for example height and place, which delay may follow.
-    length_cells : float
-        Correlation length of the error in cells of the (y, x) grid; 0 is white in space. Errors of
-        neighbours that are alike do not average away.
+    smooth_cells : float
+        Cosines of the (y, x) grid down to this wavelength (cells) are fitted beside the pattern: delay is
+        mostly longer than the pattern of thaw, so that what is left of it averages away. 0 fits none.
+    noise_factor : float
+        Sd of the area's value over that of pixels with independent errors. Errors of neighbours are
+        alike; `scatter` of `area_curve` tells how much without a model of how.
     classes : (...) DataArray, optional
         Labels such as elevation band or surface class; adds fraction_class (window, year, class).
     draws, rng
@@ -185,8 +189,11 @@ def fraction_of_drops(
         fraction, fraction_noise (window, year): ratio of area means and its noise sd.
         fraction_mean (window): ratio of the sums over years, so that noise in the denominator
         does not bias it; fraction_mean_std by the delta method, fraction_mean_boot_std by bootstrap.
-        cv_year: interannual sd over mean, noise removed; cv_noise: what noise alone gives one year;
-        cv_total: both. cv_pixel: lasting spread between pixels, in proportion to their drop, and
+        cv_year: interannual sd over mean, noise removed (Paule and Mandel), with its 95 % interval
+        cv_year_lower and cv_year_upper (Viechtbauer 2007, doi:10.1002/sim.2514, known noise, normal
+        years): lower 0 means that it cannot be told from zero, and upper is its limit.
+        cv_noise: what noise alone gives one year; cv_total: both.
+        cv_pixel: lasting spread between pixels, in proportion to their drop, and
         lasting_std: lasting misfit in mm that is not; both without noise. n_years (window).
         full_mean, full_mean_std (year): area mean of the full drop and its noise in mm.
     """
@@ -202,10 +209,9 @@ def fraction_of_drops(
         pattern = _mean_of_others(full, pattern)
     elif pattern is not None:
         pattern = bare(pattern).expand_dims(year=drop.sizes["year"])
-    weights = _area_weights(both, pattern, nuisance)
+    weights = _area_weights(both, pattern, nuisance, smooth_cells)
     part, whole = (weights * drop.fillna(0)).sum(space), (weights * full.fillna(0)).sum(space)
-    var_part = _sum_variance(weights * std, length_cells)
-    var_whole = _sum_variance(weights * full_std, length_cells)
+    var_part, var_whole = (noise_factor**2 * np.square(weights * v).sum(space) for v in (std, full_std))
     part, whole, var_part, var_whole = (
         v.where(weights.notnull().all(space)) for v in (part, whole, var_part, var_whole)
     )
@@ -219,14 +225,19 @@ def fraction_of_drops(
     mean = part.sum("year") / whole.where(seen).sum("year")
     size = whole.where(seen).mean("year")
     total = np.square(part - mean * whole).sum("year") / (n_years - 1).where(n_years > 1) / size**2
-    noise_mean = (var_part + mean**2 * var_whole - 2 * mean * cov).mean("year") / size**2
+    noise_year = (var_part + mean**2 * var_whole - 2 * mean * cov).clip(0) / size**2
+    noise_mean = noise_year.mean("year")
+    apart = (part - mean * whole) / size
+    between = np.sqrt(_between_years(apart, noise_year)) / abs(mean)
     out = xr.Dataset(
         {
             "fraction": ratio.transpose("window", "year"),
             "fraction_noise": (np.sqrt(noise.clip(0)) / abs(whole)).transpose("window", "year"),
             "fraction_mean": mean,
             "fraction_mean_std": np.sqrt(total / n_years),
-            "cv_year": np.sqrt((total - noise_mean).clip(0)) / abs(mean),
+            "cv_year": between[0],
+            "cv_year_lower": between[1],
+            "cv_year_upper": between[2],
             "cv_noise": np.sqrt(noise_mean.clip(0)) / abs(mean),
             "cv_total": np.sqrt(total) / abs(mean),
             "cv_pixel": pixel[0],
@@ -241,6 +252,34 @@ def fraction_of_drops(
     if classes is not None:
         out["fraction_class"] = _by_class(drop.where(both), full.where(both), classes, space)
     return out.assign_coords(coords)
+
+
+def _between_years(apart, noise):
+    """(estimate | lower | upper, window) variance between years from departures of known noise variance.
+
+    The weighted sum of squares Q about the weighted mean falls as the variance between years that it
+    supposes grows; it equals n - 1 at the estimate and the quantiles of chi-square at the limits. Where
+    years differ less than their noise lets expect, the upper limit is not led to zero by that luck: its level
+    is divided by the probability of so small a Q without any change (Read 2002, doi:10.1088/0954-3899/28/10/313).
+    """
+    out = np.full((3, apart.sizes["window"]), np.nan)
+    pairs = (v.transpose("window", "year").values for v in (apart, noise))
+    for i, (z, v) in enumerate(zip(*pairs, strict=True)):
+        known = np.isfinite(z) & np.isfinite(v)
+        z, v, free = z[known], v[known], int(known.sum()) - 1
+        if free < 1:
+            continue
+
+        def excess(tau2, target, z=z, v=v):
+            weight = 1 / (tau2 + v + 1e-12)
+            return np.sum(weight * np.square(z - np.sum(weight * z) / weight.sum())) - target
+
+        top = 1e4 * (np.var(z) + v.max()) + 1e-12
+        luck = stats.chi2.cdf(excess(0.0, 0.0), free)
+        for k, target in enumerate((free, *stats.chi2.ppf([0.975, 0.025 * luck], free))):
+            above = excess(0.0, target) > 0
+            out[k, i] = optimize.brentq(excess, 0.0, top, args=(target,), xtol=1e-9) if above else 0.0
+    return xr.DataArray(out, dims=("limit", "window"))
 
 
 def _by_class(drop, full, classes, space):
@@ -268,41 +307,120 @@ def _mean_of_others(full, name):
     return (full.sum("year") - full.fillna(0)) / others.where(others > 1)
 
 
-def area_means(
-    drop: xr.DataArray, std: xr.DataArray, areas: xr.DataArray, *, length_cells: float = 0.0, share=0.3
-):
-    """Mean drop of areas, with the sd that neighbours alike in their errors leave it.
+def area_means(values: xr.DataArray, std: xr.DataArray, areas: xr.DataArray, *, share=0.3) -> xr.Dataset:
+    """Mean of drops, or of a displacement, over areas.
 
     Parameters
     ----------
-    drop, std : (year, window, y, x) DataArrays
-        As from `drops`, mm.
+    values, std : (..., y, x) DataArrays
+        mm.
     areas : (zone, y, x) bool DataArray
         Masks.
-    length_cells : float
-        As in `fraction_of_drops`.
     share : float
         An area seen to less than this share has no mean.
 
     Returns
     -------
     Dataset
-        drop, drop_std (year, window, zone) in mm.
+        mean, mean_std (..., zone) in mm. The sd is that of independent pixels: multiply it by the `scatter`
+        of the zone's displacement.
     """
     parts = []
     for mask in areas:
-        inside = drop.notnull() & mask.drop_vars("zone", errors="ignore")
+        inside = values.notnull() & mask.drop_vars("zone", errors="ignore")
         count = inside.sum(("y", "x"))
-        weight = (inside / count.where(count >= max(share * float(mask.sum()), 1))).fillna(0)
-        known = weight.sum(("y", "x")) > 0
-        value = (weight * drop.fillna(0)).sum(("y", "x")).where(known)
-        variance = _sum_variance(bare(weight * std.fillna(0)), length_cells)
-        parts.append(xr.Dataset({"drop": value, "drop_std": np.sqrt(variance.where(bare(known)))}))
+        count = count.where(count >= max(share * float(mask.sum()), 1))
+        variance = np.square(std.where(inside)).sum(("y", "x"))
+        parts.append(
+            xr.Dataset(
+                {"mean": values.where(inside).sum(("y", "x")) / count, "mean_std": np.sqrt(variance) / count}
+            )
+        )
     out = xr.concat(parts, areas["zone"], coords="minimal", compat="override")
-    return out.transpose("year", "window", "zone")
+    return out.transpose(..., "zone")
 
 
-def _area_weights(valid, pattern, nuisance):
+def area_curve(displacement: xr.DataArray, std: xr.DataArray, full: xr.DataArray, **options) -> xr.Dataset:
+    """The area of `fraction_of_drops` as a curve through each season.
+
+    Parameters
+    ----------
+    displacement, std : (time, y, x) DataArrays
+        mm, positive up.
+    full : (year, y, x) DataArray
+        Full drops, mm, from which the weights come.
+    **options
+        pattern, nuisance and smooth_cells of `fraction_of_drops`.
+
+    Returns
+    -------
+    Dataset
+        mean, mean_std (time) in mm: slope against the pattern times its mean, the sd as if errors were
+        independent between pixels. NaN on dates that miss a pixel of the area.
+    """
+    pattern = options.pop("pattern", None)
+    full = bare(full)
+    pattern = _mean_of_others(full, pattern) if isinstance(pattern, str) else pattern
+    weights = _area_weights(full.notnull().expand_dims(window=1), pattern, **options).isel(window=0)
+    years = displacement["time"].dt.year
+    at = xr.DataArray(np.searchsorted(np.unique(years), years), dims="time")
+    weights = weights.isel(year=at)
+    missing = (bare(displacement).isnull() & (weights != 0)).any(("y", "x"))
+    mean = (weights * bare(displacement).fillna(0)).sum(("y", "x"))
+    spread = np.sqrt(np.square(weights * bare(std).fillna(0)).sum(("y", "x")))
+    out = xr.Dataset({"mean": mean.where(~missing), "mean_std": spread.where(~missing)})
+    return out.assign_coords(time=displacement["time"])
+
+
+def scatter(values: xr.DataArray, std: xr.DataArray) -> xr.DataArray:
+    """How far dates scatter about a smooth season, over what their sds say.
+
+    Each date is held against the line between its neighbours in the season. The bend of the season that
+    all years share, a cubic of the day of the year, is taken off. What is left is noise of single dates, with all
+    the likeness of neighbouring pixels in it, whatever its form. It does not see errors that last over
+    several dates.
+
+    Parameters
+    ----------
+    values, std : (time, ...) DataArrays
+        Curve and its sd in mm, for example from `area_curve`, or `area_means` of a displacement.
+
+    Returns
+    -------
+    (...) DataArray
+        Factor on the sds; NaN with fewer than 10 inner dates.
+    """
+    values, std = values.transpose("time", ...), std.transpose("time", ...)
+    when = pd.DatetimeIndex(values["time"].values)
+    day = (when - when[0]).days.to_numpy(float)
+    after = ((day[1:-1] - day[:-2]) / (day[2:] - day[:-2]))[:, None]
+    inner = when.year[:-2] == when.year[2:]
+    v, e = (a.values.reshape(day.size, -1) for a in (values, std))
+    bend = (v[1:-1] - (1 - after) * v[:-2] - after * v[2:])[inner]
+    variance = (e[1:-1] ** 2 + ((1 - after) * e[:-2]) ** 2 + (after * e[2:]) ** 2)[inner]
+    common = np.vander((when.dayofyear[1:-1][inner].to_numpy() - 200) / 100, 4)
+    out = np.full(v.shape[1], np.nan)
+    for j in range(v.shape[1]):
+        seen = np.isfinite(bend[:, j]) & np.isfinite(variance[:, j])
+        if seen.sum() >= 10:
+            left = bend[seen, j] - common[seen] @ np.linalg.lstsq(common[seen], bend[seen, j], rcond=None)[0]
+            freedom = seen.sum() - common.shape[1]
+            out[j] = np.sqrt(np.sum(left**2) / freedom / np.mean(variance[seen, j]))
+    return values.isel(time=0, drop=True).copy(data=out.reshape(values.shape[1:]))
+
+
+def _smooth_fields(shape, smooth_cells):
+    """(mode, y, x) cosines of a grid with wavelengths of at least `smooth_cells`, without the constant."""
+    y, x = (np.pi * (np.arange(n) + 0.5) / n for n in shape)
+    waves = [np.arange(int(2 * n / smooth_cells) + 1) for n in shape]
+    kept = [
+        (i, j) for i in waves[0] for j in waves[1]
+        if 0 < np.hypot(i / (2 * shape[0]), j / (2 * shape[1])) <= 1 / smooth_cells
+    ]  # fmt: skip
+    return np.array([np.outer(np.cos(i * y), np.cos(j * x)) for i, j in kept]).reshape(-1, *shape)
+
+
+def _area_weights(valid, pattern, nuisance=None, smooth_cells=0.0):
     """(year, window, ...) weights whose sum with a field is the area's value; NaN where there is none."""
     space = [d for d in valid.dims if d not in ("year", "window")]
     if pattern is None:
@@ -310,45 +428,29 @@ def _area_weights(valid, pattern, nuisance):
         return valid / count.where(count > 0)
     mask = valid.transpose("year", "window", *space).values
     sizes = pattern.transpose("year", *space).values.reshape(len(mask), -1)
-    design = [np.ones(sizes.shape[1])]
+    design = [np.ones((1, sizes.shape[1]))]
     if nuisance is not None:
-        design += list(bare(nuisance).transpose(..., *space).values.reshape(-1, sizes.shape[1]))
-    design = np.array(design).T
+        design.append(bare(nuisance).transpose(..., *space).values.reshape(-1, sizes.shape[1]))
+    if smooth_cells:
+        design.append(_smooth_fields(mask.shape[2:], smooth_cells).reshape(-1, sizes.shape[1]))
+    design = np.concatenate(design).T
     out = np.full((*mask.shape[:2], sizes.shape[1]), np.nan)
     usable = np.isfinite(design).all(axis=1)
-    design = np.where(usable[:, None], design, 0.0)
+    bases = {}  # most years and windows see the same pixels
     for i, j in np.ndindex(*mask.shape[:2]):
         used = mask[i, j].ravel() & usable & np.isfinite(sizes[i])
         if used.sum() <= design.shape[1] + 1:
             continue
-        size = np.where(used, sizes[i], 0.0)
-        inside = design * used[:, None]
-        residual = size - inside @ np.linalg.lstsq(inside.T @ inside, inside.T @ size, rcond=None)[0]
-        if np.square(residual).sum() > 1e-9 * np.square(size).sum():
-            out[i, j] = residual / np.square(residual).sum() * size.sum() / used.sum()
+        key = used.tobytes()
+        if key not in bases:
+            bases[key] = np.linalg.qr(design[used])[0]
+        size = sizes[i, used]
+        residual = size - bases[key] @ (bases[key].T @ size)
+        power = np.square(residual).sum()
+        if power > 1e-9 * np.square(size).sum():
+            out[i, j] = 0.0
+            out[i, j, used] = residual / power * size.mean()
     return xr.DataArray(out.reshape(mask.shape), dims=("year", "window", *space))
-
-
-def _sum_variance(weighted, length_cells):
-    """Variance of a weighted sum of errors, correlated in space as exp(-distance / length)."""
-    space = [d for d in weighted.dims if d not in ("year", "window")]
-    weighted = weighted.fillna(0)
-    if not length_cells or not {"y", "x"} <= set(space):
-        return np.square(weighted).sum(space)
-    coarse = max(1, int(length_cells // 4))  # errors are nearly the same in so small a block
-    if coarse > 1:
-        weighted = weighted.coarsen(y=coarse, x=coarse, boundary="pad").sum()
-        length_cells = length_cells / coarse
-    reach = np.ceil(5 * length_cells)
-    ny, nx = (min(weighted.sizes[d] - 1, int(reach)) for d in ("y", "x"))
-    distance = np.hypot(*np.mgrid[-ny : ny + 1, -nx : nx + 1])
-    values = weighted.transpose(..., "y", "x").values
-    kernel = np.exp(-distance / length_cells)[(None,) * (values.ndim - 2)]
-    spread = signal.fftconvolve(values, kernel, mode="same", axes=(-2, -1))
-    dims = [d for d in weighted.transpose(..., "y", "x").dims if d not in ("y", "x")]
-    return xr.DataArray(np.sum(values * spread, axis=(-2, -1)).clip(0), dims=dims).sum(
-        [d for d in dims if d in space]
-    )
 
 
 def _lasting_spread(drop, ratio, at, nuisance=None):
@@ -404,7 +506,7 @@ def hierarchical(fractions: xr.Dataset, height: xr.DataArray, *, bands: int = 4,
     bands : int
         Height bands of equal pixel number.
     **options
-        pattern, nuisance and length_cells of `fraction_of_drops`, for each band.
+        pattern, nuisance, smooth_cells and noise_factor of `fraction_of_drops`, for each band.
 
     Returns
     -------
@@ -439,6 +541,7 @@ def hierarchical(fractions: xr.Dataset, height: xr.DataArray, *, bands: int = 4,
     out["fraction_mean"] = xr.concat(mean, windows)
     out["fraction_mean_std"] = xr.concat(error, windows)
     out["cv_year"] = ("window", cv)
+    out = out.drop_vars(["cv_year_lower", "cv_year_upper"])
     out["slope_per_km"], out["slope_per_km_std"] = ("window", slope), ("window", slope_std)
     relative = fractions["fraction"] / fractions["fraction_mean"]
     ratio = (out["fraction_mean"] * relative).transpose("window", "year", ...)

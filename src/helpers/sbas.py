@@ -417,7 +417,8 @@ def summer_to_summer(
     max_baseline_m : float
         Longest perpendicular baseline, used where the stack has that coordinate.
     **options
-        For `invert`: weights, deviation_std_mm, atmosphere_std_mm, deviation_days, rate_prior.
+        For `invert`: weights, deviation_std_mm, atmosphere_std_mm, deviation_days, pair_std_mm (of all pairs of
+        ``stack``), rate_prior.
 
     Returns
     -------
@@ -427,9 +428,12 @@ def summer_to_summer(
     keep = _late_summer_pairs(stack, window, max_years, max_doy_difference, max_days, max_baseline_m)
     if not keep.any():
         raise ValueError(f"no pair of the stack lies in the window {window[0]}..{window[1]} at both ends")
-    chosen = stack.isel(pair=np.flatnonzero(keep))
+    kept = np.flatnonzero(keep)
     if min_coherence > 0:
-        chosen = chosen.isel(pair=_coherent_pairs(chosen, min_coherence))
+        kept = kept[_coherent_pairs(stack.isel(pair=kept), min_coherence)]
+    chosen = stack.isel(pair=kept)
+    if np.ndim(options.get("pair_std_mm", 0.0)):
+        options["pair_std_mm"] = np.asarray(options["pair_std_mm"])[kept]
     model = "linear" if temperature is None else "linear+degree_day"
     found = invert(chosen, model, temperature=temperature, **options)
     out = found[["rate", "rate_std", "n_pairs"]].rename(

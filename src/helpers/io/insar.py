@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from helpers.io.damage import damage_named, regular_file
 from helpers.io.hyp3 import is_hyp3, read_hyp3
 from helpers.io.licsar import is_licsar, read_licsar
 from helpers.io.mintpy import read_ifgram_stack, write_mintpy_stack, write_mintpy_timeseries
@@ -68,7 +69,8 @@ def read_stack(path, **options) -> xr.Dataset:
 def _reader(path: Path):
     if path.suffix == ".zarr":
         return _read_zarr
-    if path.is_file():
+    if not path.is_dir():
+        regular_file(path)
         if path.suffix in (".h5", ".hdf5", ".he5"):
             return read_ifgram_stack
         if path.suffix in (".nc", ".nc4"):
@@ -86,18 +88,22 @@ def _reader(path: Path):
 
 
 def _read_zarr(path: Path) -> xr.Dataset:
-    try:
-        return check_stack(xr.open_zarr(path, decode_coords="all"), path)
-    except (FileNotFoundError, KeyError) as error:
-        raise ValueError(f"{path}: cannot be read as zarr (incomplete?): {error}") from None
+    with damage_named(path):
+        opened = _with_coordinates(xr.open_zarr(path, decode_coords="all"))
+    return check_stack(opened, path)
 
 
 def _read_netcdf(path: Path) -> xr.Dataset:
-    try:
-        opened = xr.open_dataset(path, chunks={}, decode_coords="all", engine="h5netcdf")
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read as netCDF-4 (truncated?): {error}") from None
+    with damage_named(path):
+        opened = _with_coordinates(
+            xr.open_dataset(path, chunks={}, decode_coords="all", engine="h5netcdf", phony_dims="sort")
+        )
     return check_stack(opened, path)
+
+
+def _with_coordinates(data: xr.Dataset) -> xr.Dataset:
+    """Read the coordinates at once: dates that cannot be decoded are met here, not in a computation."""
+    return data.assign_coords({name: coordinate.load() for name, coordinate in data.coords.items()})
 
 
 # --- loose GeoTIFFs ------------------------------------------------------------------------------

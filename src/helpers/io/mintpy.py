@@ -16,6 +16,7 @@ import rasterio.crs
 from dask.base import tokenize
 from rasterio.transform import from_origin
 
+from helpers.io.damage import regular_file
 from helpers.io.stack import (
     Grid,
     apply_zero_rule,
@@ -35,14 +36,19 @@ _GEOMETRY = "geometryGeo.h5"
 
 @contextlib.contextmanager
 def _open(path):
+    regular_file(path)
     try:
-        handle = h5py.File(path, "r")
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file") from None
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read as HDF5 (truncated or another format): {error}") from None
-    with handle:
-        yield handle
+        with h5py.File(path, "r") as handle:
+            yield handle
+    except (OSError, KeyError, RuntimeError) as error:
+        # h5py raises any of these on damage, also in the middle of a file; KeyError for a link that leads nowhere
+        raise ValueError(
+            f"{path}: cannot be read as HDF5 (truncated, damaged or another format): {error}"
+        ) from None
+
+
+def _has(handle, name: str) -> bool:
+    return name in handle and isinstance(handle[name], h5py.Dataset)
 
 
 def _attributes(handle) -> dict:
@@ -126,20 +132,26 @@ def read_ifgram_stack(
         if kind != "ifgramStack":
             raise ValueError(f"{path}: FILE_TYPE is {kind}, expected ifgramStack")
         for name in ("date", phase_name):
-            if name not in handle:
+            if not _has(handle, name):
                 raise ValueError(f"{path}: dataset {name} is missing; it holds {', '.join(sorted(handle))}")
         units = attrs.get("UNIT", "radian").lower()
         if units not in ("radian", "radians", "rad"):
             raise ValueError(f"{path}: UNIT is {units}, expected radian")
         shape = handle[phase_name].shape
+        if len(shape) != 3 or 0 in shape:
+            raise ValueError(f"{path}: {phase_name} has shape {shape}, expected (pair, row, column)")
+        if handle["date"].shape != (shape[0], 2):
+            raise ValueError(f"{path}: date has shape {handle['date'].shape} for {shape[0]} interferograms")
         date = handle["date"][:]
-        if date.shape != (shape[0], 2):
-            raise ValueError(f"{path}: date has shape {date.shape} for {shape[0]} interferograms")
-        keep = handle["dropIfgram"][:].astype(bool) if "dropIfgram" in handle else np.ones(shape[0], bool)
-        if keep.size != shape[0]:
-            raise ValueError(f"{path}: dropIfgram has {keep.size} entries for {shape[0]} interferograms")
-        bperp = handle["bperp"][:] if "bperp" in handle else None
-        layers = {name: name in handle for name in ("coherence", "connectComponent")}
+        # sizes are compared before values are read: a damaged header may claim any size
+        for name in ("dropIfgram", "bperp"):
+            if _has(handle, name) and handle[name].shape != shape[:1]:
+                raise ValueError(
+                    f"{path}: {name} has shape {handle[name].shape} for {shape[0]} interferograms"
+                )
+        keep = handle["dropIfgram"][:].astype(bool) if _has(handle, "dropIfgram") else np.ones(shape[0], bool)
+        bperp = handle["bperp"][:].astype(float) if _has(handle, "bperp") else None
+        layers = {name: _has(handle, name) for name in ("coherence", "connectComponent")}
         for name, there in layers.items():
             if there and handle[name].shape != shape:
                 raise ValueError(f"{path}: {name} has shape {handle[name].shape}, {phase_name} {shape}")
@@ -247,12 +259,13 @@ def _read_geometry(path: Path, grid: Grid) -> dict:
     with _open(path) as handle:
         attrs = _attributes(handle)
         names = ("height", "incidenceAngle", "azimuthAngle", "slantRangeDistance")
-        layers = {name: handle[name][:] for name in names if name in handle}
-    for name, values in layers.items():
-        if values.shape != (grid.height, grid.width):
-            raise ValueError(
-                f"{path}: {name} has shape {values.shape}, the stack {(grid.height, grid.width)}"
-            )
+        names = [name for name in names if _has(handle, name)]
+        for name in names:
+            if handle[name].shape != (grid.height, grid.width):
+                raise ValueError(
+                    f"{path}: {name} has shape {handle[name].shape}, the stack {(grid.height, grid.width)}"
+                )
+        layers = {name: handle[name][:] for name in names}
     if "X_FIRST" in attrs:
         theirs = _grid(attrs, (0, grid.height, grid.width), path)
         row, column = grid.offset(theirs)

@@ -16,16 +16,31 @@ from typing import Annotated, Literal
 import numpy as np
 import pandas as pd
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 ROOT = Path(__file__).resolve().parents[3]
 SITES = ROOT / "data" / "sites"
 DEFAULT_SITE = "datong_twin"
+_TAKEN = ("quick", "try", "report", "raw", "derived", "results", "figures")
 _log = logging.getLogger(__name__)
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _below_the_raw_folder(path: str) -> str:
+    if Path(path).is_absolute() or ".." in Path(path).parts or "\0" in path:
+        raise ValueError(
+            f"{path!r} leads out of the site's raw folder; name a path below it (a link in it may lead elsewhere)"
+        )
+    return path
+
+
+#: a file or a glob below data/raw/<site>
+RawPath = Annotated[str, Field(min_length=1), AfterValidator(_below_the_raw_folder)]
+#: a key that becomes part of a file's name
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 
 
 class _Input(_Strict):
@@ -50,11 +65,13 @@ class Sar(_Input):
 
     role: Literal["main", "ascending", "rate_prior", "historical"]
     band: Literal["C", "L"]
-    path: str | None = None
-    unwrapped: str | None = Field(None, description="glob of the unwrapped GeoTIFFs, below the raw folder")
-    coherence: str | None = None
-    baselines: str | None = Field(None, description="glob of GAMMA *_bperp.par files")
-    dem: str | None = None
+    path: RawPath | None = None
+    unwrapped: RawPath | None = Field(
+        None, description="glob of the unwrapped GeoTIFFs, below the raw folder"
+    )
+    coherence: RawPath | None = None
+    baselines: RawPath | None = Field(None, description="glob of GAMMA *_bperp.par files")
+    dem: RawPath | None = None
     wavelength_m: float | None = None
     incidence_angle_deg: float | None = None
     heading_deg: float | None = None
@@ -74,25 +91,31 @@ class Gauge(_Input):
     """One gauge: its daily discharge and its part in the before-after-control-impact design."""
 
     role: Literal["target", "control"]
-    path: str
+    path: RawPath
     format: str | None = None
-    drainage_area_km2: float
+    drainage_area_km2: float = Field(gt=0)
+    channel_km: float | None = Field(
+        None, gt=0, description="length of all channels, for thickness from recession"
+    )
+    conductivity_m_day: float | None = Field(
+        None, gt=0, description="saturated hydraulic conductivity, likewise"
+    )
     name: str = ""
 
 
 class Climate(_Input):
     """Daily climate of the basin. ``precipitation`` names a gauge file that replaces the gridded product."""
 
-    path: str
+    path: RawPath
     format: Literal["netcdf", "shud", "csv"] = "netcdf"
     height_m: float | None = None
-    precipitation: str | None = None
+    precipitation: RawPath | None = None
 
 
 class Driver(_Input):
     """One raster of a possible environmental control."""
 
-    path: str
+    path: RawPath
     group: str
     unit: str
     long_name: str
@@ -102,13 +125,13 @@ class Driver(_Input):
 class Inputs(_Strict):
     """All inputs of a site; what is absent is absent from the study."""
 
-    sar: dict[str, Sar] = {}
-    discharge: dict[str, Gauge] = {}
+    sar: dict[Name, Sar] = {}
+    discharge: dict[Name, Gauge] = {}
     climate: Climate | None = None
-    drivers: dict[str, Driver] = {}
-    areas: str | None = Field(None, description="GeoJSON of named polygons and the gauge")
-    active_layer: str | None = Field(None, description="CSV year, active_layer_thickness_cm, std_cm")
-    gnssir: str | None = Field(None, description="daily GNSS-IR reflector heights")
+    drivers: dict[Name, Driver] = {}
+    areas: RawPath | None = Field(None, description="GeoJSON of named polygons and the gauge")
+    active_layer: RawPath | None = Field(None, description="CSV year, active_layer_thickness_cm, std_cm")
+    gnssir: RawPath | None = Field(None, description="daily GNSS-IR reflector heights")
 
 
 class Epoch(_Strict):
@@ -143,7 +166,7 @@ class SiteConfig(_Strict):
 
     title: str
     kind: Literal["twin", "real"]
-    seed: int = 1
+    seed: int = Field(1, ge=0)
     epochs: list[Epoch] = []
     knots: list[date] = Field([], description="dates at which the rate of the joined record may change")
     reference_area: ReferenceArea | None = None
@@ -191,6 +214,7 @@ class Site:
             self.read_from = [self.derived, *self.read_from]
         self.notebook: str | None = None
         self.outputs: list[Path] = []
+        self.client = None
         self._started = time.monotonic()
 
     @property
@@ -239,7 +263,9 @@ class Site:
         if address := os.environ.get("DASK_SCHEDULER_ADDRESS"):
             from distributed import Client
 
-            Client(address)
+            # kept: a client that nobody holds is collected, and the work comes back to this machine
+            self.client = Client(address)
+            _say(f"{notebook}: heavy steps run on the workers of {address}")
         elif is_live():
             from dask.diagnostics import ProgressBar
 
@@ -261,14 +287,25 @@ class Site:
         return path
 
     def finish(self) -> None:
-        """End a notebook: list its outputs for make, and say what it took."""
+        """End a notebook: list its outputs for make, once they are on the disk, and say what it took.
+
+        A zarr store is listed file by file: to its readers a lost chunk would be no data.
+        """
         import resource
 
         self.executed.mkdir(parents=True, exist_ok=True)
+        files = [
+            f for p in self.outputs for f in (sorted(p.rglob("*")) if p.is_dir() else [p]) if f.is_file()
+        ]
+        for file in files:
+            _to_disk(file)
         listing = self.executed / f"{self.notebook}.outputs"
         part = listing.with_suffix(".outputs.part")
-        part.write_text("".join(f"{os.path.relpath(p, ROOT)}\n" for p in self.outputs))
+        part.write_text("".join(f"{os.path.relpath(f, ROOT)}\n" for f in files))
         part.replace(listing)
+        if self.client is not None:
+            self.client.close()
+            self.client = None
         peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         _say(f"{self.notebook}: {time.monotonic() - self._started:.1f} s, peak memory {peak_gib:.2f} GiB")
 
@@ -287,6 +324,12 @@ class Site:
         assumed = [f"{name}.looks" for name, s in inputs.sar.items() if s.looks is None and s.unwrapped]
         lines += [f"  assumed    {', '.join(assumed)}"] if assumed else []
         return "\n".join(lines)
+
+
+def _to_disk(file: Path) -> None:
+    """Wait until the content is on the disk, so that no stamp outlives its outputs when the power goes."""
+    with file.open("rb") as handle:
+        os.fsync(handle.fileno())
 
 
 def is_live() -> bool:
@@ -315,6 +358,21 @@ def _skip_rest_of_notebook() -> None:
     if shell is None:
         raise RuntimeError("the site lacks an input of this notebook")
     shell.input_transformers_cleanup.append(lambda lines: ["pass\n"])
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML of plain values only: a file of a few lines must not grow by aliases, nor hide a key behind another."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not read: write the value out")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := sorted({key for key in keys if keys.count(key) > 1}):
+            raise yaml.YAMLError(f"key given twice: {', '.join(twice)}")
+        return super().construct_mapping(node, deep=deep)
 
 
 def load_site(name_or_path: str | Path, size: str = "full", out: str | Path = "") -> Site:
@@ -352,9 +410,11 @@ def load_site(name_or_path: str | Path, size: str = "full", out: str | Path = ""
         )
     if not re.fullmatch(r"[A-Za-z0-9_]+", path.stem):
         raise ValueError(f"{path}: a site's name has letters, digits and _ only, not {path.stem!r}")
+    if path.stem in _TAKEN:
+        raise ValueError(f"{path}: the name {path.stem!r} is that of a folder of build/; choose another")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.load(path.read_text(encoding="utf-8"), _PlainLoader)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{path}: not readable as YAML ({error}); compare data/sites/template.yml"
         ) from error
@@ -439,7 +499,11 @@ def _simulate(site: Site) -> None:
         return
     # what a generator made can be made again: the raw folder of a twin holds nothing of the user's
     if made_by.is_file() or (site.raw / "twin.json").is_file():
-        shutil.rmtree(site.raw)
+        # renamed first: a removal that is killed half-way must not leave a folder that looks whole
+        old = site.raw.with_name(site.raw.name + ".old.part")
+        shutil.rmtree(old, ignore_errors=True)
+        site.raw.rename(old)
+        shutil.rmtree(old)
     twin.simulate(site.raw, seed=site.seed, size=site.size, **site.config.physics)
     made_by.write_text(wanted)
 

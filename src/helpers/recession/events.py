@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import xarray as xr
+from scipy import signal
 
 from . import _kernels
 
@@ -299,6 +300,46 @@ def degree_day_snow(precipitation, temperature, *, melt_mm_per_c_day=3.0):
         held = max(held + (p[i] if t[i] < 0 else 0.0) - melt_mm_per_c_day * max(t[i], 0.0), 0.0)
         store[i] = held
     return store
+
+
+def antecedent_precipitation(precipitation, *, decay=0.9):
+    """Antecedent precipitation index (mm) of each day: the rain of the days before, each day counting less.
+
+    API(t) = decay (API(t-1) + P(t-1)); the day's own rain is not in it.
+
+    Parameters
+    ----------
+    precipitation : pandas.Series or array-like
+        Daily mm; missing counts as none.
+    decay : float
+        Share of the index that is left a day later, 0.8 to 0.98 in use.
+
+    Returns
+    -------
+    pandas.Series or numpy.ndarray
+        As the input.
+    """
+    if not 0 < decay < 1:
+        raise ValueError(f"decay must lie between 0 and 1, found {decay}")
+    p = np.nan_to_num(np.asarray(precipitation, float))
+    index = signal.lfilter([0.0, decay], [1.0, -decay], p)
+    return pd.Series(index, precipitation.index) if isinstance(precipitation, pd.Series) else index
+
+
+def season_classes(temperature=None):
+    """First month-day of each season class: `SEASONS`, half a year later where January is warmer than July.
+
+    Parameters
+    ----------
+    temperature : pandas.Series, optional
+        Daily air temperature with dates; without it the northern classes.
+    """
+    if temperature is None:
+        return dict(SEASONS)
+    by_month = temperature.groupby(temperature.index.month).mean()
+    if not by_month.get(1, -np.inf) > by_month.get(7, np.inf):
+        return dict(SEASONS)
+    return {name: f"{(int(day[:2]) + 5) % 12 + 1:02d}{day[2:]}" for name, day in SEASONS.items()}
 
 
 def _series(discharge):
