@@ -43,7 +43,8 @@ LOCK = exec 9>>$(1); python3 -c 'import fcntl; fcntl.flock(9, 6)' 2>/dev/null ||
   test -n "$$(find $^ -newer $@ 2>&1)" || exit 0; }
 
 help: ## list the targets
-	@grep -hE '^[A-Za-z0-9_% ]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([^:]*):.*## /\1\t/' | expand -t 22
+	@grep -hE '^[$$A-Za-z0-9_(]+[A-Za-z0-9_)]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^\$$\(NOTEBOOKS\)/NN_name/; s/^([^:]*):.*## /\1\t/' | expand -t 10
+	@echo "analyses: $(NOTEBOOKS)"
 
 # .part is there while pip works: an environment that was killed half-way is made anew
 $(VENV)/.installed: requirements.lock pyproject.toml
@@ -91,7 +92,7 @@ $(RUN)/06_degradation.ipynb: $(RUN)/05_thaw_scaling.ipynb $(call module,merge _r
 $(RUN)/07_recession.ipynb: $(RUN)/01_ingest.ipynb $(RUN)/06_degradation.ipynb $(call module,recession)
 $(RUN)/08_attribution.ipynb: $(RUN)/06_degradation.ipynb $(call module,attribution)
 
-$(NOTEBOOKS): %: $(RUN)/%.ipynb ## run one analysis and what it needs, e.g. `make 08_attribution SIZE=quick`
+$(NOTEBOOKS): %: $(RUN)/%.ipynb ## run one analysis and what it needs, e.g. make 08_attribution SIZE=quick
 
 DEFAULT := $(if $(filter datong_twin,$(SITE)),$(filter full,$(SIZE)))
 all: $(STAMPS) $(if $(DEFAULT),RC1.md) ## run the whole study and regenerate every figure (SITE=name, SCHEDULER=tcp://host:port)
@@ -109,7 +110,7 @@ report: all ## build/report/index.html: executed notebooks, gallery, RC1 and res
 quick: ## the whole study on a small twin; writes below build/quick only
 	@$(MAKE) --no-print-directory all SIZE=quick
 
-data: | $(ENV) ## get and check the raw inputs of a site (SITE=name): what is found, incomplete, missing, and where to get it
+data: | $(ENV) ## get and check the raw inputs of a site (SITE=name): found, incomplete, missing
 	@$(PYTHON) -m helpers.io.check $(SITE) $(SIZE)
 
 try: $(ENV) ## what if: make try ONE=05_thaw_scaling P='-p name value'; writes below build/try only
@@ -117,7 +118,7 @@ try: $(ENV) ## what if: make try ONE=05_thaw_scaling P='-p name value'; writes b
 	@mkdir -p build/try
 	@$(call LOCK,build/try/$(ONE).lock,$(ONE)); \
 	$(PYTHON) -m papermill --no-progress-bar --log-level WARNING -k python3 --cwd notebooks \
-	  -p site_name $(SITE) -p size $(SIZE) -p out build/try $(P) notebooks/$(ONE).ipynb build/try/$(ONE).ipynb
+	  $(P) -p site_name $(SITE) -p size $(SIZE) -p out build/try notebooks/$(ONE).ipynb build/try/$(ONE).ipynb
 	@echo "build/try/$(ONE).ipynb, build/try/figures, build/try/results"
 
 # --- quality -----------------------------------------------------------------------------------------------
@@ -144,7 +145,7 @@ lock: ## rewrite requirements.lock for Python 3.11 to 3.13 (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-emit-find-links --custom-compile-command "make lock" -q -o requirements.lock
 
-lab: $(ENV) ## open the notebooks in JupyterLab
+lab: $(ENV) ## open the notebooks in JupyterLab (LAB=... for its options); a click on a map shows a pixel's series
 	@env -u MPLBACKEND $(PYTHON) -m jupyterlab notebooks $(LAB)
 
 clean: ## remove what a run of this site wrote, but its raw inputs

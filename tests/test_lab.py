@@ -1,9 +1,10 @@
-"""JupyterLab in a real browser: a notebook opens, runs, and a click on the explorer's map changes the plot."""
+"""In a real browser: a click on the explorer's map changes the plot in JupyterLab; the report opens from disk."""
 
 import base64
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
+
+from helpers import io
 
 websocket = pytest.importorskip("websocket")  # comes with jupyter-server
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -58,13 +61,13 @@ class Page:
 
     def __init__(self, address):
         self.socket = websocket.create_connection(address, timeout=PATIENCE_S, suppress_origin=True)
-        self.ids = itertools.count(1)
+        self.ids, self.events = itertools.count(1), []
 
     def call(self, method, **parameters):
         sent = next(self.ids)
         self.socket.send(json.dumps({"id": sent, "method": method, "params": parameters}))
         while (answer := json.loads(self.socket.recv())).get("id") != sent:
-            pass
+            self.events.append(answer)
         assert "error" not in answer, answer
         return answer["result"]
 
@@ -93,6 +96,13 @@ class Page:
         if folder := os.environ.get("SCREENSHOTS"):
             data = self.call("Page.captureScreenshot", format="png")["data"]
             (Path(folder) / f"lab_{name}.png").write_bytes(base64.b64decode(data))
+
+
+def _open(browser):
+    request = urllib.request.Request(f"http://{browser}/json/new?about:blank", method="PUT")
+    page = Page(json.load(urllib.request.urlopen(request))["webSocketDebuggerUrl"])
+    page.call("Page.enable")
+    return page
 
 
 def _wait_for(path, process):
@@ -149,9 +159,7 @@ def lab(tmp_path):
 
 def test_a_click_in_jupyterlab_changes_the_plot(lab, browser):
     """The notebook opens and runs; a click on the map draws that pixel, a click beside it does not."""
-    request = urllib.request.Request(f"http://{browser}/json/new?about:blank", method="PUT")
-    page = Page(json.load(urllib.request.urlopen(request))["webSocketDebuggerUrl"])
-    page.call("Page.enable")
+    page = _open(browser)
     page.call("Page.navigate", url=f"{lab}/lab?token=t&reset")
     page.wait("!!window.jupyterapp", "the lab")
     page.run(
@@ -194,3 +202,56 @@ def test_a_click_in_jupyterlab_changes_the_plot(lab, browser):
     second = page.wait(f"{told} != {json.dumps(first)} && {told}.includes('LAST') && {told}", "the new title")
     assert "99.300" in first and "99.100" in second, (first, second)
     assert float(second.split("LAST")[1]) > float(first.split("LAST")[1]) + 50  # it sinks by 20 mm/yr less
+
+
+def _written_report(folder):
+    """A report of one executed notebook with a picture, an equation and a widget, and of answers that link."""
+    from helpers import plot
+    from helpers.io import report
+    from helpers.io.site import Site, SiteConfig
+
+    site = Site("somewhere", SiteConfig(title="t", kind="real"))
+    site.figures, site.results = folder / "figures", folder / "results"
+    fig, ax = plot.figure(width="single", height_in=2.0)
+    ax.plot([0, 1], label="rate")
+    png = base64.b64encode(plot.save(fig, site, "05_a").read_bytes()).decode()
+    io.write_results(site, "05_thaw_scaling", [{"name": "cv", "value": 0.1, "unit": "1", "truth": 0.2}])
+    outputs = [nbformat.v4.new_output("display_data", {"image/png": png, "text/plain": "picture"})]
+    outputs += [nbformat.v4.new_output("display_data", {"text/html": "<b>table</b>", "text/plain": "table"})]
+    cells = [
+        nbformat.v4.new_markdown_cell("# 05\n$a = Q^b$"),
+        nbformat.v4.new_code_cell("1", outputs=outputs),
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "05_thaw_scaling.ipynb")
+    (folder / "RC1.md").write_text(
+        "# Answers\n[05_a](figures/05_a.png), [preprint](https://doi.org/10.5194/x)\n"
+    )
+    return report.build(folder, site.figures, site.results, folder / "RC1.md", folder / "report")
+
+
+def test_the_report_needs_no_network(tmp_path):
+    """Pages hold their pictures and styles; links lead to other pages of the folder, to places on them, or away."""
+    index = _written_report(tmp_path)
+    for page in index.parent.glob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        loaded = re.findall(r"<(?:img|script|link|iframe)\b[^>]*?\b(?:src|href)=[\"']?([^\"'> ]+)", text)
+        assert all(place.startswith("data:") for place in loaded), loaded
+        assert not re.search(r"<script|@import|url\((?!data:)", text)
+        for place in re.findall(r"<a\b[^>]*?href=\"([^\"]+)\"", text):
+            file, _, anchor = place.partition("#")
+            assert file.startswith("http") or (index.parent / file).exists(), place
+            assert file or f'id="{anchor}"' in text, place
+    assert "0.2" in index.read_text() and "05_a" in index.read_text()
+
+
+def test_the_report_opens_from_disk(browser, tmp_path):
+    """A browser shows the picture and asks for nothing but the page itself."""
+    page = _open(browser)
+    page.call("Network.enable")
+    page.call("Page.navigate", url=_written_report(tmp_path).as_uri())
+    page.wait("document.readyState == 'complete' && document.images.length == 1", "the report")
+    assert page.run("document.images[0].naturalWidth") > 500
+    asked = [
+        e["params"]["request"]["url"] for e in page.events if e.get("method") == "Network.requestWillBeSent"
+    ]
+    assert asked and all(url.startswith(("file:", "data:")) for url in asked), asked

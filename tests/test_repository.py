@@ -4,6 +4,8 @@ import ast
 import csv
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -160,6 +162,40 @@ def test_answers_are_those_of_the_results():
     assert (ROOT / "RC1.md").read_text(encoding="utf-8") == answers.fill(
         template, read_results(ROOT / "data" / "results")
     )
+
+
+def test_a_what_if_cannot_touch_the_figures():
+    """`make try` sends every write below build/try, whatever parameters it is given."""
+    command = [
+        "make",
+        "-n",
+        "try",
+        "ONE=07_recession",
+        "P=-p min_days 7 -p out ''",
+        f"PYTHON={sys.executable}",
+    ]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    given = re.findall(r"-p (\w+) (\S+)", said)
+    assert ("min_days", "7") in given and given[-1] == ("out", "build/try"), given  # the last one counts
+
+
+def test_readme_table_is_complete():
+    """Each figure's row names its notebook, its command and the time that REPRODUCING.md states."""
+    took = dict(re.findall(r"^\| (\d\d_\w+) \| (\d+) \|", (ROOT / "REPRODUCING.md").read_text(), re.M))
+    rows = [
+        line
+        for line in (ROOT / "README.md").read_text().splitlines()
+        if line.startswith("|") and "](figures/" in line
+    ]
+    assert len(rows) > 30 and len(took) == 8
+    for row in rows:
+        figure, notebook = (
+            re.search(r"figures/(\d\d)_", row)[1],
+            re.search(r"notebooks/(\d\d_\w+)\.ipynb", row)[1],
+        )
+        assert notebook.startswith(figure) and row.endswith(f"| `make {notebook}` | {took[notebook]} s |"), (
+            row
+        )
 
 
 def test_registry_pins_every_original():

@@ -187,11 +187,18 @@ def draw_outline(ax, geometry, name: str, **keywords) -> None:
             ax.plot(*polygon.exterior.xy, label=named(name) if i == 0 else None, **style)
 
 
-def year_axis(ax, start: str, end: str) -> None:
-    """Put whole years on a time axis."""
-    ax.set_xlim(np.datetime64(start), np.datetime64(end))
-    ax.xaxis.set_major_locator(mpl.dates.AutoDateLocator(minticks=3, maxticks=8))
-    ax.xaxis.set_major_formatter(mpl.dates.DateFormatter("%Y"))
+def year_axis(ax, start: str | None = None, end: str | None = None) -> None:
+    """Put whole years on a time axis, months where it is shorter than three years; ``start``, ``end`` limit it."""
+    if start is not None:
+        ax.set_xlim(np.datetime64(start), np.datetime64(end))
+    years = np.ptp(ax.get_xlim()) / 365.25
+    if years < 3:
+        locator = mpl.dates.MonthLocator(interval=max(1, round(12 * years / 6)))
+        ax.xaxis.set_major_locator(locator)
+        ax.xaxis.set_major_formatter(mpl.dates.ConciseDateFormatter(locator))
+    else:
+        ax.xaxis.set_major_locator(mpl.dates.YearLocator(int(np.ceil(years / 7))))
+        ax.xaxis.set_major_formatter(mpl.dates.DateFormatter("%Y"))
 
 
 def shade_epoch(ax, epochs, label: str = "during", **keywords) -> None:
@@ -326,7 +333,7 @@ def explore(
         for (name, entry), colour in zip(series.items(), _SERIES_COLOURS, strict=False):
             _draw_series(right, name, entry, colour, x, y)
         right.set(xlabel="year", ylabel=series_label, title=f"pixel at {y:.3f}, {x:.3f}")
-        right.xaxis.set_major_locator(mpl.dates.AutoDateLocator(minticks=3, maxticks=7))
+        year_axis(right)
         right.legend()
         mark.set_data([x], [y])
         fig.canvas.draw_idle()
