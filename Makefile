@@ -131,7 +131,7 @@ check: $(ENV) ## lint, clean notebooks, links and figures of the README
 	@$(PYTHON) -m pytest -q -p no:cacheprovider tests/test_repository.py
 
 tidy: $(ENV) ## format the code, strip the notebooks
-	@$(PYTHON) -m nbstripout --extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution metadata.language_info metadata.widgets" notebooks/*.ipynb
+	@$(PYTHON) -m nbstripout --keep-id --extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution metadata.language_info metadata.widgets" notebooks/*.ipynb
 	@$(PYTHON) -m ruff check --fix -q . || true
 	@$(PYTHON) -m ruff format -q .
 
