@@ -25,8 +25,8 @@ def step_of(coordinate: xr.DataArray) -> float:
 def correlation_length(field: xr.DataArray, *, max_lag_m=None) -> float:
     """Length l (m) of exp(-h / l) that fits the spatial correlation of a field's deviations from its mean.
 
-    Missing values are left out pair by pair. The mean is that of the field, so l is limited by about a quarter of
-    its extent; a field without correlation gives a length below the pixel.
+    Missing values are left out pair by pair. The mean is that of the field; what it takes from the correlation at all
+    lags is part of the fit. A field without correlation gives a length below the pixel.
     """
     values = np.asarray(field.transpose("y", "x").values, float)
     seen = np.isfinite(values)
@@ -40,13 +40,17 @@ def correlation_length(field: xr.DataArray, *, max_lag_m=None) -> float:
     use = (pairs > 20) & (lag > 0) & (lag <= limit)
     if not use.any():
         return float("nan")
-    rho = product[use] / np.round(pairs[use]) / centred[seen].var()
-    weight = np.sqrt(pairs[use])
+    count = np.round(pairs)
+    rho = product[use] / count[use] / centred[seen].var()
+    weight = np.sqrt(count[use])
     step = min(_cell_m(field))
 
     def misfit(parameters):
         share, length = parameters
-        return weight * (share * np.exp(-lag[use] / np.exp(length)) - rho)
+        model = share * np.exp(-lag / np.exp(length))
+        # the field's own mean was taken off, and with it what all pairs share on average
+        shared = (count * np.where(lag > 0, model, 1.0)).sum() / seen.sum() ** 2
+        return weight * ((model[use] - shared) / (1 - shared) - rho)
 
     fit = optimize.least_squares(
         misfit, [0.8, np.log(3 * step)], bounds=([0, np.log(step / 10)], [1, np.log(10 * limit)])
