@@ -140,27 +140,27 @@ def measure(rows: int) -> dict:
     return {"what": f"{rows} rows", "measured": True, "pixels": pixels} | sizes | spent | rates
 
 
-def on_paper(table: pd.DataFrame, what: str, pixels: float) -> dict:
-    """Extend the line through the measured sizes; memory stays that of a block."""
-    out = {"what": what, "measured": False, "pixels": pixels}
-    for name in ("seconds", "cpu_seconds", "input_on_disk_gb", "output_on_disk_gb"):
+def on_paper(table: pd.DataFrame, what: str, pixels: float, at_once: float) -> dict:
+    """Extend the lines through the measured sizes; memory is that of ``at_once`` pixels, the graph of a frame."""
+
+    def line(name, at):
         slope, start = np.polyfit(table["pixels"], table[name], 1)
-        out[name] = max(start, 0) + slope * pixels
-    per_pixel = 8 * PAIRS
-    out |= {"input_gb": per_pixel * pixels / 1e9, "peak_memory_gib": table["peak_memory_gib"].max()}
-    out["cpu_us_per_pixel"] = 1e6 * out["cpu_seconds"] / pixels
-    return out | {
-        "pixels_per_s": pixels / out["seconds"],
-        "mb_per_s": per_pixel * pixels / 1e6 / out["seconds"],
-    }
+        return max(start, 0) + slope * at
+
+    names = ("seconds", "cpu_seconds", "input_on_disk_gb", "output_on_disk_gb")
+    out = {"what": what, "measured": False, "pixels": pixels} | {name: line(name, pixels) for name in names}
+    raw = 8 * PAIRS * pixels
+    out |= {"input_gb": raw / 1e9, "peak_memory_gib": line("peak_memory_gib", at_once)}
+    out |= {"cpu_us_per_pixel": 1e6 * out["cpu_seconds"] / pixels, "pixels_per_s": pixels / out["seconds"]}
+    return out | {"mb_per_s": raw / 1e6 / out["seconds"]}
 
 
-def main(rows: list[int]) -> None:
-    """Measure every size and write the table."""
-    measured = pd.DataFrame([measure(n) for n in rows])
-    frame = on_paper(measured, f"a frame ({FRAME_ROWS} rows)", FRAME_ROWS * COLUMNS)
-    land = on_paper(measured, "a million km2 at 100 m, two directions", 2e8)
-    table = pd.concat([measured, pd.DataFrame([frame, land])], ignore_index=True)
+def write(measured: pd.DataFrame) -> None:
+    """Write the table of what was measured, and what follows on paper."""
+    frame = FRAME_ROWS * COLUMNS
+    paper = [on_paper(measured, f"a frame ({FRAME_ROWS} rows)", frame, frame)]
+    paper.append(on_paper(measured, "a million km2 at 100 m, two directions, by frames", 2e8, frame))
+    table = pd.concat([measured, pd.DataFrame(paper)], ignore_index=True)
     table["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     TABLE.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(TABLE, index=False, float_format="%.4g", lineterminator="\n")
@@ -171,4 +171,4 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["invert"]:
         invert()
     else:
-        main([int(n) for n in sys.argv[1:]] or [24, 48, 96])
+        write(pd.DataFrame([measure(n) for n in [int(n) for n in sys.argv[1:]] or [24, 48, 96]]))

@@ -485,7 +485,7 @@ class Bench:
         outside = any(f"/{name}" in top for name in LIBRARIES)
         verdict = (
             "crash" if outside else "own crash",
-            f"{how}, exit {self.worker.exitcode}: {top.strip()}",
+            f"{how}, exit {self.worker.exitcode}: {top.split('site-packages/')[-1].strip()}",
             frames[:2000],
         )
         self._stop()

@@ -58,18 +58,22 @@ def test_the_bench_notices_bad_readers(tmp_path):
 
 
 @pytest.mark.slow
-def test_ten_thousand_spoilt_inputs(capsys):
+def test_ten_thousand_spoilt_inputs(capsys, tmp_path):
     """More than 10,000; crashes inside HDF5, GDAL and other libraries are counted apart and listed."""
     done = pd.read_csv(TABLE) if TABLE.is_file() else pd.DataFrame(columns=["seed", "reader"])
     wanted = [k for k in fuzzing.READERS if not ((done["seed"] == SEED) & (done["reader"] == k)).any()]
-    for kind in wanted:
-        outcomes = fuzzing.fuzz([kind], SEED, EACH)
-        assert not complain(outcomes), complain(outcomes)
-        row = fuzzing.counts(outcomes).assign(seed=SEED)
-        row["crashes"] = "; ".join(
-            f"{o.change}: {o.detail.splitlines()[0]}" for o in outcomes if o.verdict == "crash"
-        )
-        row.to_csv(TABLE, mode="a", header=not TABLE.is_file(), index=False, lineterminator="\n")
+    complaints = []
+    with fuzzing.Bench(tmp_path) as bench:
+        for kind in wanted:
+            outcomes = [bench.run(kind, SEED, number) for number in range(EACH)]
+            if told := complain(outcomes):
+                complaints.append(told)
+                continue
+            row = fuzzing.counts(outcomes).assign(seed=SEED)
+            crashed = [o for o in outcomes if o.verdict == "crash"]
+            row["crashes"] = "; ".join(f"{o.change}: {o.detail.splitlines()[0]}" for o in crashed)
+            row.to_csv(TABLE, mode="a", header=not TABLE.is_file(), index=False, lineterminator="\n")
+    assert not complaints, "\n".join(complaints)
     table = pd.read_csv(TABLE)
     with capsys.disabled():
         print(table.drop(columns=["seed", "crashes"]).to_string(index=False))  # noqa: T201

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import xarray as xr
 
-TOLERANCE_MM = 1e-4  # of displacement in mm and rate in mm/yr, for another number of BLAS threads
+TOLERANCE_MM = 1e-5  # and mm/yr, for another number of threads: a bit of the result; OpenBLAS 1 against 2 gave 0
 
 CHAIN = """
 import sys

@@ -61,7 +61,7 @@ def band_of(wavelength_m: float) -> str:
 
 def parse_dates(values, source) -> np.ndarray:
     """Turn yyyymmdd strings (or bytes) into datetime64[ns]; an impossible date is an error naming the file."""
-    text = [v.decode() if isinstance(v, bytes) else str(v) for v in values]
+    text = [v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in values]
     out = []
     for item in text:
         try:

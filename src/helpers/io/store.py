@@ -116,7 +116,8 @@ def read(site: Site, name: str, *, load: bool = False) -> xr.Dataset | pd.DataFr
     Parameters
     ----------
     load : bool
-        Into memory, except where a cluster is at work: there the data stay blocks that its workers read.
+        Into memory. Where a cluster is at work only what is small comes there; what has pairs or times as well as
+        pixels stays blocks that its workers read.
 
     Raises
     ------
@@ -137,7 +138,10 @@ def read(site: Site, name: str, *, load: bool = False) -> xr.Dataset | pd.DataFr
             _check_chunks(path)
             data = _placed(xr.open_zarr(path, consolidated=True, decode_coords="all"))
             data = data.assign_coords({name: coord.load() for name, coord in data.coords.items()})
-            return data.load() if load and site.client is None else data
+            if not load:
+                return data
+            near = [n for n, v in data.data_vars.items() if site.client is None or v.ndim < 3]
+            return data.assign({n: data[n].load() for n in near})
         if path.suffix == ".nc":
             with xr.open_dataset(path, engine="h5netcdf", decode_coords="all") as data:
                 return _placed(data.load())
