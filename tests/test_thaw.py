@@ -350,6 +350,19 @@ def test_long_waves_beside_the_pattern_take_off_delay():
     assert abs(float(waved["fraction_mean"] - exact)) < 3 * float(waved["fraction_mean_std"])
 
 
+def test_area_curve_with_lost_pixels_and_dates():
+    """Lost pixels leave their season's curve, an almost empty date is left out, and the noise stays what it was."""
+    d, std, _ = long_delay(730)
+    full = thaw.drops(d, std, WINDOWS)["drop"].sel(window="full")
+    lost = d.copy()
+    lost[{"time": 5, "y": slice(0, 4)}] = np.nan
+    lost[{"time": 20, "y": slice(0, 30)}] = np.nan
+    whole, holed = (thaw.area_curve(v, std, full, pattern="others") for v in (d, lost))
+    assert np.flatnonzero(holed["mean"].isnull()).tolist() == [20]
+    factors = [float(thaw.scatter(v["mean"], v["mean_std"])) for v in (whole, holed)]
+    assert factors[1] == pytest.approx(factors[0], rel=0.2)
+
+
 @pytest.mark.parametrize(("change", "sd_mm"), [(0.0, 6.0), (0.5, 3.0)])
 def test_interval_of_the_change_between_years(change, sd_mm):
     """With long delay: no change is not told from zero, a change of a quarter is found, intervals hold the truth."""

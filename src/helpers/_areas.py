@@ -68,20 +68,23 @@ def area_curve(displacement: xr.DataArray, std: xr.DataArray, full: xr.DataArray
     -------
     Dataset
         mean, mean_std (time) in mm: slope against the pattern times its mean, the sd as if errors were
-        independent between pixels. NaN on dates that miss a pixel of the area.
+        independent between pixels. Only pixels seen on all dates of a season take part in it; NaN on dates that
+        few pixels saw.
     """
     pattern = options.pop("pattern", None)
-    full = bare(full)
+    up, full = bare(displacement).transpose("time", ...), bare(full)
+    years = displacement["time"].dt.year.values
+    known = up.notnull()
+    count = known.sum(up.dims[1:])
+    thin = count < 0.8 * count.max()  # a date that few pixels saw would cost its season most of them
+    whole = [(known | thin).isel(time=years == y).all("time") for y in np.unique(years)]
+    full = full.where(xr.concat(whole, "year"))
     pattern = mean_of_others(full, pattern) if isinstance(pattern, str) else pattern
     weights = area_weights(full.notnull().expand_dims(window=1), pattern, **options).isel(window=0)
-    years = displacement["time"].dt.year
-    at = xr.DataArray(np.searchsorted(np.unique(years), years), dims="time")
-    weights = weights.isel(year=at)
-    missing = (bare(displacement).isnull() & (weights != 0)).any(("y", "x"))
-    mean = (weights * bare(displacement).fillna(0)).sum(("y", "x"))
-    spread = np.sqrt(np.square(weights * bare(std).fillna(0)).sum(("y", "x")))
-    out = xr.Dataset({"mean": mean.where(~missing), "mean_std": spread.where(~missing)})
-    return out.assign_coords(time=displacement["time"])
+    weights = weights.isel(year=xr.DataArray(np.searchsorted(np.unique(years), years), dims="time"))
+    mean = (weights * up.fillna(0)).sum(up.dims[1:]).where(~thin & weights.notnull().all(up.dims[1:]))
+    spread = np.sqrt(np.square(weights * bare(std).fillna(0)).sum(up.dims[1:])).where(mean.notnull())
+    return xr.Dataset({"mean": mean, "mean_std": spread}).assign_coords(time=displacement["time"])
 
 
 def scatter(values: xr.DataArray, std: xr.DataArray) -> xr.DataArray:

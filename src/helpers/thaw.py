@@ -332,7 +332,7 @@ def _joint(drop, std, divisor, index, terms, spread, given, alone):
     share = gain * form
     misfit = np.square(over(share * np.sqrt(terms["year"])))  # windows of a year err together
     inner = noise + misfit * prior**2
-    between = max(spread, _between_years(own, inner, prior)) * prior**2
+    between = max(spread, _own_change(own, inner, prior)) * prior**2
     level_weight = (1 / (inner + between)).where(used, 0.0)
     level_sum = level_weight.sum("year")
     level_weight = level_weight / level_sum.where(level_sum > 0)
@@ -360,9 +360,10 @@ def _joint(drop, std, divisor, index, terms, spread, given, alone):
     )
 
 
-def _between_years(own, inner, prior):
-    """Relative variance between years of the coefficients themselves, pooled over places: they may change more
-    than those of the calibration years, for example where mining begins.
+def _own_change(own, inner, prior):
+    """Relative variance of the coefficients between the years given, without noise, pooled over places.
+
+    It may be more than in the calibration years, for example where mining begins.
     """
     weight = (1 / inner**2).where(own.notnull(), 0.0)
     n = own.notnull().sum("year")
