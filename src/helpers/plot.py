@@ -6,7 +6,6 @@ import io
 import json
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -62,7 +61,7 @@ def named(key: str) -> str:
     return NAMES.get(key, key.replace("_", " "))
 
 
-def save(fig: mpl.figure.Figure, site: Site, name: str) -> Path:
+def save(fig: mpl.figure.Figure, site: Site, name: str) -> None:
     """Save a figure as PNG into the site's figure folder, note it as an output, and show it in a notebook.
 
     No time stamp or software version goes into the file, so two runs give the same bytes. Its every label goes
@@ -74,8 +73,8 @@ def save(fig: mpl.figure.Figure, site: Site, name: str) -> Path:
     fig.savefig(part, format="png", metadata={"Software": None, "Description": "\n".join(labels(fig))})
     part.replace(path)
     plt.close(fig)
+    site.record(path)
     _show(path.read_bytes())
-    return site.record(path)
 
 
 def labels(fig: mpl.figure.Figure) -> list[str]:
