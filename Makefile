@@ -87,7 +87,7 @@ $(RUN)/01_ingest.ipynb: $(call module,twin) $(filter-out $(IO),$(wildcard $(H)/i
 $(RUN)/02_sbas.ipynb: $(RUN)/01_ingest.ipynb $(call module,network) $(INVERSION)
 $(RUN)/03_constrained_sbas.ipynb: $(RUN)/02_sbas.ipynb $(INVERSION) $(call module,constrained) data/calibration/constrained.csv
 $(RUN)/04_merge.ipynb: $(RUN)/03_constrained_sbas.ipynb $(call module,merge _record)
-$(RUN)/05_thaw_scaling.ipynb: $(RUN)/04_merge.ipynb $(call module,thaw)
+$(RUN)/05_thaw_scaling.ipynb: $(RUN)/04_merge.ipynb $(call module,thaw _areas _fractions _degree_days)
 $(RUN)/06_degradation.ipynb: $(RUN)/05_thaw_scaling.ipynb $(call module,merge _record)
 $(RUN)/07_recession.ipynb: $(RUN)/01_ingest.ipynb $(RUN)/06_degradation.ipynb $(call module,recession)
 $(RUN)/08_attribution.ipynb: $(RUN)/06_degradation.ipynb $(call module,attribution)
@@ -99,12 +99,12 @@ all: $(STAMPS) $(if $(DEFAULT),RC1.md) ## run the whole study and regenerate eve
 	@$(if $(filter datong_twin,$(SITE)),COMPENDIUM_RESULTS=$(SIZE) $(PYTHON) -m pytest -q -p no:cacheprovider -m results tests/test_results.py)
 
 RC1.md: data/RC1.template.md $(STAMPS)
-	@$(PYTHON) -m helpers.io.answers data/RC1.template.md data/results RC1.md
+	@$(call LOCK,build/RC1.lock,$@); $(PYTHON) -m helpers.io.answers data/RC1.template.md data/results RC1.md
 
 FIGURES := $(if $(filter quick,$(SIZE)),$(RUN)/figures,figures$(if $(filter-out datong_twin,$(SITE)),/$(SITE)))
 RESULTS := $(if $(filter quick,$(SIZE)),$(RUN)/results,data/results$(if $(filter-out datong_twin,$(SITE)),/$(SITE)))
 report: all ## build/report/index.html: executed notebooks, gallery, RC1 and results; opens without a network
-	@$(PYTHON) -m helpers.io.report $(RUN) $(FIGURES) $(RESULTS) $(if $(DEFAULT),RC1.md,none) build/report
+	@$(call LOCK,build/report.lock,$@); $(PYTHON) -m helpers.io.report $(RUN) $(FIGURES) $(RESULTS) $(if $(DEFAULT),RC1.md,none) build/report
 	@echo build/report/index.html
 
 quick: ## the whole study on a small twin; writes below build/quick only
@@ -116,7 +116,8 @@ data: | $(ENV) ## get and check the raw inputs of a site (SITE=name): found, inc
 try: $(ENV) ## what if: make try ONE=05_thaw_scaling P='-p name value'; writes below build/try only
 	@test -n "$(ONE)" || { echo "name the notebook: make try ONE=05_thaw_scaling P='-p name value'"; exit 2; }
 	@mkdir -p build/try
-	@$(PYTHON) -m papermill --no-progress-bar --log-level WARNING -k python3 --cwd notebooks \
+	@$(call LOCK,build/try/$(ONE).lock,$(ONE)); \
+	$(PYTHON) -m papermill --no-progress-bar --log-level WARNING -k python3 --cwd notebooks \
 	  $(P) -p site_name $(SITE) -p size $(SIZE) -p out build/try notebooks/$(ONE).ipynb build/try/$(ONE).ipynb
 	@echo "build/try/$(ONE).ipynb, build/try/figures, build/try/results"
 
@@ -130,7 +131,7 @@ check: $(ENV) ## lint, clean notebooks, links and figures of the README
 	@$(PYTHON) -m pytest -q -p no:cacheprovider tests/test_repository.py
 
 tidy: $(ENV) ## format the code, strip the notebooks
-	@$(PYTHON) -m nbstripout --extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution metadata.language_info metadata.widgets" notebooks/*.ipynb
+	@$(PYTHON) -m nbstripout --keep-id --extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution metadata.language_info metadata.widgets" notebooks/*.ipynb
 	@$(PYTHON) -m ruff check --fix -q . || true
 	@$(PYTHON) -m ruff format -q .
 

@@ -98,6 +98,14 @@ def test_likelihood_is_that_of_the_pairs():
         assert found(*case) - found(*cases[0]) == pytest.approx(dense(*case) - dense(*cases[0]), abs=1e-4)
 
 
+def test_ground_without_season_is_classed_too():
+    """Seasonal ranges that are all alike (noise taken off, often zero) still make classes of equally many pixels."""
+    rng = np.random.default_rng(4)
+    noise = constrained.ground_noise(observed(rng, ground(rng, 20, 0.1, DAYS, 0.0)), rng, classes=2, pixels=4)
+    assert (noise["class"] == 0).sum() == (noise["class"] == 1).sum() == 10
+    assert (noise["deviation_std_mm"] < 1.5).all() and float(noise["seasonal_mm"][0]) == 0
+
+
 def test_too_few_pixels_for_classes():
     """A ValueError that says how many there are."""
     rng = np.random.default_rng(3)
@@ -185,12 +193,12 @@ def test_estimates_are_those_of_the_inversion(quiet_and_loud):
     given = constrained.noise_of(noise, 0)
     mean, std = np.full((8, 1), -4.0), np.full((8, 1), 0.5)
     mean[3] = np.nan
-    names = ("linear", "hard ALOS-2", "soft ALOS-2", "long pairs", "joint")
+    names = ("linear", "hard prior", "soft prior", "long pairs", "joint")
     runs = dict(constrained.estimates(part, (mean, std), given, names=names))
     assert tuple(runs) == names
-    for name in ("hard ALOS-2", "soft ALOS-2"):
+    for name in ("hard prior", "soft prior"):
         assert np.isnan(runs[name]["rate"].values[3, 0])
-    np.testing.assert_allclose(np.delete(runs["hard ALOS-2"]["rate"].values, 3, axis=0), -4, atol=1e-5)
+    np.testing.assert_allclose(np.delete(runs["hard prior"]["rate"].values, 3, axis=0), -4, atol=1e-5)
     assert runs["joint"]["rate"].values[3] == pytest.approx(runs["long pairs"]["rate"].values[3], abs=1e-4)
     options = {"deviation_std_mm": given["deviation_std_mm"], "deviation_days": given["deviation_days"]}
     plain = sbas.invert(part, atmosphere_std_mm=DELAY_MM / 1.2 * given["delay_factor"], **options)

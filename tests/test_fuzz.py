@@ -40,6 +40,23 @@ def test_spoilt_inputs_are_refused_or_read_as_they_are():
     assert not complain(outcomes), complain(outcomes)
 
 
+def test_the_bench_notices_bad_readers(tmp_path):
+    """One that writes, unpickles, starts a process, raises at will, names no file, dies or waits is a failure."""
+    told = {
+        "writes": "for writing",
+        "unpickles": "pickle.find_class",
+        "raises": "KeyError",
+        "calls": "os.system",
+    }
+    told |= {"names no file": "without the file's name", "dies": "the process died", "waits": "no answer"}
+    with fuzzing.Bench(tmp_path) as bench:
+        for name, words in told.items():
+            outcome = bench.run(
+                f"bad: {name}", seed=1, number=3, seconds=2 if name == "waits" else fuzzing.SECONDS
+            )
+            assert outcome.verdict == "failure" and words in outcome.detail, outcome
+
+
 @pytest.mark.slow
 def test_ten_thousand_spoilt_inputs(capsys):
     """More than 10,000; crashes inside HDF5, GDAL and other libraries are counted apart and listed."""

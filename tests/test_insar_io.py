@@ -602,7 +602,7 @@ BAD = {
         bad_licsar(lambda f: truncate(second(f))),
         r"20200604_20200628.geo.unw.tif: .*truncated",
     ),
-    "truncated HDF5": (bad_mintpy(truncate), "ifgramStack.h5: cannot be read as HDF5"),
+    "truncated HDF5": (bad_mintpy(truncate), "ifgramStack.h5: cannot be read"),
     "text in a GeoTIFF's place": (
         bad_licsar(lambda f: second(f).write_text("<html>404</html>")),
         "not a raster",

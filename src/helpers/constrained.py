@@ -26,8 +26,8 @@ FORMS = {  # the model by whose coefficients each estimator foretells a pair
     "linear+annual+semiannual": "linear+annual+semiannual",
     "degree day": "linear+degree_day",
     "no prior": MODEL,
-    "hard ALOS-2": MODEL,
-    "soft ALOS-2": MODEL,
+    "hard prior": MODEL,
+    "soft prior": MODEL,
     "late summer": "linear",
     "long pairs": MODEL,
     "joint": MODEL,
@@ -119,7 +119,7 @@ def ground_noise(
     -------
     Dataset
         (y, x): ``class``, -1 without data; ``restlessness`` (that ratio in the first class given), ``rate``,
-        ``rate_std`` of all pairs without prior, mm/yr. By class (number): ``seasonal_mm`` (lower edge, NaN of the
+        ``rate_std`` of all pairs without prior, mm/yr. By class (number): ``seasonal_mm`` (lower edge, NaN for the
         restless), ``deviation_std_mm``, ``deviation_days``, ``delay_factor``.
     """
     limit = {"deviation_std_mm": None, "series_std": False}
@@ -129,9 +129,10 @@ def ground_noise(
     here = np.flatnonzero(np.isfinite(size))
     if len(here) < classes * 5:
         raise ValueError(f"ground_noise: {len(here)} pixels with data are too few for {classes} classes")
-    edges = np.quantile(size[here], np.arange(1, classes) / classes)
+    order = here[np.argsort(size[here], kind="stable")]  # by rank: many pixels may have no season at all
     label = np.full(len(size), -1)
-    label[here] = np.digitize(size[here], edges)
+    label[order] = np.arange(len(order)) * classes // len(order)
+    edges = [size[label == number].min() for number in range(classes)]
     table, own = [], []
     for number in range(classes):
         members = np.flatnonzero(label == number)
@@ -146,7 +147,7 @@ def ground_noise(
     out = xr.Dataset({v: put_back([part[v] for part in own], stack) for v in ("rate", "rate_std")})
     out["restlessness"] = ratio
     out["class"] = ("y", "x"), label.reshape(ratio.shape)
-    out["seasonal_mm"] = "number", np.concatenate([[0.0], edges, [np.nan]])[: len(table)]
+    out["seasonal_mm"] = "number", np.array([*edges, np.nan])[: len(table)]
     for name in NOISE:
         out[name] = "number", np.array([row[name] for row in table])
     return out
@@ -189,9 +190,8 @@ class _Likelihood:
 
     START = np.log([2.0, 100.0, 1.0])  # mm, days, 1
     STEP = np.diag([0.7, 0.8, 0.25])
-    SPREAD = np.array(
-        [np.inf, 1.0, 0.3]
-    )  # weak pulls where the pairs say nothing: 100 days, delay as estimated
+    # weak pulls where the pairs say nothing: 100 days, delay as estimated
+    SPREAD = np.array([np.inf, 1.0, 0.3])
 
     def __init__(self, stack: xr.Dataset):
         dates, first, second = sbas.network_of(stack)
@@ -399,8 +399,8 @@ def estimates(
         "linear+annual+semiannual": (short, "linear+annual+semiannual", limit),
         "degree day": (short, "linear+degree_day", limit | {"temperature": temperature}),
         "no prior": (short, MODEL, weigh),
-        "hard ALOS-2": (short, MODEL, weigh | {"rate_prior": hard}),
-        "soft ALOS-2": (short, MODEL, weigh | {"rate_prior": soft}),
+        "hard prior": (short, MODEL, weigh | {"rate_prior": hard}),
+        "soft prior": (short, MODEL, weigh | {"rate_prior": soft}),
         "late summer": (stack, None, weigh | {"series_std": False}),
         "long pairs": (stack, MODEL, weigh),
         "joint": (stack, MODEL, weigh | {"rate_prior": soft}),
@@ -417,7 +417,7 @@ def estimates(
             )
             continue
         result = sbas.invert(part, model, **options)
-        if name == "hard ALOS-2" or name == "soft ALOS-2":  # nothing to constrain, no constrained estimate
+        if name == "hard prior" or name == "soft prior":  # nothing to constrain, no constrained estimate
             result["rate"], result["rate_std"] = (result[v].where(there) for v in ("rate", "rate_std"))
         yield name, result
 

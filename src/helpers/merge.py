@@ -4,7 +4,7 @@ Line-of-sight values are mm (or mm/yr) positive toward the satellite, vertical o
 ``decompose`` and ``project_up`` treat rates, ``join`` treats series: every sensor has its own offset
 and the ground one rate that may change, so a gap without any sensor is bridged by the prior alone and
 the posterior sd says so. ``thin`` asks what another sensor's calendar would have seen. The rest
-(``zone_mean``, ``contrast``, ``equivalence``, ``change_point``) turns maps into statements with an error budget.
+(``zone_mean``, ``zone_contrast``, ``equivalence``, ``change_point``) turns maps into statements with an error budget.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from helpers._statements import (
     contrast,
     correlation_length,
     equivalence,
+    error_scale,
+    pool_seasons,
     step_of,
     zone_contrast,
     zone_mean,
@@ -38,7 +40,9 @@ __all__ = [
     "correlation_length",
     "decompose",
     "equivalence",
+    "error_scale",
     "join",
+    "pool_seasons",
     "project_up",
     "resample",
     "thin",
@@ -355,8 +359,8 @@ def join(
     Dataset
         displacement_up, displacement_up_std (time, y, x) in mm since the first date (the sd holds the sensors'
         reference errors too: no joined curve is free of them); offset, offset_std (sensor, y, x) in mm; rate,
-        rate_std (epoch, y, x) in mm/yr, the mean over the whole epoch, and reference_rate_std (epoch, y, x), the
-        part rate_std leaves out because the scene shares it; sensor_share (epoch, sensor, y, x): how far the rate
+        rate_std (epoch, y, x) in mm/yr, the least-squares slope over the epoch, and reference_rate_std (epoch, y, x),
+        the part rate_std leaves out because the scene shares it; sensor_share (epoch, sensor, y, x): how far the rate
         moves per mm/yr added to a sensor; data_weight (epoch, y, x) = 1 - posterior variance / variance the prior
         leaves when the other epochs are known: 0 where the rate is only a prior. Coordinates observed (time),
         epoch = "start/end". Lazy where the tracks are lazy.

@@ -18,12 +18,10 @@ import xarray as xr
 from scipy import special, stats
 
 from . import _degree_days as dd
+from ._areas import area_curve, area_means, bare, scatter
 from ._degree_days import LAGS_DAYS, POWERS, thaw_index
 from ._fractions import (
     FULL_SEASON,
-    area_curve,
-    area_means,
-    bare,
     check_drop,
     correlation_with_full,
     drops,
@@ -31,7 +29,6 @@ from ._fractions import (
     fraction_of_drops,
     hierarchical,
     labels,
-    scatter,
 )
 
 __all__ = [
@@ -482,6 +479,7 @@ def leave_one_year_out(
     nuisance: xr.DataArray | None = None,
     smooth_cells: float = 0.0,
     noise_factor: float = 1.0,
+    classes: xr.DataArray | None = None,
     areas: tuple[xr.DataArray, xr.DataArray] | None = None,
     area_mean: bool = False,
     level: float = 0.95,
@@ -499,6 +497,8 @@ def leave_one_year_out(
         Daily, degrees Celsius.
     noise_correlation, pattern, nuisance, smooth_cells, noise_factor, area_mean, level
         As in `fraction_of_drops` and `scale`.
+    classes : (...) DataArray, optional
+        As in `shrink`, for "shrunk".
     areas : (drop, std), optional
         Predict these, for example zone means, with the fractions of `drop`; give area_mean=True then.
 
@@ -535,7 +535,7 @@ def leave_one_year_out(
             estimate, reason = _one_year(drop, std, train, year, windows, method, heat, area_mean, level, fit)
             refusals += [(int(year), w, method, t) for w, t in zip(windows, reason, strict=True) if t]
             if method == "shrunk":
-                table = _shrunk(estimate, level, hidden_std**2, shared)
+                table = _shrunk(estimate, level, hidden_std**2, shared, classes)
             else:
                 extra = hidden_std**2 - 2 * estimate["weight_own"] * shared
                 table = _with_interval(estimate, level, extra)[["value", "std", "lower", "upper"]]
@@ -550,10 +550,10 @@ def leave_one_year_out(
     return out
 
 
-def _shrunk(estimate, level, hidden_variance, shared):
+def _shrunk(estimate, level, hidden_variance, shared, classes):
     """Value and interval of shrunken predictions of an observed season."""
     plain = _with_interval(estimate, level)
-    small = shrink(plain.rename(value="full_season"))
+    small = shrink(plain.rename(value="full_season"), classes=None if classes is None else bare(classes))
     extra = hidden_variance - 2 * small["weight"] * estimate["weight_own"] * shared
     std = np.sqrt((small["shrunk_std"] ** 2 + extra).clip(0))
     half = std * xr.apply_ufunc(lambda v: _student(v, level), plain["degrees_of_freedom"])

@@ -16,7 +16,7 @@ import rasterio.crs
 from dask.base import tokenize
 from rasterio.transform import from_origin
 
-from helpers.io.damage import regular_file
+from helpers.io.damage import damage_named, regular_file
 from helpers.io.stack import (
     Grid,
     apply_zero_rule,
@@ -36,15 +36,9 @@ _GEOMETRY = "geometryGeo.h5"
 
 @contextlib.contextmanager
 def _open(path):
-    regular_file(path)
-    try:
-        with h5py.File(path, "r") as handle:
-            yield handle
-    except (OSError, KeyError, RuntimeError) as error:
-        # h5py raises any of these on damage, also in the middle of a file; KeyError for a link that leads nowhere
-        raise ValueError(
-            f"{path}: cannot be read as HDF5 (truncated, damaged or another format): {error}"
-        ) from None
+    # h5py meets damage anywhere in a file, and raises OSError, KeyError, RuntimeError, TypeError or UnicodeDecodeError
+    with damage_named(path), h5py.File(regular_file(path), "r") as handle:
+        yield handle
 
 
 def _has(handle, name: str) -> bool:
@@ -177,7 +171,7 @@ def read_ifgram_stack(
         tuple(index.tolist()),
         layers["coherence"],
         layers["connectComponent"],
-        nodata.lower() not in ("none", "nan") and float(nodata) == 0,
+        _is_zero(nodata),
     )
     n_layers = 1 + sum(layers.values())
     if lazy is None:
@@ -206,7 +200,7 @@ def read_ifgram_stack(
         geometry=layers_yx,
         sensor=sensor or attrs.get("PLATFORM"),
         processor=attrs.get("PROCESSOR"),
-        heading_deg=float(attrs["HEADING"]) if "HEADING" in attrs else None,
+        heading_deg=_need(attrs, "HEADING", path) if "HEADING" in attrs else None,
         orbit_direction=_direction(attrs),
         antenna_side={"-1": "right", "1": "left"}.get(attrs.get("ANTENNA_SIDE")),
         looks=_looks(attrs, path),
@@ -216,6 +210,13 @@ def read_ifgram_stack(
 def _direction(attrs) -> str | None:
     word = attrs.get("ORBIT_DIRECTION", "").lower()
     return next((name for name in ("ascending", "descending") if word and name.startswith(word[:3])), None)
+
+
+def _is_zero(nodata: str) -> bool:
+    try:
+        return float(nodata) == 0
+    except ValueError:  # "none"
+        return False
 
 
 def _looks(attrs, path) -> float | None:
@@ -236,10 +237,13 @@ def _grid(attrs, shape, path) -> Grid:
             f"{path}: X_STEP {step_x}, Y_STEP {step_y}: expected a north-up grid (Y_STEP negative)"
         )
     for key, size in (("LENGTH", shape[1]), ("WIDTH", shape[2])):
-        if key in attrs and int(float(attrs[key])) != size:
+        if key in attrs and _need(attrs, key, path) != size:
             raise ValueError(f"{path}: attribute {key}={attrs[key]} but the data have {size}")
     corner = from_origin(_need(attrs, "X_FIRST", path), _need(attrs, "Y_FIRST", path), step_x, -step_y)
-    return Grid(_crs(attrs, path), corner, shape[2], shape[1])
+    if not np.isfinite(tuple(corner)).all():
+        raise ValueError(f"{path}: the grid's corner or step is not finite: {tuple(corner)[:6]}")
+    with damage_named(path, "EPSG or UTM_ZONE must name a projection"):
+        return Grid(_crs(attrs, path), corner, shape[2], shape[1])
 
 
 def _crs(attrs, path) -> rasterio.crs.CRS:

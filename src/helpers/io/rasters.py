@@ -141,6 +141,8 @@ def read_layer(path, grid: Grid, *, clip=True, zero_is_nodata=False) -> np.ndarr
 
 
 def _values(dataset, head: Header, window) -> np.ndarray:
+    if np.dtype(dataset.dtypes[0]).kind not in "fiu":
+        raise ValueError(f"{head.path}: values are {dataset.dtypes[0]}, expected real numbers")
     try:
         return dataset.read(1, window=window)
     except (rasterio.errors.RasterioError, MemoryError) as error:
@@ -209,6 +211,7 @@ class PairFiles:
             if self.component is not None:
                 component = out[-1, k]
                 component[:] = self._read(self.component[k], start, stop)[0]
+                component[~np.isfinite(component)] = 0
             apply_zero_rule(out[0, k], coherence, component, head.nodata == 0)
         if self.sign != 1:
             out[0] *= self.sign

@@ -187,6 +187,8 @@ class Site:
         Columns label, start, end (Timestamps, NaT where open) and source.
     sensors : list of str
         Names of the SAR stacks, in the order of the site file.
+    client : distributed.Client or None
+        The cluster a running notebook works with.
     """
 
     def __init__(self, name: str, config: SiteConfig, size: str = "full", out: str | Path = ""):
@@ -263,7 +265,7 @@ class Site:
         if address := os.environ.get("DASK_SCHEDULER_ADDRESS"):
             from distributed import Client
 
-            # kept: a client that nobody holds is collected, and the work comes back to this machine
+            # from here on dask computes there; `io.read` and `io.spread` ask for it
             self.client = Client(address)
             _say(f"{notebook}: heavy steps run on the workers of {address}")
         elif is_live():
@@ -294,9 +296,9 @@ class Site:
         import resource
 
         self.executed.mkdir(parents=True, exist_ok=True)
-        files = [
-            f for p in self.outputs for f in (sorted(p.rglob("*")) if p.is_dir() else [p]) if f.is_file()
-        ]
+        files = []
+        for path in self.outputs:
+            files += sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
         for file in files:
             _to_disk(file)
         listing = self.executed / f"{self.notebook}.outputs"

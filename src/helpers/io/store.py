@@ -50,7 +50,7 @@ def write(obj: xr.Dataset | xr.DataArray | pd.DataFrame, site: Site, name: str) 
 
 def _where_the_data_are(data: xr.Dataset | xr.DataArray):
     """Blocks of a cluster are written by its workers; what lies in this process's memory is written from here."""
-    return contextlib.nullcontext() if data.chunks else dask.config.set(scheduler="threads")
+    return contextlib.nullcontext() if dask.is_dask_collection(data) else dask.config.set(scheduler="threads")
 
 
 def _bare(obj):

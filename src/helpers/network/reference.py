@@ -190,7 +190,8 @@ def reference_rate_std(stack: xr.Dataset, atmosphere=None) -> float:
     Parameters
     ----------
     stack : Dataset
-        From `reference`.
+        From `reference`. Attribute ``delay_rate_std`` (`helpers.network.correct_delay`) is added where it is there:
+        the ramps' error in the rate, rms over the scene, is shared by wide areas, if not by all.
     atmosphere : array (date,), mm, optional
         Sd of the delay left per date (`helpers.network.atmosphere`): the reference area's own delay is
         common to the whole scene.
@@ -198,7 +199,7 @@ def reference_rate_std(stack: xr.Dataset, atmosphere=None) -> float:
     Returns
     -------
     float
-        Sd of the least-squares slope through the dates.
+        Sd of the least-squares slope through the dates, and of what the delay correction left.
     """
     to_mm = stack.attrs["wavelength_m"] / (4 * np.pi) * 1000
     if not np.isfinite(stack["reference_std"]).any():
@@ -212,4 +213,5 @@ def reference_rate_std(stack: xr.Dataset, atmosphere=None) -> float:
     days = dates(stack)
     years = np.asarray((days - days[0]) / np.timedelta64(1, "D"), float) / DAYS_PER_YEAR
     lever = years - years.mean()
-    return float(np.sqrt((lever**2 * variance).sum()) / (lever**2).sum())
+    slope = float(np.sqrt((lever**2 * variance).sum()) / (lever**2).sum())
+    return float(np.hypot(slope, stack.attrs.get("delay_rate_std", 0.0)))

@@ -26,9 +26,9 @@ def block_bootstrap(
     """Contrasts of `regime_test` with intervals by the stationary bootstrap, which assumes no model of memory.
 
     The yearly values less their period's mean are resampled in blocks of consecutive years, of geometric length,
-    on a circle (Politis and Romano 1994, doi:10.1080/01621459.1994.10476870), and put back on the means.  A few
-    years hold few blocks: on records of this length its intervals are too narrow (see
-    data/calibration/recession_bootstrap.csv), so it is for comparison.
+    on a circle (Politis and Romano 1994, doi:10.1080/01621459.1994.10476870), and put back on the means; the interval
+    is stretched as Student's t is.  A few years hold few blocks: where years remember, the intervals are still too
+    narrow (data/calibration/recession_bootstrap.csv), so it is for comparison.
 
     Parameters
     ----------
@@ -61,7 +61,9 @@ def block_bootstrap(
     rows = []
     for i, j in combinations(range(len(labels)), 2):
         shift, tail = mean[j] - mean[i], (1 - level) / 2
-        low, high = np.quantile(drawn[j] - drawn[i], [tail, 1 - tail])
+        # few years: as wide as Student's t against the normal, with the years of the shorter period
+        stretch = special.stdtrit(max(min(count[i], count[j]) - 1, 1), 1 - tail) / special.ndtri(1 - tail)
+        low, high = stretch * np.quantile(drawn[j] - drawn[i], [tail, 1 - tail])
         known = np.isfinite(low)
         rows.append((value, labels[i], labels[j], shift if known else np.nan, shift - high, shift - low))
     return pd.DataFrame(rows, columns=["value", "period_a", "period_b", "difference", "lower", "upper"])
