@@ -269,7 +269,7 @@ def public_functions():
                 yield pytest.param(function, id=f"{name}.{key}")
 
 
-@pytest.mark.parametrize("function", public_functions())
+@pytest.mark.parametrize("function", list(public_functions()))
 def test_public_functions_explain_themselves(function):
     """`help` shows what a function is for and the type of every argument and of what it returns."""
     import inspect
