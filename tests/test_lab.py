@@ -214,7 +214,8 @@ def _written_report(folder):
     site.figures, site.results = folder / "figures", folder / "results"
     fig, ax = plot.figure(width="single", height_in=2.0)
     ax.plot([0, 1], label="rate")
-    png = base64.b64encode(plot.save(fig, site, "05_a").read_bytes()).decode()
+    plot.save(fig, site, "05_a")
+    png = base64.b64encode((site.figures / "05_a.png").read_bytes()).decode()
     io.write_results(site, "05_thaw_scaling", [{"name": "cv", "value": 0.1, "unit": "1", "truth": 0.2}])
     outputs = [nbformat.v4.new_output("display_data", {"image/png": png, "text/plain": "picture"})]
     outputs += [nbformat.v4.new_output("display_data", {"text/html": "<b>table</b>", "text/plain": "table"})]

@@ -240,3 +240,47 @@ def test_a_misspelling_is_found():
     )
     assert misspelled(wrong.split(), KNOWN_WORDS) == sorted(wrong.split())
     assert misspelled(["LOS displacement (mm)"], KNOWN_WORDS) == []
+
+
+def public_functions():
+    """The functions a reader meets by `help(helpers.<module>)`."""
+    import importlib
+    import inspect
+
+    for name in (
+        "io",
+        "network",
+        "sbas",
+        "merge",
+        "thaw",
+        "recession",
+        "attribution",
+        "twin",
+        "timefunc",
+        "plot",
+    ):
+        module = importlib.import_module(f"helpers.{name}")
+        own = (
+            n for n, o in vars(module).items() if getattr(o, "__module__", "").startswith(f"helpers.{name}")
+        )
+        for key in getattr(module, "__all__", None) or own:
+            function = getattr(module, key)
+            if inspect.isfunction(function) and not key.startswith("_"):
+                yield pytest.param(function, id=f"{name}.{key}")
+
+
+@pytest.mark.parametrize("function", list(public_functions()))
+def test_public_functions_explain_themselves(function):
+    """`help` shows what a function is for and the type of every argument and of what it returns."""
+    import inspect
+
+    signature = inspect.signature(function)
+    bare = [
+        p.name
+        for p in signature.parameters.values()
+        if p.annotation is p.empty and p.kind is not p.VAR_KEYWORD
+    ]
+    assert not bare and signature.return_annotation is not signature.empty, (
+        f"without a type: {bare or 'the result'}"
+    )
+    assert len(inspect.getdoc(function) or "") > 30

@@ -8,7 +8,7 @@ time; `log_score` says without truth which of them foretells pairs it has not se
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -39,7 +39,7 @@ NOISE = ("deviation_std_mm", "deviation_days", "delay_factor")
 # -- pixels ------------------------------------------------------------------------------------------------------
 
 
-def take(stack: xr.Dataset, pixels) -> xr.Dataset:
+def take(stack: xr.Dataset, pixels: np.ndarray) -> xr.Dataset:
     """Chosen pixels of a stack as a stack of one column, (pair, y, x = 1).
 
     Parameters
@@ -88,7 +88,7 @@ def ground_noise(
     stack: xr.Dataset,
     rng: np.random.Generator,
     *,
-    mask=None,
+    mask: xr.DataArray | None = None,
     classes: int = 4,
     pixels: int = 50,
     restless: float = 3.0,
@@ -275,7 +275,9 @@ def project_rate(rate: xr.Dataset, stack: xr.Dataset, *, east_std_mm_yr: float =
     )
 
 
-def align_rate(rate: xr.DataArray, own: xr.DataArray, mask, *, patch_pixels: float = 1.0) -> xr.Dataset:
+def align_rate(
+    rate: xr.DataArray, own: xr.DataArray, mask: xr.DataArray, *, patch_pixels: float = 1.0
+) -> xr.Dataset:
     """Plane and offset between two rates on stable ground, by Huber's loss, with their covariance.
 
     Parameters
@@ -311,7 +313,14 @@ def align_rate(rate: xr.DataArray, own: xr.DataArray, mask, *, patch_pixels: flo
 
 
 def unexplained_std(
-    rate, std, own, own_std, *, assumed: float, least: float = 0.3, level: float = 0.95
+    rate: np.ndarray | xr.DataArray,
+    std: np.ndarray | xr.DataArray,
+    own: np.ndarray | xr.DataArray,
+    own_std: np.ndarray | xr.DataArray,
+    *,
+    assumed: float,
+    least: float = 0.3,
+    level: float = 0.95,
 ) -> float:
     """What a prior errs beyond its stated error, against pixels whose rate is known without it (mm/yr).
 
@@ -356,7 +365,7 @@ def estimates(
     *,
     temperature: xr.DataArray | None = None,
     short_days: float = 180,
-    names=NAMES,
+    names: Sequence[str] = NAMES,
     series: bool = True,
 ) -> Iterator[tuple[str, xr.Dataset]]:
     """Every estimator on the same pixels, one at a time.

@@ -6,14 +6,15 @@ import io
 import json
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import xarray as xr
 from cmcrameri import cm
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from shapely.geometry.base import BaseGeometry
 
 from helpers import timefunc
 from helpers.io.site import Site, is_live
@@ -52,7 +53,9 @@ NO_DATA = "0.68"  # darker than the middle of a diverging map, so that "none" an
 mpl.style.use(str(files("helpers") / "compendium.mplstyle"))
 
 
-def figure(rows: int = 1, columns: int = 1, *, width: str = "double", height_in: float = 3.2, **keywords):
+def figure(
+    rows: int = 1, columns: int = 1, *, width: str = "double", height_in: float = 3.2, **keywords
+) -> tuple:
     """Make a figure at print width; arguments go on to `matplotlib.pyplot.subplots`."""
     return plt.subplots(rows, columns, figsize=(WIDTH_IN[width], height_in), **keywords)
 
@@ -62,7 +65,7 @@ def named(key: str) -> str:
     return NAMES.get(key, key.replace("_", " "))
 
 
-def save(fig: mpl.figure.Figure, site: Site, name: str) -> Path:
+def save(fig: mpl.figure.Figure, site: Site, name: str) -> None:
     """Save a figure as PNG into the site's figure folder, note it as an output, and show it in a notebook.
 
     No time stamp or software version goes into the file, so two runs give the same bytes. Its every label goes
@@ -74,8 +77,8 @@ def save(fig: mpl.figure.Figure, site: Site, name: str) -> Path:
     fig.savefig(part, format="png", metadata={"Software": None, "Description": "\n".join(labels(fig))})
     part.replace(path)
     plt.close(fig)
+    site.record(path)
     _show(path.read_bytes())
-    return site.record(path)
 
 
 def labels(fig: mpl.figure.Figure) -> list[str]:
@@ -94,7 +97,7 @@ def _show(picture: bytes, width_px: int = 792) -> None:
         display(Image(picture, width=width_px))
 
 
-def limits(values, percent: float = 2.0, center: float | None = None) -> tuple[float, float]:
+def limits(values: np.ndarray, percent: float = 2.0, center: float | None = None) -> tuple[float, float]:
     """Give colour limits that leave out ``percent`` at either end, symmetric about ``center`` if given."""
     finite = np.asarray(values, float)
     finite = finite[np.isfinite(finite)]
@@ -108,18 +111,18 @@ def limits(values, percent: float = 2.0, center: float | None = None) -> tuple[f
 
 
 def show_map(
-    ax,
+    ax: mpl.axes.Axes,
     field: xr.DataArray,
     *,
     label: str,
     center: float | None = None,
-    cmap=None,
+    cmap: mpl.colors.Colormap | str | None = None,
     vmin: float | None = None,
     vmax: float | None = None,
     colorbar: bool = True,
     outlines: dict | None = None,
     title: str = "",
-):
+) -> mpl.collections.QuadMesh:
     """Draw a field (y, x) with its colour bar; no data is grey.
 
     Parameters
@@ -178,7 +181,7 @@ OUTLINE = {
 }
 
 
-def draw_outline(ax, geometry, name: str, **keywords) -> None:
+def draw_outline(ax: mpl.axes.Axes, geometry: BaseGeometry, name: str, **keywords) -> None:
     """Draw a polygon's outline in the line style of its name (pits, heaps, reference, basin, ...)."""
     style = {"color": "0.2", "lw": 0.7, **OUTLINE.get(name, {}), **keywords}
     polygons = getattr(geometry, "geoms", [geometry])
@@ -187,7 +190,7 @@ def draw_outline(ax, geometry, name: str, **keywords) -> None:
             ax.plot(*polygon.exterior.xy, label=named(name) if i == 0 else None, **style)
 
 
-def year_axis(ax, start: str | None = None, end: str | None = None) -> None:
+def year_axis(ax: mpl.axes.Axes, start: str | None = None, end: str | None = None) -> None:
     """Put whole years on a time axis, months where it is shorter than three years; ``start``, ``end`` limit it."""
     if start is not None:
         ax.set_xlim(np.datetime64(start), np.datetime64(end))
@@ -201,7 +204,7 @@ def year_axis(ax, start: str | None = None, end: str | None = None) -> None:
         ax.xaxis.set_major_formatter(mpl.dates.DateFormatter("%Y"))
 
 
-def shade_epoch(ax, epochs, label: str = "during", **keywords) -> None:
+def shade_epoch(ax: mpl.axes.Axes, epochs: pd.DataFrame, label: str = "during", **keywords) -> None:
     """Shade one period of the site's epochs on a time axis."""
     for row in epochs[epochs["label"] == label].itertuples():
         ax.axvspan(row.start, row.end, color=COLOURS.get(label, "0.8"), alpha=0.10, lw=0, **keywords)
@@ -213,7 +216,7 @@ def natural_earth() -> dict:
     return json.loads((files("helpers") / "natural_earth.json").read_text(encoding="utf-8"))
 
 
-def locator(ax, lon: float, lat: float) -> None:
+def locator(ax: mpl.axes.Axes, lon: float, lat: float) -> None:
     """Fill a cartopy axis with coasts and borders around a place, and mark the place."""
     import cartopy.crs as ccrs
     from cartopy.mpl.ticker import LatitudeFormatter, LongitudeFormatter
@@ -239,7 +242,7 @@ def locator(ax, lon: float, lat: float) -> None:
     ax.plot(lon, lat, marker="*", ms=7, color="#D55E00", mec="black", mew=0.4, transform=plate)
 
 
-def scale_bar(ax, length_km: float) -> None:
+def scale_bar(ax: mpl.axes.Axes, length_km: float) -> None:
     """Draw a scale bar on a lon/lat axis, lower left."""
     (x0, x1), (y0, y1) = ax.get_xlim(), ax.get_ylim()
     degrees = length_km / (111.195 * np.cos(np.deg2rad((y0 + y1) / 2)))

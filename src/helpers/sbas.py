@@ -54,16 +54,16 @@ class Problem:
 
 def invert(
     stack: xr.Dataset,
-    model="linear+annual",
+    model: str | timefunc.Model | None = "linear+annual",
     *,
-    weights="coherence",
+    weights: str | None = "coherence",
     deviation_std_mm: float | None = 5.0,
-    atmosphere_std_mm=0.0,
+    atmosphere_std_mm: float | np.ndarray | xr.DataArray = 0.0,
     deviation_days: float = 0.0,
-    rate_prior=None,
+    rate_prior: tuple | None = None,
     temperature: xr.DataArray | None = None,
     dem_error: bool = False,
-    pair_std_mm=0.0,
+    pair_std_mm: float | np.ndarray = 0.0,
     series_std: bool = True,
 ) -> xr.Dataset:
     """Invert an interferogram stack for displacement and rate, pixel by pixel.

@@ -64,15 +64,15 @@ _ICE_MARKS = ("冰", "冻", "I", "B", "|", "凌")
 
 
 def read_discharge(
-    path,
+    path: str | Path,
     *,
-    format=None,
-    drainage_area_km2=None,
-    column=None,
-    date_column=None,
-    date_format=None,
-    station=None,
-    units=None,
+    format: str | None = None,
+    drainage_area_km2: float | None = None,
+    column: str | int | None = None,
+    date_column: str | int | None = None,
+    date_format: str | None = None,
+    station: str | None = None,
+    units: str | None = None,
 ) -> xr.DataArray:
     """Read one gauge's daily discharge.
 

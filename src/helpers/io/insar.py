@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ _RECOGNISED = (
 )
 
 
-def read_stack(path, **options) -> xr.Dataset:
+def read_stack(path: str | Path, **options) -> xr.Dataset:
     """Read an interferogram stack, recognising its format.
 
     Recognised: MintPy ``ifgramStack.h5`` (geometry from geometryGeo.h5 beside it) or a folder that holds it;
@@ -127,16 +128,16 @@ def _pair_dates(path) -> tuple[str, str]:
 
 
 def read_geotiff_pairs(
-    unwrapped,
-    coherence=None,
+    unwrapped: Sequence[str | Path],
+    coherence: Sequence[str | Path] | None = None,
     *,
     wavelength_m: float,
     incidence_angle_deg: float | None = None,
     heading_deg: float | None = None,
     looks: float | None = None,
     positive: str = "away",
-    height=None,
-    perpendicular_baseline=None,
+    height: str | Path | None = None,
+    perpendicular_baseline: dict | None = None,
     sensor: str | None = None,
     lazy: bool | None = None,
     block_mb: float = 128,

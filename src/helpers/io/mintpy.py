@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import rasterio.crs
+import xarray as xr
 from dask.base import tokenize
 from rasterio.transform import from_origin
 
@@ -389,7 +390,13 @@ def _date_text(values) -> np.ndarray:
     return np.array([d.strftime("%Y%m%d") for d in pd.DatetimeIndex(np.ravel(values))], "S8")
 
 
-def write_mintpy_timeseries(series, path, *, reference_pixel=None, partial: str = "drop"):
+def write_mintpy_timeseries(
+    series: xr.Dataset,
+    path: str | Path,
+    *,
+    reference_pixel: tuple[int, int] | None = None,
+    partial: str = "drop",
+) -> None:
     """Write displacement as MintPy's timeseries.h5.
 
     MintPy knows 0 as no data and fails on a single NaN, so missing values become 0. A pixel that misses

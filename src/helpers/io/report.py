@@ -17,7 +17,8 @@ img{max-width:100%}table{border-collapse:collapse;font-size:13px}
 td,th{border:1px solid #ccc;padding:2px 6px;text-align:right}
 td:first-child,td:nth-last-child(-n+3),th{text-align:left}td{vertical-align:top}pre{overflow-x:auto;background:#f5f5f5;padding:.5rem}
 figure{margin:1rem 0}figcaption{font-size:13px;color:#555}nav a{margin-right:1rem}.jp-InputPrompt,.jp-OutputPrompt,
-.prompt{display:none}.highlight{background:#f5f5f5}"""
+.prompt,.anchor-link{display:none}.highlight{background:#f5f5f5;border-left:3px solid #0072B2}
+.jp-OutputArea-output pre{background:none}"""
 
 
 def build(run: Path, figures: Path, results: Path, answers: Path | None, target: Path) -> Path:
@@ -41,7 +42,8 @@ def build(run: Path, figures: Path, results: Path, answers: Path | None, target:
     if not executed:
         raise FileNotFoundError(f"{run} holds no executed notebook; run `make all` first")
     for path in executed:
-        _put(target / f"{path.stem}.html", path.stem, _notebook(path))
+        back = '<nav><a href="index.html">figures, results and the other notebooks</a></nav>'
+        _put(target / f"{path.stem}.html", path.stem, back + _notebook(path))
     told = answers is not None and answers.is_file()
     sections = (["answers"] if told else []) + ["figures", "results"]
     parts = ["<nav>", *(f'<a href="#{name}">{name}</a>' for name in sections), "<br>executed notebooks:"]
@@ -56,7 +58,8 @@ def build(run: Path, figures: Path, results: Path, answers: Path | None, target:
     parts.append('<h2 id="results">Results</h2>')
     for notebook, table in read_results(results).groupby("notebook"):
         parts += [f'<h3><a href="{notebook}.html">{notebook}</a></h3>', _table(table)]
-    return _put(target / "index.html", "Permafrost degradation of the upper Datong River", "\n".join(parts))
+    title = "Permafrost degradation of the upper Datong River"
+    return _put(target / "index.html", title, "\n".join([f"<h1>{title}</h1>", *parts]))
 
 
 def _figure(picture: Path, executed: list[Path]) -> str:
@@ -72,9 +75,7 @@ def _figure(picture: Path, executed: list[Path]) -> str:
 def _put(path: Path, title: str, body: str) -> Path:
     part = path.with_suffix(".html.part")
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-    part.write_text(
-        f"{head}<style>{_STYLE}</style><h1>{html.escape(title)}</h1>{body}</html>", encoding="utf-8"
-    )
+    part.write_text(f"{head}<style>{_STYLE}</style>{body}</html>", encoding="utf-8")
     part.replace(path)
     return path
 
@@ -97,7 +98,7 @@ def _markdown(text: str) -> str:
 
 def _table(results: pd.DataFrame) -> str:
     columns = ["name", "value", "lower", "upper", "unit", "truth", "method"]
-    return results[columns].to_html(index=False, na_rep="", float_format=lambda v: f"{v:.4g}")
+    return results[columns].to_html(index=False, na_rep="", float_format=lambda v: f"{v:.5g}")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def correct_delay(
     ramp: int = 1,
     height: bool = True,
     *,
-    mask=None,
+    mask: xr.DataArray | None = None,
     ionosphere: bool | None = None,
     stable_rate_std_mm_yr: float = 1.0,
 ) -> xr.Dataset:
@@ -359,7 +359,7 @@ def _fit_ground(stack, values):
     return parameters, values - (to_pairs.astype(np.float32) @ parameters.astype(np.float32))
 
 
-def atmosphere(stack: xr.Dataset, *, mask=None) -> xr.DataArray:
+def atmosphere(stack: xr.Dataset, *, mask: xr.DataArray | None = None) -> xr.DataArray:
     """Sd per date (mm) of the delay that is left, shared by all pairs of the date.
 
     Rate and season are fitted per pixel and taken off; the variance over the scene of what is left of each

@@ -18,7 +18,9 @@ log = logging.getLogger(__name__)
 DAYS_PER_YEAR = 365.25
 
 
-def reference(stack: xr.Dataset, area, *, min_pixels: int = 25, name: str | None = None) -> xr.Dataset:
+def reference(
+    stack: xr.Dataset, area: xr.DataArray | tuple, *, min_pixels: int = 25, name: str | None = None
+) -> xr.Dataset:
     """Refer every pair to one area: subtract the median phase of the area's valid pixels.
 
     Parameters
@@ -184,7 +186,7 @@ def date_variance(stack: xr.Dataset, pair_variance) -> np.ndarray:
     return out
 
 
-def reference_rate_std(stack: xr.Dataset, atmosphere=None) -> float:
+def reference_rate_std(stack: xr.Dataset, atmosphere: xr.DataArray | None = None) -> float:
     """Sd (mm/yr) of the error that the reference gives to every rate of the scene alike.
 
     Parameters

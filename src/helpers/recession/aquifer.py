@@ -19,7 +19,7 @@ THEORY = pd.DataFrame(
 )
 
 
-def storage(a, b, q):
+def storage(a: float | np.ndarray, b: float | np.ndarray, q: float | np.ndarray) -> float | np.ndarray:
     """Drainable storage above zero flow, S = Q^(2-b) / (a (2-b)), b < 2 (unit of Q times day).
 
     With Q in mm/day the result is mm over the catchment; NaN where b >= 2 (the integral diverges).
@@ -30,7 +30,7 @@ def storage(a, b, q):
     return q**gap / (a * gap)
 
 
-def drainage_time(points, *, b_max=1.499):
+def drainage_time(points: pd.DataFrame, *, b_max: float = 1.499) -> dict:
     """Drainage time from the tail of tau = Q / (-dQ/dt), after Cooper et al. (2023).
 
     Late in a recession tau = Q^(1-b)/a is Pareto distributed above a threshold tau_0 with density exponent
@@ -87,7 +87,7 @@ def drainage_time(points, *, b_max=1.499):
     }
 
 
-def thickness_factor(ln_k_change, power):
+def thickness_factor(ln_k_change: float | np.ndarray, power: float) -> float | np.ndarray:
     """Factor by which the saturated thickness must have changed, if it alone changed k_ref: exp(change / power).
 
     Parameters
@@ -101,7 +101,9 @@ def thickness_factor(ln_k_change, power):
     return np.exp(ln_k_change / power) if power else np.full_like(ln_k_change, np.nan)
 
 
-def linear_thickness(a, *, conductivity_m_day, channel_km, area_km2, porosity):
+def linear_thickness(
+    a: float | np.ndarray, *, conductivity_m_day: float, channel_km: float, area_km2: float, porosity: float
+) -> float | np.ndarray:
     """Saturated thickness (m) of the linearised late regime: a = pi^2 k p D L^2 / (phi A^2), p = 0.3465.
 
     After Brutsaert, as used by Lyon et al. (2009, doi:10.5194/hess-13-595-2009).  For basins whose geometry is known;
@@ -130,7 +132,9 @@ def linear_thickness(a, *, conductivity_m_day, channel_km, area_km2, porosity):
     return np.asarray(a, float) * porosity / (np.pi**2 * conductivity_m_day * 0.3465 * density**2)
 
 
-def low_flow_trend(yearly, *, quantile=0.25, mean_block=3.0, draws=400, seed=0):
+def low_flow_trend(
+    yearly: pd.Series, *, quantile: float = 0.25, mean_block: float = 3.0, draws: int = 400, seed: int = 0
+) -> tuple[float, float]:
     """Slope of a low quantile of yearly flow (the baseflow trend of Cooper et al. 2023) and its sd.
 
     Parameters
@@ -169,7 +173,12 @@ def _quantile_slope(x, y, quantile):
     return float(slope[np.argmin(cost)])
 
 
-def thickness_trend(flow_trend, tau, b, porosity):
+def thickness_trend(
+    flow_trend: float | np.ndarray,
+    tau: float | np.ndarray,
+    b: float | np.ndarray,
+    porosity: float | np.ndarray,
+) -> float | np.ndarray:
     """Trend of the drained layer's thickness from the trend of baseflow: tau / (phi (4 - 2 b)) dQ/dt.
 
     Cooper et al. (2023, doi:10.1029/2022WR033154), with N + 1 = 4 - 2 b.

@@ -10,19 +10,19 @@ from .regimes import MIN_YEARS, less_control, membership, period_bounds, year_va
 
 
 def block_bootstrap(
-    fits,
-    periods,
+    fits: pd.DataFrame,
+    periods: pd.DataFrame,
     *,
-    value="ln_k_ref",
-    control=None,
-    statistic="median",
-    min_events=1,
-    year_start_month=1,
-    level=0.95,
-    mean_block=3.0,
-    draws=2000,
-    seed=0,
-):
+    value: str = "ln_k_ref",
+    control: pd.DataFrame | None = None,
+    statistic: str = "median",
+    min_events: int = 1,
+    year_start_month: int = 1,
+    level: float = 0.95,
+    mean_block: float = 3.0,
+    draws: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
     """Contrasts of `regime_test` with intervals by the stationary bootstrap, which assumes no model of memory.
 
     The yearly values less their period's mean are resampled in blocks of consecutive years, of geometric length,
@@ -82,7 +82,7 @@ def stationary_blocks(rng, n, mean_block, draws):
     return place
 
 
-def lagged_correlation(first, second, max_lag=5):
+def lagged_correlation(first: pd.Series, second: pd.Series, max_lag: int = 5) -> pd.DataFrame:
     """Correlation of two yearly series at lags, both without their trend, and what chance alone would give.
 
     Parameters

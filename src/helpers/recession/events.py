@@ -127,16 +127,16 @@ class _Audit(pd.DataFrame):
 
 
 def extract_events(
-    discharge,
-    rule="default",
+    discharge: xr.DataArray | pd.Series,
+    rule: str = "default",
     *,
-    precipitation=None,
-    temperature=None,
-    snow=None,
-    ice=None,
-    seasons=None,
+    precipitation: xr.DataArray | pd.Series | None = None,
+    temperature: xr.DataArray | pd.Series | None = None,
+    snow: xr.DataArray | pd.Series | None = None,
+    ice: xr.DataArray | pd.Series | None = None,
+    seasons: dict | None = None,
     **changes,
-):
+) -> pd.DataFrame:
     """Find recession events by a named rule set.
 
     Parameters
@@ -277,7 +277,7 @@ def _audit(record, blocked, first, last, why, reasons, settings):
     )
 
 
-def quantum(q):
+def quantum(q: np.ndarray) -> np.ndarray:
     """Rounding step of a record at each of its flows, same unit; 0 where it is not rounded.
 
     Taken per decade of flow as the smallest step between the different values that occur (three
@@ -287,7 +287,12 @@ def quantum(q):
     return _kernels.rounding_steps(np.ascontiguousarray(q, dtype=float))
 
 
-def degree_day_snow(precipitation, temperature, *, melt_mm_per_c_day=3.0):
+def degree_day_snow(
+    precipitation: xr.DataArray | pd.Series,
+    temperature: xr.DataArray | pd.Series,
+    *,
+    melt_mm_per_c_day: float = 3.0,
+) -> pd.Series:
     """Snow store (mm water) from a degree-day balance: P falls as snow below 0 degC, melts above it.
 
     Only to tell days with melt from days without; missing precipitation counts as none.
@@ -302,7 +307,9 @@ def degree_day_snow(precipitation, temperature, *, melt_mm_per_c_day=3.0):
     return store
 
 
-def antecedent_precipitation(precipitation, *, decay=0.9):
+def antecedent_precipitation(
+    precipitation: pd.Series | np.ndarray, *, decay: float = 0.9
+) -> pd.Series | np.ndarray:
     """Antecedent precipitation index (mm) of each day: the rain of the days before, each day counting less.
 
     API(t) = decay (API(t-1) + P(t-1)); the day's own rain is not in it.
@@ -326,7 +333,7 @@ def antecedent_precipitation(precipitation, *, decay=0.9):
     return pd.Series(index, precipitation.index) if isinstance(precipitation, pd.Series) else index
 
 
-def season_classes(temperature=None):
+def season_classes(temperature: pd.Series | None = None) -> dict:
     """First month-day of each season class: `SEASONS`, half a year later where January is warmer than July.
 
     Parameters

@@ -27,7 +27,15 @@ METHODS = (
 ESTIMATORS = ("least_squares", "reduced_major_axis", "theil_sen", "nonlinear")
 
 
-def fit(points, method="per_event", *, b=None, quantile=0.5, envelope=0.05, estimator="least_squares"):
+def fit(
+    points: pd.DataFrame,
+    method: str = "per_event",
+    *,
+    b: float | None = None,
+    quantile: float = 0.5,
+    envelope: float = 0.05,
+    estimator: str = "least_squares",
+) -> pd.DataFrame:
     """Fit -dQ/dt = a Q^b to recession points.
 
     Parameters

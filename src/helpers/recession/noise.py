@@ -1,18 +1,28 @@
 """What errors of the rating do to a recession number, found by adding more of them."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pandas as pd
+import xarray as xr
 from scipy import signal
 
 
-def rating_error(rng, days, std, memory):
+def rating_error(rng: np.random.Generator, days: int, std: float, memory: float) -> np.ndarray:
     """Daily errors of ln Q of a rating that drifts: AR(1) with standard deviation `std`, lag-1 correlation `memory`."""
     return std * signal.lfilter([np.sqrt(1 - memory**2)], [1, -memory], rng.normal(size=days))
 
 
 def noise_extrapolation(
-    estimate, discharge, *, std=0.04, memory=0.97, steps=(0.5, 1.0, 1.5, 2.0), draws=10, seed=0
-):
+    estimate: Callable,
+    discharge: xr.DataArray | pd.Series,
+    *,
+    std: float = 0.04,
+    memory: float = 0.97,
+    steps: Sequence[float] = (0.5, 1.0, 1.5, 2.0),
+    draws: int = 10,
+    seed: int = 0,
+) -> pd.DataFrame:
     """Estimate a number without the errors of flow, by adding more errors and extrapolating back (SIMEX).
 
     Errors of variance lambda std^2 are added for lambda in `steps` and the number is estimated from each; the line

@@ -1,5 +1,6 @@
 """Did the recession change between periods?  The year is the unit and its memory is modelled."""
 
+from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -16,7 +17,14 @@ _PRIOR = 1.0 - _RHO
 MIN_YEARS = 5
 
 
-def year_values(fits, value="ln_k_ref", *, statistic="median", min_events=1, year_start_month=1):
+def year_values(
+    fits: pd.DataFrame,
+    value: str = "ln_k_ref",
+    *,
+    statistic: str = "median",
+    min_events: int = 1,
+    year_start_month: int = 1,
+) -> pd.DataFrame:
     """One value a year: the statistic over its events.
 
     Parameters
@@ -57,17 +65,17 @@ def year_statistic(year, value, statistic="median"):
 
 
 def regime_test(
-    fits,
-    periods,
+    fits: pd.DataFrame,
+    periods: pd.DataFrame,
     *,
-    value="ln_k_ref",
-    control=None,
-    covariates=None,
-    statistic="median",
-    min_events=1,
-    year_start_month=1,
-    level=0.95,
-):
+    value: str = "ln_k_ref",
+    control: pd.DataFrame | None = None,
+    covariates: Sequence[str] | pd.DataFrame | None = None,
+    statistic: str = "median",
+    min_events: int = 1,
+    year_start_month: int = 1,
+    level: float = 0.95,
+) -> pd.DataFrame:
     """Contrast periods of a recession number, with years as the independent unit and AR(1) memory.
 
     Each year gives one value (`year_values`).  The values follow a mean per period, the covariates and a
@@ -159,17 +167,17 @@ def contrasts(years, values, member, labels, extra, level):
 
 
 def trend_test(
-    fits,
+    fits: pd.DataFrame,
     *,
-    value="ln_k_ref",
-    against=None,
-    control=None,
-    covariates=None,
-    statistic="median",
-    min_events=1,
-    year_start_month=1,
-    level=0.95,
-):
+    value: str = "ln_k_ref",
+    against: pd.Series | None = None,
+    control: pd.DataFrame | None = None,
+    covariates: Sequence[str] | pd.DataFrame | None = None,
+    statistic: str = "median",
+    min_events: int = 1,
+    year_start_month: int = 1,
+    level: float = 0.95,
+) -> pd.Series:
     """Linear trend of the yearly values, with the same memory model as `regime_test`.
 
     Parameters
@@ -206,8 +214,14 @@ def trend_test(
 
 
 def change_year(
-    fits, *, value="ln_k_ref", control=None, statistic="median", min_events=1, year_start_month=1
-):
+    fits: pd.DataFrame,
+    *,
+    value: str = "ln_k_ref",
+    control: pd.DataFrame | None = None,
+    statistic: str = "median",
+    min_events: int = 1,
+    year_start_month: int = 1,
+) -> pd.DataFrame:
     """When a step is most likely, given that there is one.
 
     Parameters are those of `regime_test`.  Every year that leaves at least five on either side may be the
@@ -236,8 +250,15 @@ def change_year(
 
 
 def period_means(
-    fits, periods, *, value="ln_k_ref", statistic="median", min_events=1, year_start_month=1, level=0.95
-):
+    fits: pd.DataFrame,
+    periods: pd.DataFrame,
+    *,
+    value: str = "ln_k_ref",
+    statistic: str = "median",
+    min_events: int = 1,
+    year_start_month: int = 1,
+    level: float = 0.95,
+) -> pd.DataFrame:
     """Mean of the yearly values in each period, with the interval of the memory model of `regime_test`.
 
     Returns
