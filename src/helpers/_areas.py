@@ -19,7 +19,9 @@ def mean_of_others(full, name):
     return (full.sum("year") - full.fillna(0)) / others.where(others > 1)
 
 
-def area_means(values: xr.DataArray, std: xr.DataArray, areas: xr.DataArray, *, share=0.3) -> xr.Dataset:
+def area_means(
+    values: xr.DataArray, std: xr.DataArray, areas: xr.DataArray, *, share: float = 0.3
+) -> xr.Dataset:
     """Mean of drops, or of a displacement, over areas.
 
     Parameters

@@ -12,6 +12,8 @@ take the same road as pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -54,7 +56,11 @@ MIN_YEARS = 4  # fewer years do not tell a variance between years
 
 
 def fit_degree_days(
-    fractions: xr.Dataset, temperature: xr.DataArray, *, powers=POWERS, lags_days=LAGS_DAYS
+    fractions: xr.Dataset,
+    temperature: xr.DataArray,
+    *,
+    powers: Sequence[float] = POWERS,
+    lags_days: Sequence[int] = LAGS_DAYS,
 ) -> xr.Dataset:
     """Choose power and lag of the degree-day curve by leaving years out.
 
@@ -473,7 +479,7 @@ def leave_one_year_out(
     drop: xr.DataArray,
     std: xr.DataArray,
     *,
-    methods=("constant", "degree_day", "joint"),
+    methods: Sequence[str] = ("constant", "degree_day", "joint"),
     temperature: xr.DataArray | None = None,
     noise_correlation: xr.DataArray | None = None,
     pattern: xr.DataArray | str | None = None,
@@ -573,7 +579,7 @@ def _one_year(drop, std, train, year, windows, method, heat, area_mean, level, f
     return bare(out.sel(year=year)), reason.values.tolist()
 
 
-def score(table: pd.DataFrame, by=("window", "method")) -> pd.DataFrame:
+def score(table: pd.DataFrame, by: Sequence[str] = ("window", "method")) -> pd.DataFrame:
     """Bias, error and coverage of predictions.
 
     Parameters
