@@ -182,15 +182,65 @@ def test_applicability_flags_what_training_never_saw():
     assert inside.mean() > 0.9 and far.mean() < 0.05
 
 
-def test_matching_removes_what_confounds():
-    """Dark pixels sink more because they lie near the mine; among matched pixels they do not."""
-    x, y, blocks, _ = scene(9, mine=1.0)
-    dark = (x["albedo"] < x["albedo"].quantile(0.3)).to_numpy()
-    raw = y[dark].mean() - y[~dark].mean()
-    out = attribution.matched_difference(x, y, dark, ["distance", "ice", "elevation"], blocks)
-    assert raw < -0.3
-    assert abs(out["difference"]) < 0.5 * abs(raw)
-    assert out["lower"] < out["difference"] < out["upper"] and out["n"] > 50
+def test_a_proxy_has_no_effect_among_pixels_made_alike():
+    """Albedo darkened by the mine's dust goes with the rate; among pixels all others make alike it does not."""
+    raw, partial = [], []
+    for seed in range(6):
+        x, y, _, place = scene(20 + seed, mine=1.0)
+        blocks = attribution.spatial_blocks(*place, 2000)
+        model, _ = attribution.fit_forest(x, y, None, blocks, random_split=False, **FAST)
+        raw.append(np.polyfit(x["albedo"], y, 1)[0])
+        out = attribution.partial_effect(model, x, y, blocks, name="albedo", without=["albedo"], trees=15)[
+            "all"
+        ]
+        partial.append(out["effect"])
+        assert out["lower"] < out["effect"] < out["upper"] and out["n"] == len(y)
+    assert np.mean(raw) > 0.4
+    assert abs(np.mean(partial)) < 0.1 * np.mean(raw)
+
+
+def test_partial_effect_finds_the_slope_where_it_acts():
+    """An effect confined to ice is found there with its size, and not where there is none."""
+    found = []
+    for seed in range(4):
+        x, y, _, place = scene(40 + seed, albedo=1.0)
+        blocks = attribution.spatial_blocks(*place, 2000)
+        model, _ = attribution.fit_forest(x, y, None, blocks, random_split=False, **FAST)
+        parts = {"rich": (x["ice"] > 0.3).to_numpy(), "poor": (x["ice"] < -0.3).to_numpy()}
+        out = attribution.partial_effect(
+            model, x, y, blocks, name="albedo", without=["albedo"], rows=parts, trees=15
+        )
+        found.append((out["rich"]["effect"], out["rich"]["lower"], out["poor"]["effect"]))
+    rich, lower, poor = np.mean(found, axis=0)
+    assert rich == pytest.approx(1.0, abs=0.25) and lower > 0.5
+    assert abs(poor) < 0.25
+
+
+def test_sd_of_a_slope_counts_blocks_not_pixels():
+    """Noise common to a block: the sd over many draws is the stated one, though pixels are many."""
+    rng = np.random.default_rng(0)
+    blocks = np.repeat(np.arange(16), 25)
+    slopes = []
+    for _ in range(300):
+        x, y = (rng.normal(size=16)[blocks] + 0.1 * rng.normal(size=blocks.size) for _ in range(2))
+        slopes.append(attribution._slope(y, x, np.ones(blocks.size), blocks))
+    slopes = pd.DataFrame(slopes).dropna()  # few effective blocks give no interval
+    assert len(slopes) > 200
+    covered = ((slopes["lower"] < 0) & (slopes["upper"] > 0)).mean()
+    assert 0.93 < covered < 0.995
+    assert slopes["effect"].std() == pytest.approx(slopes["std"].mean(), rel=0.25)
+
+
+def test_block_side_grows_with_the_range_of_what_is_left():
+    """Smooth residuals ask for longer blocks, within a quarter of the scene."""
+    x, _, _, (x_m, y_m) = scene(6)
+    sides = []
+    for cells in (0.5, 3.0):
+        y = -np.tanh(x["ice"].to_numpy()) + np.array(
+            [smooth(np.random.default_rng(s), cells) for s in range(3)]
+        )
+        sides.append(np.mean([attribution.block_side(x, v, None, x_m, y_m)[0] for v in y]))
+    assert 2000 <= sides[0] < sides[1] <= np.ptp(x_m) / 4
 
 
 def test_reused_forests_give_what_refits_give():
@@ -264,5 +314,7 @@ def test_bad_names():
         attribution.grouped_importance(model, x, y, {}, blocks)
     with pytest.raises(ValueError, match="no driver"):
         attribution.accumulated_local_effects(model, x, "snow")
+    with pytest.raises(ValueError, match="hold 'albedo'"):
+        attribution.partial_effect(model, x, y, blocks, name="albedo", without=["ice"])
     with pytest.raises(ValueError, match="constant"):
         attribution.accumulated_local_effects(model, x.assign(ice=1.0), "ice")

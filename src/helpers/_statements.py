@@ -5,6 +5,8 @@ Everything here is offered by `helpers.merge`. Rates are mm/yr, positive up; dis
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import rioxarray  # noqa: F401  (registers the .rio accessor)
@@ -22,7 +24,7 @@ def step_of(coordinate: xr.DataArray) -> float:
     return abs(float(values[-1] - values[0])) / (values.size - 1) if values.size > 1 else np.inf
 
 
-def correlation_length(field: xr.DataArray, *, max_lag_m=None) -> float:
+def correlation_length(field: xr.DataArray, *, max_lag_m: float | None = None) -> float:
     """Length l (m) of exp(-h / l) that fits the spatial correlation of a field's deviations from its mean.
 
     Missing values are left out pair by pair. The mean is that of the field; what it takes from the correlation at all
@@ -109,8 +111,8 @@ def alternative_references(
 
 
 def zone_mean(
-    field: xr.DataArray, std: xr.DataArray, zones: xr.DataArray, *, length_m: float, common_std=0.0
-):
+    field: xr.DataArray, std: xr.DataArray, zones: xr.DataArray, *, length_m: float, common_std: float = 0.0
+) -> pd.DataFrame:
     """Mean of each zone with the sd its correlated pixels leave it.
 
     Var(mean) = common_std^2 + sum_ij s_i s_j exp(-h_ij / l) / M^2, summed exactly over all pairs of pixels.
@@ -171,7 +173,7 @@ def _masks(zones: xr.DataArray):
     return [(str(label), values == label) for label in sorted(labels, key=str)]
 
 
-def contrast(before, after, errors: dict, *, level=0.95, power=0.8) -> dict:
+def contrast(before: float, after: float, errors: dict, *, level: float = 0.95, power: float = 0.8) -> dict:
     """Difference of two epochs (after - before) with its whole error budget.
 
     Parameters
@@ -198,7 +200,7 @@ def contrast(before, after, errors: dict, *, level=0.95, power=0.8) -> dict:
 
 def zone_rates(
     epochs: xr.Dataset, zones: xr.DataArray, *, quiet: xr.DataArray, thinning: xr.Dataset | None = None
-):
+) -> xr.Dataset:
     """Rates of zones by epoch with the four errors that do not average out alike.
 
     *fit*: noise, delay and deviation. Their correlation length and their size are those of the field less that of the
@@ -327,7 +329,7 @@ def zone_contrast(
     return contrast(0.0, value, own) | {f"{k}_std": v for k, v in own.items()}
 
 
-def equivalence(value, std, margin, *, level=0.95) -> dict:
+def equivalence(value: float, std: float, margin: float, *, level: float = 0.95) -> dict:
     """Two one-sided tests: is |value| below the margin, and what margin could be claimed?
 
     Returns
@@ -373,7 +375,13 @@ def pool_seasons(drops: pd.DataFrame, shared: dict) -> pd.DataFrame:
 
 
 def change_point(
-    series: pd.DataFrame, candidates, *, rate_error=None, level=0.95, harmonics=1, change_std_mm_yr=15.0
+    series: pd.DataFrame,
+    candidates: Sequence,
+    *,
+    rate_error: dict[str, float] | None = None,
+    level: float = 0.95,
+    harmonics: int = 1,
+    change_std_mm_yr: float = 15.0,
 ) -> pd.DataFrame:
     """When did the rate change? A posterior over dates, and the same test at every date for placebos to answer.
 

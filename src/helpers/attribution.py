@@ -3,7 +3,7 @@
 Thin over scikit-learn. A row is a pixel, a column a driver; `blocks` labels the spatial block of
 each pixel. Every score here is taken on blocks the forest has not seen, because neighbours that
 share errors make a random split flatter any model. Importance says what a prediction leans on,
-never what causes it. All forests are single-threaded and seeded: equal input, equal output.
+never what causes it. All forests are seeded, grown on all cores and asked on one: equal input, equal output.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import itertools
 
 import numpy as np
 import pandas as pd
-from scipy import optimize
+from scipy import optimize, stats
 from scipy.spatial import cKDTree
 from sklearn.base import clone
 from sklearn.ensemble import RandomForestRegressor
@@ -26,9 +26,9 @@ from sklearn.tree import DecisionTreeRegressor
 # ---------------------------------------------------------------------------------------------
 def fit_forest(
     drivers: pd.DataFrame,
-    target,
-    weight,
-    blocks,
+    target: np.ndarray,
+    weight: np.ndarray,
+    blocks: np.ndarray,
     *,
     random_split: bool = True,
     trees: int = 300,
@@ -80,19 +80,24 @@ def fit_forest(
             continue
         pairs = list(split.split(x)) if split else list(_block_folds(b, folds, seed))
         predicted = np.empty(len(y))
-        forests = [(train, test, clone(model).fit(x[train], y[train], w[train])) for train, test in pairs]
+        forests = [(train, test, _fit(model, x[train], y[train], w[train])) for train, test in pairs]
         for _, test, forest in forests:
             predicted[test] = forest.predict(x[test])
         scores[name] = [r2_score(y[test], predicted[test], sample_weight=w[test]) for _, test in pairs]
         pooled[name] = float(r2_score(y, predicted, sample_weight=w))
     table = pd.DataFrame({"fold": range(folds), **scores})
     table.attrs = pooled
-    model.fit(x, y, w)
+    model = _fit(model, x, y, w)
     model.fold_forests_ = forests
     return model, table
 
 
-def spatial_blocks(x_m, y_m, size_m: float) -> np.ndarray:
+def _fit(model, x, y, w):
+    """A fresh forest like `model`; prediction stays on one core, where sums have one order."""
+    return clone(model).set_params(n_jobs=-1).fit(x, y, w).set_params(n_jobs=1)
+
+
+def spatial_blocks(x_m: np.ndarray, y_m: np.ndarray, size_m: float) -> np.ndarray:
     """Integer label of the square block of side `size_m` (metres) that holds each pixel."""
     if not size_m > 0:
         raise ValueError(f"size_m: {size_m}; give metres above 0")
@@ -101,7 +106,15 @@ def spatial_blocks(x_m, y_m, size_m: float) -> np.ndarray:
     return np.unique(row * (column.max() + 1) + column, return_inverse=True)[1]
 
 
-def residual_range(residual, x_m, y_m, *, classes: int = 15, pairs: int = 200_000, seed: int = 0) -> float:
+def residual_range(
+    residual: np.ndarray,
+    x_m: np.ndarray,
+    y_m: np.ndarray,
+    *,
+    classes: int = 15,
+    pairs: int = 200_000,
+    seed: int = 0,
+) -> float:
     """Distance in metres at which residuals stop to resemble each other.
 
     Exponential variogram through pairs up to half the extent; the range is where it reaches 95 % of
@@ -138,7 +151,47 @@ def residual_range(residual, x_m, y_m, *, classes: int = 15, pairs: int = 200_00
     return float(np.clip(3 * found[2], edges[1], extent))
 
 
-def draw_by_block(blocks, n: int, *, seed: int = 0) -> np.ndarray:
+def block_side(
+    drivers: pd.DataFrame,
+    target: np.ndarray,
+    weight: np.ndarray,
+    x_m: np.ndarray,
+    y_m: np.ndarray,
+    *,
+    first_m: float = 3000.0,
+    pixels: int = 1000,
+    trees: int = 15,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Side of the spatial blocks a target needs, from the residuals of a small forest on first blocks.
+
+    Parameters
+    ----------
+    drivers, target, weight
+        As in `fit_forest`.
+    x_m, y_m : (n,) array
+        Place of each pixel, metres.
+    first_m : float
+        Side of the first blocks.
+    pixels, trees, seed
+        Pixels drawn and trees of the small forest, seed.
+
+    Returns
+    -------
+    side, range : float
+        Metres. The side is the residuals' range, at least 2 km and at most a quarter of the shorter extent.
+    """
+    blocks = spatial_blocks(x_m, y_m, first_m)
+    use = draw_by_block(blocks, pixels, seed=seed)
+    y, w = np.asarray(target, float)[use], None if weight is None else np.asarray(weight, float)[use]
+    part = drivers.iloc[use].reset_index(drop=True)
+    model, _ = fit_forest(part, y, w, blocks[use], random_split=False, trees=trees, seed=seed)
+    found = residual_range(y - held_out(model, part), np.asarray(x_m)[use], np.asarray(y_m)[use], seed=seed)
+    quarter = min(np.ptp(x_m), np.ptp(y_m)) / 4
+    return float(min(max(found, 2000.0), quarter)), found
+
+
+def draw_by_block(blocks: np.ndarray, n: int, *, seed: int = 0) -> np.ndarray:
     """Sorted positions of about `n` pixels, the same share of every block."""
     blocks, rng = np.asarray(blocks), np.random.default_rng(seed)
     if n >= len(blocks):
@@ -150,7 +203,7 @@ def draw_by_block(blocks, n: int, *, seed: int = 0) -> np.ndarray:
     )
 
 
-def held_out(model, drivers: pd.DataFrame) -> np.ndarray:
+def held_out(model: RandomForestRegressor, drivers: pd.DataFrame) -> np.ndarray:
     """Prediction of every pixel by the forest of the fold that did not see its block."""
     x = drivers.to_numpy(float)
     out = np.full(len(x), np.nan)
@@ -163,15 +216,15 @@ def held_out(model, drivers: pd.DataFrame) -> np.ndarray:
 # Importance
 # ---------------------------------------------------------------------------------------------
 def grouped_importance(
-    model,
+    model: RandomForestRegressor,
     drivers: pd.DataFrame,
-    target,
+    target: np.ndarray,
     groups: dict[str, list[str]],
-    blocks,
+    blocks: np.ndarray,
     *,
-    weight=None,
+    weight: np.ndarray | None = None,
     conditional: bool = False,
-    forests=None,
+    forests: list | None = None,
     repeats: int = 5,
     draws: int = 500,
     folds: int = 5,
@@ -213,7 +266,7 @@ def grouped_importance(
     permuted = {g: np.zeros(len(y)) for g in groups}
     if forests is None:
         splits = _block_folds(b, folds, seed)
-        forests = ((train, test, clone(model).fit(x[train], y[train], w[train])) for train, test in splits)
+        forests = ((train, test, _fit(model, x[train], y[train], w[train])) for train, test in splits)
     for train, test, forest in forests:
         base[test] = np.square(y[test] - forest.predict(x[test]))
         for name, at in columns.items():
@@ -228,7 +281,16 @@ def grouped_importance(
 
 
 def drop_column(
-    model, drivers, target, groups, blocks, *, weight=None, folds: int = 5, seed: int = 0, draws: int = 500
+    model: RandomForestRegressor,
+    drivers: pd.DataFrame,
+    target: np.ndarray,
+    groups: dict,
+    blocks: np.ndarray,
+    *,
+    weight: np.ndarray | None = None,
+    folds: int = 5,
+    seed: int = 0,
+    draws: int = 500,
 ) -> pd.DataFrame:
     """Loss of held-out R2 when a forest is refitted without a group: what only that group knows.
 
@@ -240,7 +302,7 @@ def drop_column(
     for train, test in _block_folds(b, folds, seed):
         for name, error in errors.items():
             keep = np.setdiff1d(np.arange(x.shape[1]), columns.get(name, []))
-            forest = clone(model).fit(x[np.ix_(train, keep)], y[train], w[train])
+            forest = _fit(model, x[np.ix_(train, keep)], y[train], w[train])
             error[test] = np.square(y[test] - forest.predict(x[np.ix_(test, keep)]))
     loss = np.column_stack([errors[g] - errors[None] for g in groups])
     point, boot = _bootstrap_blocks(loss, y, w, b, draws, np.random.default_rng(seed))
@@ -248,17 +310,17 @@ def drop_column(
 
 
 def null_importances(
-    model,
-    drivers,
-    target,
-    groups,
-    blocks,
+    model: RandomForestRegressor,
+    drivers: pd.DataFrame,
+    target: np.ndarray,
+    groups: dict,
+    blocks: np.ndarray,
     *,
-    weight=None,
+    weight: np.ndarray | None = None,
     refits: int = 20,
     folds: int = 5,
     seed: int = 0,
-    repeats=2,
+    repeats: int = 2,
 ) -> pd.DataFrame:
     """Importances when the target is shuffled by block: how large can chance be?
 
@@ -292,7 +354,9 @@ def null_importances(
     )
 
 
-def impurity_importance(model, drivers: pd.DataFrame, groups: dict[str, list[str]]) -> pd.DataFrame:
+def impurity_importance(
+    model: RandomForestRegressor, drivers: pd.DataFrame, groups: dict[str, list[str]]
+) -> pd.DataFrame:
     """Impurity importance summed over groups, for comparison only: in-sample, and misled by noise."""
     at = _group_columns(drivers, groups)
     values = [model.feature_importances_[at[g]].sum() for g in groups]
@@ -303,14 +367,14 @@ def impurity_importance(model, drivers: pd.DataFrame, groups: dict[str, list[str
 # Effects
 # ---------------------------------------------------------------------------------------------
 def accumulated_local_effects(
-    model,
+    model: RandomForestRegressor,
     drivers: pd.DataFrame,
     name: str,
     *,
-    rows=None,
+    rows: np.ndarray | None = None,
     bins: int = 12,
-    blocks=None,
-    forests=None,
+    blocks: np.ndarray | None = None,
+    forests: list | None = None,
     draws: int = 200,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -399,7 +463,15 @@ def _ale_draws(x, column, edges, at, keep, difference, blocks, forests, draws, s
 
 
 def bootstrap_forests(
-    model, drivers, target, blocks, *, weight=None, refits=20, trees=30, seed=0
+    model: RandomForestRegressor,
+    drivers: pd.DataFrame,
+    target: np.ndarray,
+    blocks: np.ndarray,
+    *,
+    weight: np.ndarray | None = None,
+    refits: int = 20,
+    trees: int = 30,
+    seed: int = 0,
 ) -> list[tuple]:
     """Forests of blocks drawn with replacement: (forest, times each pixel was drawn), for intervals of effects.
 
@@ -411,7 +483,7 @@ def bootstrap_forests(
     for i, count in enumerate(_draw_blocks(labels, refits, np.random.default_rng(seed))):
         times = count[labels]
         forest = clone(model).set_params(n_estimators=trees, random_state=seed + i)
-        out.append((forest.fit(x[times > 0], y[times > 0], (w * times)[times > 0]), times))
+        out.append((_fit(forest, x[times > 0], y[times > 0], (w * times)[times > 0]), times))
     return out
 
 
@@ -421,8 +493,14 @@ def _draw_blocks(labels, draws, rng):
 
 
 def applicability(
-    train: pd.DataFrame, new: pd.DataFrame, blocks, *, importance=None, folds: int = 5, seed: int = 0
-):
+    train: pd.DataFrame,
+    new: pd.DataFrame,
+    blocks: np.ndarray,
+    *,
+    importance: pd.DataFrame | None = None,
+    folds: int = 5,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
     """Where the forest may be believed: dissimilarity of new pixels to the training pixels.
 
     Distance to the nearest training pixel, drivers standardised and weighted by importance, over
@@ -451,138 +529,82 @@ def applicability(
     return value, value <= quartiles[1] + 1.5 * (quartiles[1] - quartiles[0])
 
 
-def matched_difference(
+def partial_effect(
+    model: RandomForestRegressor,
     drivers: pd.DataFrame,
-    target,
-    treated,
-    columns: list[str],
-    blocks,
-    *,
-    caliper=0.5,
-    draws=500,
-    seed: int = 0,
-) -> dict[str, float]:
-    """Mean difference between treated pixels and the untreated ones most like them in `columns`.
-
-    Parameters
-    ----------
-    drivers, target, blocks
-        As in `fit_forest`.
-    treated : (n,) bool array
-        For example the dark pixels; the rest is the pool of matches (with replacement).
-    columns : list of str
-        What a match must agree in.
-    caliper : float
-        Largest distance in sd units; pixels without a match are left out.
-
-    Returns
-    -------
-    dict
-        difference, lower, upper (95 %, bootstrap over blocks) in the unit of target; n matched.
-    """
-    treated, target = np.asarray(treated, bool), np.asarray(target, float)
-    z = ((drivers[columns] - drivers[columns].mean()) / drivers[columns].std().replace(0, 1)).to_numpy()
-    if not treated.any() or treated.all():
-        raise ValueError("treated: needs pixels of both kinds")
-    distance, nearest = cKDTree(z[~treated]).query(z[treated])
-    close = distance <= caliper * np.sqrt(len(columns))
-    pairs = target[treated][close] - target[~treated][nearest[close]]
-    if pairs.size < 10:
-        return {"difference": np.nan, "lower": np.nan, "upper": np.nan, "n": int(pairs.size)}
-    return {
-        **block_mean(pairs, np.asarray(blocks)[treated][close], draws=draws, seed=seed),
-        "n": int(pairs.size),
-    }
-
-
-def own_effect(
-    model,
-    drivers: pd.DataFrame,
-    target,
-    blocks,
+    target: np.ndarray,
+    blocks: np.ndarray,
     *,
     name: str,
-    group: list[str],
-    match: list[str],
-    rows=None,
-    weight=None,
-    forests=None,
-    caliper=0.3,
+    without: list[str],
+    error_blocks: np.ndarray | None = None,
+    rows: dict | None = None,
+    weight: np.ndarray | None = None,
+    trees: int = 30,
+    repeats: int = 3,
+    folds: int = 5,
     seed: int = 0,
-) -> dict:
-    """Two ways to ask whether a driver acts by itself, and the claim that needs both.
+) -> dict[str, dict[str, float]]:
+    """Slope of a target along one driver among pixels that all other drivers make alike.
 
-    The local effect along `name` in `rows`, and the lowest third of `name` against matched others in what a forest
-    blind to `group` leaves unexplained. A proxy passes one or the other. The loss of held-out R2 without `group`
-    stands beside them: it misses effects confined to few pixels, so the claim does not need it.
+    Two forests that see neither `without` nor the block they predict say what the other drivers expect of the
+    target and of the driver; what is left of the one is regressed on what is left of the other (Robinson 1988,
+    10.2307/1912705). Matching in all drivers at once: a proxy has nothing left to explain with.
 
     Parameters
     ----------
     model, drivers, target, blocks, weight
-        As in `fit_forest`.
-    name, group, match : str, list of str, list of str
-        The driver, the columns that speak for it (left out of the blind forest), the columns to match in.
+        As in `fit_forest`; the model gives the kind of forest, refitted with `trees` trees.
+    name : str
+        The driver whose effect is asked for.
+    without : list of str
+        What the forests must not see: the driver, and what speaks for it or follows from it.
+    error_blocks : (n,) array, optional
+        Blocks whose errors are taken as independent; they must be longer than either residual is alike, or
+        the interval is too narrow. `blocks` if None.
     rows : dict of (n,) bool arrays, optional
-        Parts of the ground by name, for example where there is ice to lose; "all" if None.
-    forests : list, optional
-        From `bootstrap_forests`; made here if None.
-    caliper, seed
-        As in `matched_difference`.
+        Parts of the ground by name; "all" if None.
+    trees, repeats, folds, seed
+        Trees of each forest, splits into folds whose predictions are averaged (one split alone moves the
+        slope by about its sd), folds, seed.
 
     Returns
     -------
     dict
-        By the names of `rows`, each a dict of local, matched, dropped: (value, lower, upper) in the unit of
-        the target, the same, and of R2. local is high
-        less low `name`, matched is low less high: an effect has opposite signs in them. claimed: True if neither
-        interval holds zero and the two agree.
-    """  # fmt: skip
-    x, y, w, b = _check(drivers, target, weight, blocks, 5)
-    rows = (
-        {"all": np.ones(len(x), bool)} if rows is None else {k: np.asarray(v, bool) for k, v in rows.items()}
-    )
-    if forests is None:
-        forests = bootstrap_forests(model, drivers, y, b, weight=w, seed=seed)
-    blind = drivers.drop(columns=group).to_numpy(float)
-    error = np.empty((2, len(y)))
-    for train, test, forest in model.fold_forests_:
-        other = clone(forest).fit(blind[train], y[train], w[train])
-        error[0, test] = y[test] - forest.predict(x[test])
-        error[1, test] = y[test] - other.predict(blind[test])
-    rng = np.random.default_rng(seed)
-    point, boot = _bootstrap_blocks((error[1] ** 2 - error[0] ** 2)[:, None], y, w, b, 500, rng)
-    dropped = (float(point[0]), *map(float, np.quantile(boot, (0.025, 0.975))))
-    out = {}
-    for part, use in rows.items():
-        curve = accumulated_local_effects(model, drivers, name, rows=use, forests=forests, bins=8)
-        local, value = curve.attrs["span"], drivers[name].to_numpy(float)[use]
-        low = value < np.quantile(value, 1 / 3)
-        pairs = matched_difference(
-            drivers[use].reset_index(drop=True), error[1][use], low, match, b[use], caliper=caliper, seed=seed
+        Part -> effect (target per unit of the driver), std, lower, upper (95 %, Student's t with the effective
+        number of blocks less one), blocks (that number), n (pixels). NaN limits below 4 effective blocks.
+    """
+    _, y, w, b = _check(drivers, target, weight, blocks, folds)
+    if name not in without or not set(without) <= set(drivers.columns):
+        raise ValueError(
+            f"without: {without} must be drivers and hold {name!r}; there are {list(drivers.columns)}"
         )
-        matched = tuple(float(pairs[k]) for k in ("difference", "lower", "upper"))
-        excluded = all(v[1] > 0 or v[2] < 0 for v in (local, matched))
-        claimed = bool(excluded and local[0] * matched[0] < 0)
-        out[part] = {
-            "local": local,
-            "matched": matched,
-            "dropped": dropped,
-            "n_matched": pairs["n"],
-            "claimed": claimed,
-        }
-    return out
+    blind = drivers.drop(columns=without).to_numpy(float)
+    both = np.column_stack([y, drivers[name].to_numpy(float)])
+    left = both.copy()
+    for split in range(seed, seed + repeats):
+        forest = clone(model).set_params(n_estimators=trees, random_state=split)
+        for train, test in _block_folds(b, folds, split):
+            for k in range(2):
+                expected = _fit(forest, blind[train], both[train, k], w[train]).predict(blind[test])
+                left[test, k] -= expected / repeats
+    parts = {"all": np.ones(len(y), bool)} if rows is None else rows
+    at = b if error_blocks is None else np.asarray(error_blocks)
+    return {part: _slope(*left[use].T, w[use], at[use]) for part, use in parts.items()}
 
 
-def block_mean(values, blocks, *, draws: int = 500, seed: int = 0) -> dict[str, float]:
-    """Mean of pixels with a 95 % interval from a bootstrap over blocks: keys difference, lower, upper."""
-    values = np.asarray(values, float)
-    labels = np.unique(np.asarray(blocks), return_inverse=True)[1]
-    n = labels.max() + 1
-    counts = _draw_blocks(labels, draws, np.random.default_rng(seed))
-    total, size = np.bincount(labels, values), np.bincount(labels)
-    means = (counts @ total) / np.maximum(counts @ size, 1)
-    low, high = np.quantile(means, (0.025, 0.975)) if n > 4 else (np.nan, np.nan)
-    return {"difference": float(values.mean()), "lower": float(low), "upper": float(high)}
+def _slope(y, x, w, blocks):
+    """Weighted slope with an sd that leaves out whole blocks in turn (a jackknife of clusters)."""
+    labels = np.unique(blocks, return_inverse=True)[1]
+    y, x = y - np.average(y, weights=w), x - np.average(x, weights=w)
+    spread = np.bincount(labels, w * x * x)
+    effect = np.sum(w * x * y) / spread.sum()
+    share = spread / spread.sum()
+    score = np.bincount(labels, w * x * (y - effect * x)) / np.maximum(1 - share, 1e-9)
+    std, number = float(np.sqrt(np.sum(score**2)) / spread.sum()), 1 / float(np.sum(share**2))
+    reach = stats.t.ppf(0.975, number - 1) * std if number >= 4 else np.nan
+    out = {"effect": effect, "std": std, "lower": effect - reach, "upper": effect + reach}
+    return {k: float(v) for k, v in out.items()} | {"blocks": number, "n": len(y)}
 
 
 # ---------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ the posterior sd says so. ``thin`` asks what another sensor's calendar would hav
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -139,7 +140,7 @@ def resample(track: xr.Dataset, like: xr.Dataset | xr.DataArray) -> xr.Dataset:
 
 
 # --------------------------------------------------------------------------------------- geometry
-def decompose(tracks, *, north_std_mm_yr=3.0) -> xr.Dataset:
+def decompose(tracks: Sequence[xr.Dataset], *, north_std_mm_yr: float | xr.DataArray = 3.0) -> xr.Dataset:
     """East and up rates from line-of-sight rates of two or more directions.
 
     Weighted least squares per pixel for (east, up), north neglected: r = los_east E + los_up U.
@@ -202,7 +203,12 @@ def decompose(tracks, *, north_std_mm_yr=3.0) -> xr.Dataset:
     return out
 
 
-def project_up(track: xr.Dataset, *, east=None, horizontal_std_mm_yr=0.0) -> xr.Dataset:
+def project_up(
+    track: xr.Dataset,
+    *,
+    east: xr.Dataset | xr.DataArray | None = None,
+    horizontal_std_mm_yr: float | xr.DataArray = 0.0,
+) -> xr.Dataset:
     """Vertical rate of one track, taking horizontal motion as known or as an error.
 
     Parameters
@@ -317,10 +323,23 @@ def _knots(knots, first, last) -> np.ndarray:
 
 
 def join(
-    tracks, *, knots, like=None, east=None, max_slope_deg=10.0,
-    deviation_std_mm=5.0, deviation_days=0.0, rate_walk_mm_yr=3.0, rate_change_std_mm_yr=15.0,
-    harmonics=1, seasonal_std_mm=30.0, seasonal_change_std_mm=10.0, times=None, gap_days=92, segment_yr=1.0,
-) -> xr.Dataset:  # fmt: skip
+    tracks: Sequence[xr.Dataset],
+    *,
+    knots: Sequence,
+    like: xr.Dataset | xr.DataArray | None = None,
+    east: xr.Dataset | xr.DataArray | None = None,
+    max_slope_deg: float = 10.0,
+    deviation_std_mm: float = 5.0,
+    deviation_days: float = 0.0,
+    rate_walk_mm_yr: float = 3.0,
+    rate_change_std_mm_yr: float = 15.0,
+    harmonics: int = 1,
+    seasonal_std_mm: float = 30.0,
+    seasonal_change_std_mm: float = 10.0,
+    times: Sequence | None = None,
+    gap_days: int = 92,
+    segment_yr: float = 1.0,
+) -> xr.Dataset:
     """Join the series of several sensors into one vertical record.
 
     Each sensor sees ground + its own offset + its own rate error + noise, divided by los_up. The ground is
@@ -490,7 +509,9 @@ def _observations(tracks, dates, covariances, noise, like, east, max_slope_deg):
 
 
 # ------------------------------------------------------------------------------ other calendars
-def thin(series: xr.DataArray, stack: xr.Dataset, start, *, max_days=12) -> xr.Dataset:
+def thin(
+    series: xr.DataArray, stack: xr.Dataset, start: int | str | np.datetime64, *, max_days: int = 12
+) -> xr.Dataset:
     """Interferograms another sensor would have seen of this series, had it flown on its own calendar.
 
     The dates of `stack` move by whole years so that the first falls in the year of `start`; each takes the value of
