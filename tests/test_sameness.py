@@ -10,7 +10,9 @@ import sys
 import numpy as np
 import xarray as xr
 
-TOLERANCE_MM = 1e-5  # and mm/yr, for another number of threads: a bit of the result; OpenBLAS 1 against 2 gave 0
+TOLERANCE_MM = (
+    1e-5  # and mm/yr, for another number of threads: a bit of the result; OpenBLAS 1 against 2 gave 0
+)
 
 CHAIN = """
 import sys

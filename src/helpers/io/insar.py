@@ -215,7 +215,8 @@ def _match(coherence, names) -> tuple:
     lacking = [n for n in names if n not in by_date]
     if lacking:
         raise FileNotFoundError(
-            f"no coherence file for pair {'-'.join(lacking[0])} ({len(lacking)} pairs lack one)"
+            f"no coherence file for pair {'-'.join(lacking[0])} ({len(lacking)} pairs lack one); "
+            f"given are {', '.join(map(str, list(by_date.values())[:3])) or 'none'}"
         )
     return tuple(by_date[n] for n in names)
 
