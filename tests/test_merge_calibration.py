@@ -293,7 +293,7 @@ def score_dates(table):
 def test_epoch_contrasts_are_unbiased_and_cover():
     """Post-pre contrasts of zones: mean bias below 1 mm/yr, 95 % intervals that cover 90-98 %; without mining no more
     than 5 % alarms per zone. Judged by whether the exact 95 % interval contains the target."""
-    table, dates = extend(SCENES[:60])
+    table, _ = extend(SCENES[:60])
     found = score(table[(table["since"] == "before") & (table["epoch"] == "after")])
     for row in found.itertuples():
         name = f"{row.zone} {row.minus or 'alone'} n={row.n}"
