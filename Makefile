@@ -32,21 +32,32 @@ ifdef SCHEDULER
   export DASK_SCHEDULER_ADDRESS := $(SCHEDULER)
 endif
 
-# a stamp is worth nothing without every output its notebook listed
-LOST := $(foreach s,$(wildcard $(STAMPS)),$(shell \
-  test -f $(s:.ipynb=.outputs) && ! xargs -r -d '\n' -n1 test -e < $(s:.ipynb=.outputs) 2>/dev/null && echo $(s) \
-  || { test -f $(s:.ipynb=.outputs) || echo $(s); }))
-$(if $(strip $(LOST)),$(shell rm -f $(LOST)))
+# a stamp is worth nothing without every output its notebook listed, each with something in it: without them it goes
+$(shell whole() { test -f "$$1" && while IFS= read -r f; do test -s "$$f" || return 1; done < "$$1"; }; \
+  for s in $(STAMPS); do test ! -f $$s || whole $${s%.ipynb}.outputs || rm -f $$s; done)
+
+# One make at a time works on a notebook or on the environment. A second one says so, waits, and takes what the first made.
+# The lock is the kernel's and falls with the last process that holds it, however that ends; the file itself means nothing.
+LOCK = exec 9>>$(1); python3 -c 'import fcntl; fcntl.flock(9, 6)' 2>/dev/null || { \
+  echo "$(2): another make is at work on it, waiting"; python3 -c 'import fcntl; fcntl.flock(9, 2)'; \
+  test -n "$$(find $^ -newer $@ 2>&1)" || exit 0; }
 
 help: ## list the targets
-	@grep -hE '^[A-Za-z0-9_% ]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([^:]*):.*## /\1\t/' | expand -t 22
+	@grep -hE '^[$$A-Za-z0-9_(]+[A-Za-z0-9_)]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^\$$\(NOTEBOOKS\)/NN_name/; s/^([^:]*):.*## /\1\t/' | expand -t 10
+	@echo "analyses: $(NOTEBOOKS)"
 
+# .part is there while pip works: an environment that was killed half-way is made anew
 $(VENV)/.installed: requirements.lock pyproject.toml
-	python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed")'
-	test -x $(VENV)/bin/python || python3 -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	touch $@
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed")'
+	@mkdir -p build
+	@$(call LOCK,build/environment.lock,$(VENV)); \
+	{ test ! -e $(VENV)/.part && $(VENV)/bin/python -m pip --version; } > /dev/null 2>&1 || python3 -m venv --clear $(VENV); \
+	touch $(VENV)/.part; \
+	echo "$(VENV) from requirements.lock"; \
+	pip="$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check"; \
+	{ $$pip --require-hashes -r requirements.lock && $$pip --no-deps --no-build-isolation -e .; } \
+	  || { rm -f $(VENV)/.part; exit 1; }; \
+	rm -f $(VENV)/.part; touch $@
 
 env: $(ENV) ## create .venv from requirements.lock
 
@@ -55,54 +66,59 @@ env: $(ENV) ## create .venv from requirements.lock
 H := src/helpers
 IO := $(H)/io/site.py $(H)/io/store.py $(H)/plot.py
 module = $(wildcard $(foreach m,$(1),$(H)/$(m).py $(H)/$(m)/*.py))
-INVERSION := $(call module,sbas timefunc _graph _kernel _noise)
+INVERSION := $(call module,sbas timefunc _graph _kernel _noise _plan)
 SITEFILE := $(if $(wildcard data/sites/$(SITE).yml),data/sites/$(SITE).yml)
+# The stamp bears the time at which the run began: what changes while it runs is newer, and the next make runs it again.
 $(STAMPS): $(RUN)/%.ipynb: notebooks/%.ipynb $(IO) $(SITEFILE) | $(ENV)
 	@mkdir -p $(RUN)
-	@echo "$* ($(SITE), $(SIZE))"
-	@$(PYTHON) -m papermill --no-progress-bar --log-level WARNING -k python3 --cwd notebooks \
+	@$(call LOCK,$(RUN)/$*.lock,$*); \
+	touch $(RUN)/$*.lock; \
+	echo "$* ($(SITE), $(SIZE))"; \
+	$(PYTHON) -m papermill --no-progress-bar --log-level WARNING -k python3 --cwd notebooks \
 	  -p site_name $(SITE) -p size $(SIZE) $< $@.part.ipynb > $(RUN)/$*.log 2>&1 \
 	  || { mv -f $@.part.ipynb $(RUN)/$*.failed.ipynb 2>/dev/null || true; \
 	       sed -n '/^Traceback\|Error/,$$p' $(RUN)/$*.log | tail -n 30; \
-	       echo "$* failed; see $(RUN)/$*.failed.ipynb and $(RUN)/$*.log"; exit 1; }
-	@rm -f $(RUN)/$*.failed.ipynb
-	@mv -f $@.part.ipynb $@
+	       echo "$* failed; see $(RUN)/$*.failed.ipynb and $(RUN)/$*.log"; exit 1; }; \
+	rm -f $(RUN)/$*.failed.ipynb; \
+	touch -r $(RUN)/$*.lock $@.part.ipynb; \
+	mv -f $@.part.ipynb $@
 
 $(RUN)/01_ingest.ipynb: $(call module,twin) $(filter-out $(IO),$(wildcard $(H)/io/*.py)) data/sites/registry.csv
 $(RUN)/02_sbas.ipynb: $(RUN)/01_ingest.ipynb $(call module,network) $(INVERSION)
-$(RUN)/03_constrained_sbas.ipynb: $(RUN)/02_sbas.ipynb $(INVERSION)
+$(RUN)/03_constrained_sbas.ipynb: $(RUN)/02_sbas.ipynb $(INVERSION) $(call module,constrained) data/calibration/constrained.csv
 $(RUN)/04_merge.ipynb: $(RUN)/03_constrained_sbas.ipynb $(call module,merge _record)
-$(RUN)/05_thaw_scaling.ipynb: $(RUN)/04_merge.ipynb $(call module,thaw)
+$(RUN)/05_thaw_scaling.ipynb: $(RUN)/04_merge.ipynb $(call module,thaw _areas _fractions _degree_days)
 $(RUN)/06_degradation.ipynb: $(RUN)/05_thaw_scaling.ipynb $(call module,merge _record)
 $(RUN)/07_recession.ipynb: $(RUN)/01_ingest.ipynb $(RUN)/06_degradation.ipynb $(call module,recession)
 $(RUN)/08_attribution.ipynb: $(RUN)/06_degradation.ipynb $(call module,attribution)
 
-$(NOTEBOOKS): %: $(RUN)/%.ipynb ## run one analysis and what it needs, e.g. `make 08_attribution SIZE=quick`
+$(NOTEBOOKS): %: $(RUN)/%.ipynb ## run one analysis and what it needs, e.g. make 08_attribution SIZE=quick
 
 DEFAULT := $(if $(filter datong_twin,$(SITE)),$(filter full,$(SIZE)))
 all: $(STAMPS) $(if $(DEFAULT),RC1.md) ## run the whole study and regenerate every figure (SITE=name, SCHEDULER=tcp://host:port)
 	@$(if $(filter datong_twin,$(SITE)),COMPENDIUM_RESULTS=$(SIZE) $(PYTHON) -m pytest -q -p no:cacheprovider -m results tests/test_results.py)
 
 RC1.md: data/RC1.template.md $(STAMPS)
-	@$(PYTHON) -m helpers.io.answers data/RC1.template.md data/results RC1.md
+	@$(call LOCK,build/RC1.lock,$@); $(PYTHON) -m helpers.io.answers data/RC1.template.md data/results RC1.md
 
 FIGURES := $(if $(filter quick,$(SIZE)),$(RUN)/figures,figures$(if $(filter-out datong_twin,$(SITE)),/$(SITE)))
 RESULTS := $(if $(filter quick,$(SIZE)),$(RUN)/results,data/results$(if $(filter-out datong_twin,$(SITE)),/$(SITE)))
 report: all ## build/report/index.html: executed notebooks, gallery, RC1 and results; opens without a network
-	@$(PYTHON) -m helpers.io.report $(RUN) $(FIGURES) $(RESULTS) $(if $(DEFAULT),RC1.md,none) build/report
+	@$(call LOCK,build/report.lock,$@); $(PYTHON) -m helpers.io.report $(RUN) $(FIGURES) $(RESULTS) $(if $(DEFAULT),RC1.md,none) build/report
 	@echo build/report/index.html
 
 quick: ## the whole study on a small twin; writes below build/quick only
 	@$(MAKE) --no-print-directory all SIZE=quick
 
-data: | $(ENV) ## get or check the raw inputs of a site (SITE=name)
-	@$(PYTHON) -c "from helpers import io; site = io.load_site('$(SITE)', '$(SIZE)'); print(site); io.fetch(site); print('inputs are complete in', site.raw)"
+data: | $(ENV) ## get and check the raw inputs of a site (SITE=name): found, incomplete, missing
+	@$(PYTHON) -m helpers.io.check $(SITE) $(SIZE)
 
 try: $(ENV) ## what if: make try ONE=05_thaw_scaling P='-p name value'; writes below build/try only
 	@test -n "$(ONE)" || { echo "name the notebook: make try ONE=05_thaw_scaling P='-p name value'"; exit 2; }
 	@mkdir -p build/try
-	@$(PYTHON) -m papermill --no-progress-bar --log-level WARNING -k python3 --cwd notebooks \
-	  -p site_name $(SITE) -p size $(SIZE) -p out build/try $(P) notebooks/$(ONE).ipynb build/try/$(ONE).ipynb
+	@$(call LOCK,build/try/$(ONE).lock,$(ONE)); \
+	$(PYTHON) -m papermill --no-progress-bar --log-level WARNING -k python3 --cwd notebooks \
+	  $(P) -p site_name $(SITE) -p size $(SIZE) -p out build/try notebooks/$(ONE).ipynb build/try/$(ONE).ipynb
 	@echo "build/try/$(ONE).ipynb, build/try/figures, build/try/results"
 
 # --- quality -----------------------------------------------------------------------------------------------
@@ -115,7 +131,7 @@ check: $(ENV) ## lint, clean notebooks, links and figures of the README
 	@$(PYTHON) -m pytest -q -p no:cacheprovider tests/test_repository.py
 
 tidy: $(ENV) ## format the code, strip the notebooks
-	@$(PYTHON) -m nbstripout --extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution metadata.language_info metadata.widgets" notebooks/*.ipynb
+	@$(PYTHON) -m nbstripout --keep-id --extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution metadata.language_info metadata.widgets" notebooks/*.ipynb
 	@$(PYTHON) -m ruff check --fix -q . || true
 	@$(PYTHON) -m ruff format -q .
 
@@ -129,8 +145,8 @@ lock: ## rewrite requirements.lock for Python 3.11 to 3.13 (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-emit-find-links --custom-compile-command "make lock" -q -o requirements.lock
 
-lab: $(ENV) ## open the notebooks in JupyterLab
-	@$(PYTHON) -m jupyter lab notebooks
+lab: $(ENV) ## open the notebooks in JupyterLab (LAB=... for its options); a click on a map shows a pixel's series
+	@env -u MPLBACKEND $(PYTHON) -m jupyterlab notebooks $(LAB)
 
 clean: ## remove what a run of this site wrote, but its raw inputs
 	rm -rf $(RUN) data/derived/$(SITE)

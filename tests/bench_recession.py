@@ -1,13 +1,19 @@
 """Speed of the recession analysis: `python tests/bench_recession.py` rewrites data/bench/recession.csv.
 
-Processor seconds of one thread, after compilation, best of three. Peers are timed where they can be imported, in the
-environment the script runs in; none of them fits a and b, each gives one recession constant.
+Processor seconds of one thread, after compilation, best of three.  Packages of PyPI that do the nearest thing are timed
+in the same run, on the same record, in an environment of their own (build/bench-venv-recession; `--no-peers` leaves
+them out).  None of them fits a and b: each gives one recession constant.
 """
 
-import importlib
+import json
 import os
 import platform
+import subprocess
+import sys
+import tempfile
 import time
+import venv
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -44,25 +50,54 @@ def best(call, repeats=3):
     return min(spent)
 
 
+ENVIRONMENT = io.ROOT / "build" / "bench-venv-recession"
+#: requirement -> what it gives, and the call on the array `flow`
+PEERS = {
+    "baseflow==0.1.0": (
+        "one linear constant",
+        "import baseflow; strict = baseflow.comparision.strict_baseflow; "
+        "call = lambda: baseflow.recession_coefficient(flow, strict(flow))",
+    ),
+    "hydrosignatures==0.19.3": (
+        "one master curve",
+        "import hydrosignatures; call = lambda: hydrosignatures.baseflow_recession(flow)",
+    ),
+}
+_TIMED = """
+import json, sys, time
+import numpy as np
+flow = np.load(sys.argv[1])
+exec(sys.argv[2])
+spent = []
+for _ in range(4):  # the first compiles
+    start = time.process_time()
+    call()
+    spent.append(time.process_time() - start)
+print(json.dumps(min(spent[1:])))
+"""
+
+
 def peers(flow):
-    """Callables of packages that give a recession constant of one gauge, where installed."""
-    found = {}
-    try:
-        baseflow = importlib.import_module("baseflow")
-
-        def constant():
-            strict = baseflow.comparision.strict_baseflow(flow)
-            return baseflow.recession_coefficient(flow, strict)
-
-        found["peer baseflow 0.1: one linear constant"] = constant
-    except ImportError:
-        pass
-    try:
-        signatures = importlib.import_module("hydrosignatures")
-        found["peer hydrosignatures 0.19: one master curve"] = lambda: signatures.baseflow_recession(flow)
-    except ImportError:
-        pass
-    return found
+    """Rows (work, seconds) of the packages that could be installed and run."""
+    python = ENVIRONMENT / ("Scripts" if os.name == "nt" else "bin") / "python"
+    if not python.exists():
+        venv.create(ENVIRONMENT, with_pip=True)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "flow.npy"
+        np.save(path, flow)
+        for requirement, (gives, call) in PEERS.items():
+            subprocess.run([python, "-m", "pip", "install", "--quiet", requirement], check=False)
+            done = subprocess.run(
+                [python, "-c", _TIMED, path, call], capture_output=True, text=True, check=False
+            )
+            if done.returncode:
+                sys.stderr.write(f"{requirement} left out: {done.stderr.strip().splitlines()[-1]}\n")
+            else:
+                rows.append(
+                    (f"peer {requirement.replace('==', ' ')}, one gauge: {gives}", json.loads(done.stdout))
+                )
+    return rows
 
 
 def main():
@@ -74,11 +109,10 @@ def main():
     recession.per_event_fits(many.isel(station=slice(2)))
     recession.multiverse(one, 1.0, PERIODS)
     events = len(recession.per_event_fits(many))
+    all_gauges = best(lambda: recession.per_event_fits(many), 1)
     rows = [
-        (
-            f"{GAUGES} gauges x {YEARS} years: events, derivative, lines ({events} events)",
-            best(lambda: recession.per_event_fits(many), 1),
-        ),
+        (f"{GAUGES} gauges x {YEARS} years: events, derivative, lines ({events} events)", all_gauges),
+        ("the same, by gauge", all_gauges / GAUGES),
         (
             "480 specifications of one gauge with their contrasts",
             best(lambda: recession.multiverse(one, 1.0, PERIODS)),
@@ -88,7 +122,7 @@ def main():
             best(lambda: recession.fit(recession.derivative(recession.extract_events(one)))),
         ),
         ("one regime test", best(lambda: recession.regime_test(yearly(), PERIODS))),
-        *((name, best(call)) for name, call in peers(flows[0]).items()),
+        *([] if "--no-peers" in sys.argv else peers(flows[0])),
     ]
     table = pd.DataFrame(rows, columns=["work", "cpu_seconds"])
     table["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"

@@ -602,7 +602,7 @@ BAD = {
         bad_licsar(lambda f: truncate(second(f))),
         r"20200604_20200628.geo.unw.tif: .*truncated",
     ),
-    "truncated HDF5": (bad_mintpy(truncate), "ifgramStack.h5: cannot be read as HDF5"),
+    "truncated HDF5": (bad_mintpy(truncate), "ifgramStack.h5: cannot be read"),
     "text in a GeoTIFF's place": (
         bad_licsar(lambda f: second(f).write_text("<html>404</html>")),
         "not a raster",
@@ -725,7 +725,7 @@ def test_own_files_are_held_to_the_data_model(tmp_path):
         changed.to_zarr(tmp_path / f"{k}.zarr")
         with pytest.raises(ValueError, match=message):
             io.read_stack(tmp_path / f"{k}.zarr")
-    with pytest.raises(ValueError, match=r"empty\.zarr: cannot be read as zarr|not an interferogram stack"):
+    with pytest.raises(ValueError, match=r"empty\.zarr: (cannot be read|not an interferogram stack)"):
         (tmp_path / "empty.zarr").mkdir()
         io.read_stack(tmp_path / "empty.zarr")
 
@@ -794,13 +794,13 @@ def test_a_series_without_a_reference_is_refused(tmp_path):
 
 def mintpy_command(name):
     """Path of one of MintPy's commands; the test skips where there is none."""
-    folder = os.environ.get("MINTPY_BIN")
+    folders = (os.environ.get("MINTPY_BIN", ""), io.ROOT / "build" / "bench-venv" / "bin", os.environ["PATH"])
     for candidate in (name, f"{name}.py"):
-        found = shutil.which(candidate, path=folder or os.environ.get("PATH"))
+        found = shutil.which(candidate, path=os.pathsep.join(map(str, folders)))
         if found:
             return found
     pytest.skip(
-        f"MintPy's command {name} is not on PATH nor in MINTPY_BIN (pip install mintpy==1.6.4 elsewhere)"
+        f"MintPy's command {name} is not in MINTPY_BIN, nor where `make bench` installs it, nor on PATH"
     )
 
 

@@ -7,7 +7,9 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import merge
+from helpers import merge, thaw
+from helpers._record import _slope_weights
+from helpers._statements import _covariance
 
 YEAR = 365.25
 DESC, ASC = (0.619, -0.115, 0.777), (-0.616, -0.109, 0.780)
@@ -184,6 +186,18 @@ def test_noise_free_record_gives_back_every_observed_rate():
     out = merge.join(archive(amplitude=8.0), knots=KNOTS, deviation_std_mm=0.1)
     assert next(iter(out.epoch.values)) == "1997-01-01/2000-10-01"
     np.testing.assert_allclose(out.rate[[0, 2, 4], 0, 0], TRUE[[0, 2, 4]], atol=0.02)
+
+
+def test_the_rate_of_an_epoch_is_its_least_squares_slope():
+    """For rates that change within the epoch the weights give the slope fitted to the path, not its mean rate."""
+    borders = np.array([0.0, 1.0, 2.5, 4.0, 5.0])
+    rates = np.array([0.0, -2.0, -10.0, 3.0])
+    t = np.linspace(0, 5, 20001)
+    path = np.interp(t, borders, np.concatenate([[0], np.cumsum(rates * np.diff(borders))]))
+    weights = _slope_weights(0.0, 5.0, borders)
+    assert weights.sum() == pytest.approx(1)
+    assert weights @ rates == pytest.approx(np.polyfit(t, path, 1)[0], abs=1e-3)
+    assert _slope_weights(1.0, 2.5, borders).tolist() == [0, 1, 0, 0]
 
 
 def test_one_sensor_alone_stays_itself():
@@ -496,6 +510,29 @@ def test_correlation_length_is_found():
     assert merge.correlation_length(white) < 500
 
 
+def test_covariance_of_zones_is_that_of_the_fields():
+    """Over 600 fields the variance of the difference of two neighbouring zones is what their covariance says."""
+    rng = np.random.default_rng(31)
+    fields = noise_field(rng, 14, 2500.0, spin=600)
+    left, middle = fields.x < 2400, (fields.x >= 2400) & (fields.x < 4500)
+    masks = [np.broadcast_to(m.values, fields.shape[1:]) for m in (left, middle)]
+    covariance = _covariance(2.0 * xr.ones_like(fields[0]), masks, 2500.0)
+    means = [2.0 * fields.where(m).mean(("y", "x")).values for m in (left, middle)]
+    np.testing.assert_allclose(covariance, np.cov(means), rtol=0.15)
+    apart = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
+    assert np.var(means[0] - means[1]) == pytest.approx(apart, rel=0.15)
+    assert apart < 0.9 * (covariance[0, 0] + covariance[1, 1])
+
+
+@pytest.mark.parametrize("stated", [0.5, 1.0, 2.0])
+def test_size_of_errors_is_found_whatever_was_stated(stated):
+    """Fields of sd 1 give 1 / stated, though each field's own mean was taken off: within 10 % over 60 fields."""
+    fields = noise_field(np.random.default_rng(32), 24, 1500.0, spin=60)
+    std = stated * xr.ones_like(fields[0])
+    found = [merge.error_scale(f, std, 1500.0) for f in fields]
+    assert np.sqrt(np.mean(np.square(found))) == pytest.approx(1 / stated, rel=0.1)
+
+
 def record_of(rng, n, sigma, step, references, seasonal):
     """A record (label, y, x) of two epochs and sensors with known errors, and its zones."""
     coords = grid(n, n)
@@ -609,3 +646,31 @@ def test_change_point_finds_the_date_and_spares_the_placebos():
     assert alarms < 0.12
     with pytest.raises(ValueError, match="change_point"):
         merge.change_point(pd.DataFrame({"date": dates[:4], "value": 0.0, "std": 1.0}), candidates)
+
+
+def test_noise_alone_shows_no_seasonal_change():
+    """Series without a season, noisier before than after: the pooled signed drops differ in 5 % of draws and are 0 on
+    average, where peak-to-peak would show a season that shrinks."""
+    rng = np.random.default_rng(17)
+    draws, noise = 400, {"before": 12.0, "after": 4.0}
+    rows, swing = [], {}
+    for epoch, first, days in (("before", 1998, 35), ("after", 2016, 12)):
+        dates = pd.DatetimeIndex(
+            np.concatenate(
+                [pd.date_range(f"{y}-05-01", f"{y}-10-25", freq=f"{days}D") for y in range(first, first + 4)]
+            )
+        )
+        values = rng.normal(0, noise[epoch], (dates.size, 1, draws))
+        series = xr.DataArray(values, {"time": dates}, ("time", "y", "x"))
+        found = thaw.drops(series, noise[epoch], {"full": ("05-15", "10-05")})
+        table = found[["drop", "drop_std"]].isel(window=0, y=0, drop=True).to_dataframe().reset_index()
+        rows.append(table.rename(columns={"x": "zone", "drop_std": "std"}).assign(epoch=epoch, sensor=epoch))
+        swing[epoch] = float((series.max("time") - series.min("time")).mean())
+    pooled = merge.pool_seasons(pd.concat(rows).dropna(), {"before": 0.0, "after": 0.0})
+    both = {e: pooled.xs(e, level="epoch") for e in noise}
+    difference = both["after"]["drop"] - both["before"]["drop"]
+    std = np.hypot(both["after"]["std"], both["before"]["std"])
+    alarms = (difference.abs() > 1.96 * std).mean()
+    assert len(difference) == draws and abs(difference.mean()) < 4 * difference.sem()
+    assert alarms < 0.05 + 4 * np.sqrt(0.05 * 0.95 / draws)
+    assert swing["before"] - swing["after"] > 10

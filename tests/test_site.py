@@ -113,7 +113,7 @@ def test_missing_inputs_are_all_named(site):
         }
     )
     site.config = config
-    with pytest.raises(FileNotFoundError, match=r"lacks 2 of 2 inputs(.|\n)*inputs.sar.s1.*LiCS portal"):
+    with pytest.raises(FileNotFoundError, match=r"lacks 2 inputs(.|\n)*sar.s1: put GEOC below.*LiCS portal"):
         io.fetch(site)
 
 

@@ -3,6 +3,8 @@
 The ground below thaws by five different curves; only one of them is a form that an estimator has.
 """
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import signal, stats
 
-from helpers import thaw
+from helpers import io, thaw
 
 WINDOWS = {
     "full": ("05-20", "09-27"),
@@ -291,6 +293,126 @@ def test_hierarchical_finds_the_slope_with_height():
     assert abs(trend[1]) < 0.3 * abs(trend[0])
 
 
+def waves(rng, side, dates, sd_mm):
+    """Delay of dates (time, y, x) mm, most of it over long ways, of given sd."""
+    k = np.hypot(*np.meshgrid(np.fft.fftfreq(side), np.fft.fftfreq(side)))
+    k[0, 0] = np.inf
+    field = np.fft.ifft2(np.fft.fft2(rng.normal(size=(dates, side, side))) * k**-1.8).real
+    return sd_mm * field / field.std(axis=(1, 2), keepdims=True)
+
+
+def long_delay(seed, change=0.0, sd_mm=6.0):
+    """A scene with delay alike over long ways, and a fraction that changes from year to year by `change`."""
+    rng = np.random.default_rng(seed)
+    side, years = 40, range(2015, 2024)
+    size = 20 + 30 * signal.convolve(rng.random((side, side)), np.full((5, 5), 0.04), mode="same")
+    times, series = [], []
+    for year in years:
+        days = np.arange(day(year, "05-08"), day(year, "10-10"), 12)
+        share = np.clip((days - 135) / 135, 0, 1) ** np.exp(change * rng.normal())
+        times.append(np.datetime64(f"{year}-01-01") + days.astype("timedelta64[D]"))
+        series.append(-share[:, None, None] * size)
+    coords = {"time": np.concatenate(times).astype("datetime64[ns]")}
+    clean = xr.DataArray(np.concatenate(series), coords, ("time", "y", "x"))
+    return clean + waves(rng, side, len(clean), sd_mm), xr.full_like(clean, sd_mm), clean
+
+
+def area_noise(d, std, smooth_cells):
+    """Fractions of a scene with the noise of its area read off the dates."""
+    seen = thaw.drops(d, std, WINDOWS)
+    options = {"pattern": "others", "smooth_cells": smooth_cells}
+    area = thaw.area_curve(d, std, seen["drop"].sel(window="full"), **options)
+    factor = float(thaw.scatter(area["mean"], area["mean_std"]))
+    options |= {"noise_factor": factor, "noise_correlation": seen["noise_correlation"], "draws": 0}
+    return thaw.fraction_of_drops(seen["drop"], seen["drop_std"], **options), area
+
+
+def test_scatter_of_dates_is_the_noise_of_the_area():
+    """Delay alike over long ways is read off the dates themselves: the sd of the area's value is right by itself."""
+    ratio = []
+    for seed in range(6):
+        d, std, clean = long_delay(700 + seed)
+        _, area = area_noise(d, std, 0.0)
+        full = thaw.drops(d, std, WINDOWS)["drop"].sel(window="full")
+        real = thaw.area_curve(clean, std, full, pattern="others")["mean"]
+        error = (area["mean"] - real).groupby("time.year").map(lambda v: v - v.mean())
+        stated = float(thaw.scatter(area["mean"], area["mean_std"])) * area["mean_std"].mean()
+        ratio.append(float(stated / np.sqrt((error**2).mean() * 13 / 12)))
+    assert np.mean(ratio) == pytest.approx(1, abs=0.1)
+
+
+def test_long_waves_beside_the_pattern_take_off_delay():
+    """Fitting long waves lowers the noise of the fraction several times and leaves its value."""
+    d, std, clean = long_delay(720)
+    exact = thaw.fraction(clean, 1e-3, WINDOWS, draws=0)["fraction_mean"].sel(window="middle")
+    plain, waved = (area_noise(d, std, smooth)[0].sel(window="middle") for smooth in (0.0, 10.0))
+    assert float(waved["cv_noise"]) < 0.5 * float(plain["cv_noise"])
+    assert abs(float(waved["fraction_mean"] - exact)) < 3 * float(waved["fraction_mean_std"])
+
+
+def test_area_curve_with_lost_pixels_and_dates():
+    """Lost pixels leave their season's curve, an almost empty date is left out, and the noise stays what it was."""
+    d, std, _ = long_delay(730)
+    full = thaw.drops(d, std, WINDOWS)["drop"].sel(window="full")
+    lost = d.copy()
+    lost[{"time": 5, "y": slice(0, 4)}] = np.nan
+    lost[{"time": 20, "y": slice(0, 30)}] = np.nan
+    whole, holed = (thaw.area_curve(v, std, full, pattern="others") for v in (d, lost))
+    assert np.flatnonzero(holed["mean"].isnull()).tolist() == [20]
+    factors = [float(thaw.scatter(v["mean"], v["mean_std"])) for v in (whole, holed)]
+    assert factors[1] == pytest.approx(factors[0], rel=0.2)
+
+
+@pytest.mark.parametrize(("change", "sd_mm"), [(0.0, 6.0), (0.5, 3.0)])
+def test_interval_of_the_change_between_years(change, sd_mm):
+    """With long delay: no change is not told from zero, a change of a quarter is found, intervals hold the truth."""
+    found, inside = [], []
+    for seed in range(7):
+        d, std, clean = long_delay(740 + seed, change, sd_mm)
+        at = area_noise(d, std, 10.0)[0].sel(window="early")
+        true = thaw.fraction(clean, 1e-3, WINDOWS, draws=0)["cv_total"].sel(window="early")
+        assert float(at["cv_year_lower"]) <= float(at["cv_year"]) <= float(at["cv_year_upper"])
+        found.append(float(at["cv_year_lower"]) > 0)
+        inside.append(float(at["cv_year_lower"]) <= float(true) <= float(at["cv_year_upper"]))
+    assert np.mean(inside) >= 0.8
+    assert np.mean(found) <= 0.2 if change == 0 else np.mean(found) >= 0.5
+
+
+def test_years_alike_beyond_their_noise_do_not_close_the_interval():
+    """A lucky draw, years nearer to each other than noise lets expect, still leaves an upper limit above zero."""
+    names, years = ["full", "w"], np.arange(2000, 2009)
+    drop = xr.DataArray([40.0, 16.0], {"window": names}, "window") + xr.zeros_like(
+        xr.DataArray(np.zeros((9, 3)), {"year": years}, ("year", "x"))
+    )
+    drop = drop.transpose("year", "window", "x") + np.random.default_rng(1).normal(0, 0.3, (9, 2, 3))
+    out = thaw.fraction_of_drops(drop, xr.full_like(drop, 4.0)).sel(window="w")
+    assert float(out["cv_year"]) == 0 and float(out["cv_year_upper"]) > 0.02
+
+
+def test_sources_add_up_to_the_interval():
+    """Squares of the four parts give that of the sd; every part is there where it should be."""
+    d, std, air, _ = ground("logistic", 4, range(2015, 2023), noise_mm=4.0)
+    f = thaw.fraction(d, std, WINDOWS)
+    seen = f[["drop", "drop_std"]].sel(window=["middle", "long"])
+    for method in ("constant", "degree_day", "joint"):
+        out = thaw.scale(seen["drop"], seen["drop_std"], f, method=method, temperature=air)
+        parts = [out[f"std_{k}"] for k in ("noise", "year", "estimation", "pixel")]
+        np.testing.assert_allclose(sum(p**2 for p in parts), out["full_season_std"] ** 2, rtol=1e-6)
+        assert all(float(p.max()) > 0 for p in parts[:3])
+
+
+def test_joint_follows_years_that_change_more_than_those_it_learnt_from():
+    """Seasons that grow fourfold within a mission, as where mining begins, stay in the joint interval."""
+    d, std, air, truth = ground("stefan", 31, range(2001, 2024), side=5)
+    f = thaw.fraction(d.sel(time=slice("2012", None)), std.sel(time=slice("2012", None)), WINDOWS)
+    growth = xr.DataArray(np.linspace(0.5, 2.0, 8), {"year": np.arange(2001, 2009)}, "year")
+    past = thaw.drops(d.sel(time=slice("2001", "2008")), 3.0, WINDOWS).sel(window=["long"])
+    out = thaw.scale(past["drop"] * growth, past["drop_std"] * growth, f, method="joint", temperature=air)
+    real = truth.sel(year=slice(2001, 2008)) * growth
+    inside = (out["full_season_lower"] < real) & (real < out["full_season_upper"])
+    assert float(inside.mean()) > 0.85
+
+
 @settings(max_examples=8, deadline=None)
 @given(factor=st.floats(0.1, 20))
 def test_fractions_do_not_depend_on_the_unit(factor):
@@ -312,11 +434,11 @@ def test_fractions_by_class():
     late = xr.where(classes == "high", 0.5, 1.0) * d.where(d.time.dt.dayofyear > 200, 0) + d.where(
         d.time.dt.dayofyear <= 200, 0
     )
-    out = thaw.fraction(late, std, WINDOWS, classes=classes)["fraction_class"]
-    assert out.dims == ("window", "year", "class")
-    assert bool(
-        (out.sel({"class": "high", "window": "middle"}) < out.sel({"class": "low", "window": "middle"})).all()
+    low, high = (
+        thaw.fraction(late.where(classes == name), std, WINDOWS)["fraction_mean"] for name in ("low", "high")
     )
+    both = thaw.fraction(late, std, WINDOWS)["fraction_mean"]
+    assert high.sel(window="middle") < both.sel(window="middle") < low.sel(window="middle")
 
 
 def test_missing_dates_and_gaps_are_not_bridged():
@@ -411,6 +533,22 @@ def test_fractions_at_a_real_tundra_site(mirror):
     assert float(out.full_mean.mean()) > 10  # mm, sinking
     sums = out.fraction.sel(window="first") + out.fraction.sel(window="second")
     np.testing.assert_allclose(sums.dropna("year"), 1, atol=1e-6)
+
+
+def test_stored_fractions_of_sg27_come_from_the_notebooks_own_code(mirror):
+    """What notebook 05 computes from the public heights is what is stored beside the code."""
+    cells = json.loads((io.ROOT / "notebooks" / "05_thaw_scaling.ipynb").read_text())["cells"]
+    source = next(c for c in map("".join, (c["source"] for c in cells)) if "def of_heights" in c)
+    names = {"np": np, "pd": pd, "xr": xr, "thaw": thaw}
+    exec(source, names)
+    fresh = names["of_heights"](mirror / "gnssir_sg27" / "sg27.csv").set_index(["window", "year"])
+    stored = pd.read_csv(io.ROOT / "data" / "calibration" / "sg27_fractions.csv").set_index(
+        ["window", "year"]
+    )
+    pd.testing.assert_frame_equal(
+        fresh, stored, rtol=1e-4, atol=1e-6, check_dtype=False, check_index_type=False
+    )
+    assert (stored["cv_year_lower"] <= stored["cv_year"]).all()
 
 
 @pytest.mark.slow

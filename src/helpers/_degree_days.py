@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -63,7 +64,12 @@ class Heat:
 
 
 def thaw_index(
-    temperature: xr.DataArray, years, dates, *, power: float = 0.5, lag_days: float = 0
+    temperature: xr.DataArray,
+    years: Sequence[int],
+    dates: Sequence[str],
+    *,
+    power: float = 0.5,
+    lag_days: float = 0,
 ) -> xr.DataArray:
     """Degree days of thaw from 1 January to each date, less the lag, raised to a power.
 

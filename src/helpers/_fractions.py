@@ -7,8 +7,9 @@ import re
 import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy import optimize, signal
+from scipy import optimize, stats
 
+from ._areas import area_weights, bare, mean_of_others
 from ._degree_days import day_of_year
 
 FULL_SEASON = ("05-20", "09-30")  # calendar limits of "full" unless `windows` has its own
@@ -151,12 +152,14 @@ def fraction_of_drops(
     noise_correlation: xr.DataArray | None = None,
     pattern: xr.DataArray | str | None = None,
     nuisance: xr.DataArray | None = None,
-    length_cells: float = 0.0,
-    classes: xr.DataArray | None = None,
+    smooth_cells: float = 0.0,
+    noise_factor: float = 1.0,
     draws: int = 500,
     rng: np.random.Generator | None = None,
 ) -> xr.Dataset:
     """Ratio of means, its change between years with the noise removed, its spread between pixels.
+
+    For an elevation band or a surface class give drops that are NaN outside it.
 
     Parameters
     ----------
@@ -171,11 +174,12 @@ def fraction_of_drops(
         area's drop is the plain mean.
     nuisance : (term, ...) DataArray, optional
         Fields fitted beside the pattern, for example height and place, which delay may follow.
-    length_cells : float
-        Correlation length of the error in cells of the (y, x) grid; 0 is white in space. Errors of
-        neighbours that are alike do not average away.
-    classes : (...) DataArray, optional
-        Labels such as elevation band or surface class; adds fraction_class (window, year, class).
+    smooth_cells : float
+        Cosines of the (y, x) grid down to this wavelength (cells) are fitted beside the pattern: delay is
+        mostly longer than the pattern of thaw, so that what is left of it averages away. 0 fits none.
+    noise_factor : float
+        Sd of the area's value over that of pixels with independent errors. Errors of neighbours are
+        alike; `scatter` of `area_curve` tells how much without a model of how.
     draws, rng
         Bootstrap over years (not pixels: they share the weather); none with 0 draws.
 
@@ -185,8 +189,11 @@ def fraction_of_drops(
         fraction, fraction_noise (window, year): ratio of area means and its noise sd.
         fraction_mean (window): ratio of the sums over years, so that noise in the denominator
         does not bias it; fraction_mean_std by the delta method, fraction_mean_boot_std by bootstrap.
-        cv_year: interannual sd over mean, noise removed; cv_noise: what noise alone gives one year;
-        cv_total: both. cv_pixel: lasting spread between pixels, in proportion to their drop, and
+        cv_year: interannual sd over mean, noise removed (Paule and Mandel), with its 95 % interval
+        cv_year_lower and cv_year_upper (Viechtbauer 2007, doi:10.1002/sim.2514, known noise, normal
+        years): lower 0 means that it cannot be told from zero, and upper is its limit.
+        cv_noise: what noise alone gives one year; cv_total: both.
+        cv_pixel: lasting spread between pixels, in proportion to their drop, and
         lasting_std: lasting misfit in mm that is not; both without noise. n_years (window).
         full_mean, full_mean_std (year): area mean of the full drop and its noise in mm.
     """
@@ -199,13 +206,12 @@ def fraction_of_drops(
     full, full_std = drop.isel(window=at), std.isel(window=at)
     both = drop.notnull() & full.notnull()
     if isinstance(pattern, str):
-        pattern = _mean_of_others(full, pattern)
+        pattern = mean_of_others(full, pattern)
     elif pattern is not None:
         pattern = bare(pattern).expand_dims(year=drop.sizes["year"])
-    weights = _area_weights(both, pattern, nuisance)
+    weights = area_weights(both, pattern, nuisance, smooth_cells)
     part, whole = (weights * drop.fillna(0)).sum(space), (weights * full.fillna(0)).sum(space)
-    var_part = _sum_variance(weights * std, length_cells)
-    var_whole = _sum_variance(weights * full_std, length_cells)
+    var_part, var_whole = (noise_factor**2 * np.square(weights * v).sum(space) for v in (std, full_std))
     part, whole, var_part, var_whole = (
         v.where(weights.notnull().all(space)) for v in (part, whole, var_part, var_whole)
     )
@@ -219,14 +225,19 @@ def fraction_of_drops(
     mean = part.sum("year") / whole.where(seen).sum("year")
     size = whole.where(seen).mean("year")
     total = np.square(part - mean * whole).sum("year") / (n_years - 1).where(n_years > 1) / size**2
-    noise_mean = (var_part + mean**2 * var_whole - 2 * mean * cov).mean("year") / size**2
+    noise_year = (var_part + mean**2 * var_whole - 2 * mean * cov).clip(0) / size**2
+    noise_mean = noise_year.mean("year")
+    apart = (part - mean * whole) / size
+    between = np.sqrt(_between_years(apart, noise_year)) / abs(mean)
     out = xr.Dataset(
         {
             "fraction": ratio.transpose("window", "year"),
             "fraction_noise": (np.sqrt(noise.clip(0)) / abs(whole)).transpose("window", "year"),
             "fraction_mean": mean,
             "fraction_mean_std": np.sqrt(total / n_years),
-            "cv_year": np.sqrt((total - noise_mean).clip(0)) / abs(mean),
+            "cv_year": between[0],
+            "cv_year_lower": between[1],
+            "cv_year_upper": between[2],
             "cv_noise": np.sqrt(noise_mean.clip(0)) / abs(mean),
             "cv_total": np.sqrt(total) / abs(mean),
             "cv_pixel": pixel[0],
@@ -238,16 +249,35 @@ def fraction_of_drops(
     )
     if draws:
         out["fraction_mean_boot_std"] = _bootstrap_years(part, whole, draws, rng)
-    if classes is not None:
-        out["fraction_class"] = _by_class(drop.where(both), full.where(both), classes, space)
     return out.assign_coords(coords)
 
 
-def _by_class(drop, full, classes, space):
-    names = labels(classes)
-    classes = bare(classes)
-    parts = [(drop.where(classes == v).mean(space) / full.where(classes == v).mean(space)) for v in names]
-    return xr.concat(parts, pd.Index(names, name="class")).transpose("window", "year", "class")
+def _between_years(apart, noise):
+    """(estimate | lower | upper, window) variance between years from departures of known noise variance.
+
+    The weighted sum of squares Q about the weighted mean falls as the variance between years that it
+    supposes grows; it equals n - 1 at the estimate and the quantiles of chi-square at the limits. Where
+    years differ less than their noise lets expect, the upper limit is not led to zero by that luck: its level
+    is divided by the probability of so small a Q without any change (Read 2002, doi:10.1088/0954-3899/28/10/313).
+    """
+    out = np.full((3, apart.sizes["window"]), np.nan)
+    pairs = (v.transpose("window", "year").values for v in (apart, noise))
+    for i, (z, v) in enumerate(zip(*pairs, strict=True)):
+        known = np.isfinite(z) & np.isfinite(v)
+        z, v, free = z[known], v[known], int(known.sum()) - 1
+        if free < 1:
+            continue
+
+        def excess(tau2, target, z=z, v=v):
+            weight = 1 / (tau2 + v + 1e-12)
+            return np.sum(weight * np.square(z - np.sum(weight * z) / weight.sum())) - target
+
+        top = 1e4 * (np.var(z) + v.max()) + 1e-12
+        luck = stats.chi2.cdf(excess(0.0, 0.0), free)
+        for k, target in enumerate((free, *stats.chi2.ppf([0.975, 0.025 * luck], free))):
+            above = excess(0.0, target) > 0
+            out[k, i] = optimize.brentq(excess, 0.0, top, args=(target,), xtol=1e-9) if above else 0.0
+    return xr.DataArray(out, dims=("limit", "window"))
 
 
 def _bootstrap_years(part, whole, draws, rng):
@@ -258,97 +288,6 @@ def _bootstrap_years(part, whole, draws, rng):
     top = (counts * part.fillna(0)).sum("year")
     bottom = (counts * whole.where(part.notnull()).fillna(0)).sum("year")
     return (top / bottom.where(bottom != 0)).std("draw") * np.sqrt(n / max(n - 1, 1))
-
-
-def _mean_of_others(full, name):
-    """(year, ...) mean full drop of all years but one, where at least two of them are known."""
-    if name != "others":
-        raise ValueError(f"pattern: {name!r}; use 'others', a field or None")
-    others = full.notnull().sum("year") - full.notnull()
-    return (full.sum("year") - full.fillna(0)) / others.where(others > 1)
-
-
-def area_means(
-    drop: xr.DataArray, std: xr.DataArray, areas: xr.DataArray, *, length_cells: float = 0.0, share=0.3
-):
-    """Mean drop of areas, with the sd that neighbours alike in their errors leave it.
-
-    Parameters
-    ----------
-    drop, std : (year, window, y, x) DataArrays
-        As from `drops`, mm.
-    areas : (zone, y, x) bool DataArray
-        Masks.
-    length_cells : float
-        As in `fraction_of_drops`.
-    share : float
-        An area seen to less than this share has no mean.
-
-    Returns
-    -------
-    Dataset
-        drop, drop_std (year, window, zone) in mm.
-    """
-    parts = []
-    for mask in areas:
-        inside = drop.notnull() & mask.drop_vars("zone", errors="ignore")
-        count = inside.sum(("y", "x"))
-        weight = (inside / count.where(count >= max(share * float(mask.sum()), 1))).fillna(0)
-        known = weight.sum(("y", "x")) > 0
-        value = (weight * drop.fillna(0)).sum(("y", "x")).where(known)
-        variance = _sum_variance(bare(weight * std.fillna(0)), length_cells)
-        parts.append(xr.Dataset({"drop": value, "drop_std": np.sqrt(variance.where(bare(known)))}))
-    out = xr.concat(parts, areas["zone"], coords="minimal", compat="override")
-    return out.transpose("year", "window", "zone")
-
-
-def _area_weights(valid, pattern, nuisance):
-    """(year, window, ...) weights whose sum with a field is the area's value; NaN where there is none."""
-    space = [d for d in valid.dims if d not in ("year", "window")]
-    if pattern is None:
-        count = valid.sum(space)
-        return valid / count.where(count > 0)
-    mask = valid.transpose("year", "window", *space).values
-    sizes = pattern.transpose("year", *space).values.reshape(len(mask), -1)
-    design = [np.ones(sizes.shape[1])]
-    if nuisance is not None:
-        design += list(bare(nuisance).transpose(..., *space).values.reshape(-1, sizes.shape[1]))
-    design = np.array(design).T
-    out = np.full((*mask.shape[:2], sizes.shape[1]), np.nan)
-    usable = np.isfinite(design).all(axis=1)
-    design = np.where(usable[:, None], design, 0.0)
-    for i, j in np.ndindex(*mask.shape[:2]):
-        used = mask[i, j].ravel() & usable & np.isfinite(sizes[i])
-        if used.sum() <= design.shape[1] + 1:
-            continue
-        size = np.where(used, sizes[i], 0.0)
-        inside = design * used[:, None]
-        residual = size - inside @ np.linalg.lstsq(inside.T @ inside, inside.T @ size, rcond=None)[0]
-        if np.square(residual).sum() > 1e-9 * np.square(size).sum():
-            out[i, j] = residual / np.square(residual).sum() * size.sum() / used.sum()
-    return xr.DataArray(out.reshape(mask.shape), dims=("year", "window", *space))
-
-
-def _sum_variance(weighted, length_cells):
-    """Variance of a weighted sum of errors, correlated in space as exp(-distance / length)."""
-    space = [d for d in weighted.dims if d not in ("year", "window")]
-    weighted = weighted.fillna(0)
-    if not length_cells or not {"y", "x"} <= set(space):
-        return np.square(weighted).sum(space)
-    coarse = max(1, int(length_cells // 4))  # errors are nearly the same in so small a block
-    if coarse > 1:
-        weighted = weighted.coarsen(y=coarse, x=coarse, boundary="pad").sum()
-        length_cells = length_cells / coarse
-    reach = np.ceil(5 * length_cells)
-    ny, nx = (min(weighted.sizes[d] - 1, int(reach)) for d in ("y", "x"))
-    distance = np.hypot(*np.mgrid[-ny : ny + 1, -nx : nx + 1])
-    values = weighted.transpose(..., "y", "x").values
-    kernel = np.exp(-distance / length_cells)[(None,) * (values.ndim - 2)]
-    spread = signal.fftconvolve(values, kernel, mode="same", axes=(-2, -1))
-    dims = [d for d in weighted.transpose(..., "y", "x").dims if d not in ("y", "x")]
-    return xr.DataArray(np.sum(values * spread, axis=(-2, -1)).clip(0), dims=dims).sum(
-        [d for d in dims if d in space]
-    )
 
 
 def _lasting_spread(drop, ratio, at, nuisance=None):
@@ -404,7 +343,7 @@ def hierarchical(fractions: xr.Dataset, height: xr.DataArray, *, bands: int = 4,
     bands : int
         Height bands of equal pixel number.
     **options
-        pattern, nuisance and length_cells of `fraction_of_drops`, for each band.
+        pattern, nuisance, smooth_cells and noise_factor of `fraction_of_drops`, for each band.
 
     Returns
     -------
@@ -439,6 +378,7 @@ def hierarchical(fractions: xr.Dataset, height: xr.DataArray, *, bands: int = 4,
     out["fraction_mean"] = xr.concat(mean, windows)
     out["fraction_mean_std"] = xr.concat(error, windows)
     out["cv_year"] = ("window", cv)
+    out = out.drop_vars(["cv_year_lower", "cv_year_upper"])
     out["slope_per_km"], out["slope_per_km_std"] = ("window", slope), ("window", slope_std)
     relative = fractions["fraction"] / fractions["fraction_mean"]
     ratio = (out["fraction_mean"] * relative).transpose("window", "year", ...)
@@ -513,10 +453,6 @@ def correlation_with_full(drop, matrix):
     if matrix is None:
         return xr.DataArray((names == "full").astype(float), dims="window", coords={"window": names})
     return matrix.sel(window=names, window_2="full", drop=True).drop_vars("window_2", errors="ignore")
-
-
-def bare(obj):
-    return obj.drop_vars(list(obj.coords))
 
 
 def labels(classes):

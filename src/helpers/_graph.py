@@ -7,6 +7,7 @@ degree then keeps the fill small. The pattern does not depend on which pairs a p
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -34,9 +35,17 @@ def pattern(n: int, first, second, natural) -> Pattern:
     """Elimination pattern of a graph of ``n`` nodes.
 
     ``natural`` is an order known to be good for short edges; its last node is the datum and stays last. The order of
-    least degree replaces it where that needs fewer than two thirds of the operations.
+    least degree replaces it where that needs fewer than two thirds of the operations. Several inversions of one
+    network share it: the last few are kept.
     """
-    natural = np.array(natural, dtype=np.int64)
+    return _pattern(n, *(np.asarray(nodes, dtype=np.int64).tobytes() for nodes in (first, second, natural)))
+
+
+@lru_cache(maxsize=16)
+def _pattern(n: int, first: bytes, second: bytes, natural: bytes) -> Pattern:
+    first, second, natural = (
+        np.frombuffer(nodes, dtype=np.int64).copy() for nodes in (first, second, natural)
+    )
     best = _fill(natural, first, second)
     if max((len(column) for column in best), default=0) > 6:
         other = _least_degree(n, first, second, natural[-1])

@@ -11,7 +11,7 @@ TABLE_SIZE = 1025
 LARGEST_COHERENCE = 0.999  # keeps the variance above zero where a file says exactly 1
 
 
-def phase_variance(coherence, looks: float, *, debias: bool = True) -> np.ndarray:
+def phase_variance(coherence: float | np.ndarray, looks: float, *, debias: bool = True) -> np.ndarray:
     """Variance of the interferometric phase of distributed scatterers (rad2).
 
     The variance of the multilook phase distribution (Hanssen 2001, eq. 4.2.23), integrated numerically: at coherence

@@ -21,7 +21,7 @@ class Model:
 
     observed: np.ndarray  # (obs, parameter): ground + offset + drift of the sensor
     ground: np.ndarray  # (time, parameter): ground alone
-    rates: np.ndarray  # (epoch, parameter): mean rate over each epoch
+    rates: np.ndarray  # (epoch, parameter): least-squares slope of each epoch
     prior: np.ndarray  # (parameter, parameter) precision
     sensor: np.ndarray  # (obs,) number of the sensor
     at: np.ndarray  # (obs,) place of the observation on the time axis
@@ -62,6 +62,15 @@ def _overlap(start, end, borders) -> np.ndarray:
     return np.clip(np.minimum(b, borders[1:]) - np.maximum(a, borders[:-1]), 0, None)
 
 
+def _slope_weights(start, end, borders) -> np.ndarray:
+    """Share of each piece's rate in the least-squares slope of the path over an epoch: (pieces,), sum 1.
+
+    The slope of a continuous path weighs the rate at t by 6 (t - start) (end - t) / (end - start)^3.
+    """
+    u = np.clip((borders - start) / (end - start), 0, 1)
+    return np.diff(3 * u**2 - 2 * u**3)
+
+
 def _seasonal(t, knots, harmonics: int) -> np.ndarray:
     """Annual sine and cosine whose size runs linearly between the knots: (n, 2 * harmonics * knots)."""
     hats = np.stack([np.interp(t, knots, row) for row in np.eye(knots.size)], axis=1)
@@ -100,7 +109,7 @@ def build(dates, times, knots, reference, o) -> Model:
     sensor = np.repeat(np.arange(n_sensors), [len(d) for d in dates])
     since = t_obs - np.array([years(d)[0] for d in dates])[sensor]
     own = np.eye(n_sensors)[sensor]
-    epochs = _overlap(t_knot[:-1], t_knot[1:], borders) / np.diff(t_knot)[:, None]
+    epochs = np.stack([_slope_weights(a, b, borders) for a, b in itertools.pairwise(t_knot)])
     pad = ((0, 0), (0, 2 * n_sensors))
     rates = np.pad(epochs, ((0, 0), (0, n_ground - epochs.shape[1] + 2 * n_sensors)))
     observed = np.concatenate([rows(t_obs), own, own * since[:, None]], axis=1)

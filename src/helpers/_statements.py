@@ -5,6 +5,8 @@ Everything here is offered by `helpers.merge`. Rates are mm/yr, positive up; dis
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import rioxarray  # noqa: F401  (registers the .rio accessor)
@@ -22,11 +24,11 @@ def step_of(coordinate: xr.DataArray) -> float:
     return abs(float(values[-1] - values[0])) / (values.size - 1) if values.size > 1 else np.inf
 
 
-def correlation_length(field: xr.DataArray, *, max_lag_m=None) -> float:
+def correlation_length(field: xr.DataArray, *, max_lag_m: float | None = None) -> float:
     """Length l (m) of exp(-h / l) that fits the spatial correlation of a field's deviations from its mean.
 
-    Missing values are left out pair by pair. The mean is that of the field, so l is limited by about a quarter of
-    its extent; a field without correlation gives a length below the pixel.
+    Missing values are left out pair by pair. The mean is that of the field; what it takes from the correlation at all
+    lags is part of the fit. A field without correlation gives a length below the pixel.
     """
     values = np.asarray(field.transpose("y", "x").values, float)
     seen = np.isfinite(values)
@@ -40,13 +42,17 @@ def correlation_length(field: xr.DataArray, *, max_lag_m=None) -> float:
     use = (pairs > 20) & (lag > 0) & (lag <= limit)
     if not use.any():
         return float("nan")
-    rho = product[use] / np.round(pairs[use]) / centred[seen].var()
-    weight = np.sqrt(pairs[use])
+    count = np.round(pairs)
+    rho = product[use] / count[use] / centred[seen].var()
+    weight = np.sqrt(count[use])
     step = min(_cell_m(field))
 
     def misfit(parameters):
         share, length = parameters
-        return weight * (share * np.exp(-lag[use] / np.exp(length)) - rho)
+        model = share * np.exp(-lag / np.exp(length))
+        # the field's own mean was taken off, and with it what all pairs share on average
+        shared = (count * np.where(lag > 0, model, 1.0)).sum() / seen.sum() ** 2
+        return weight * ((model[use] - shared) / (1 - shared) - rho)
 
     fit = optimize.least_squares(
         misfit, [0.8, np.log(3 * step)], bounds=([0, np.log(step / 10)], [1, np.log(10 * limit)])
@@ -105,8 +111,8 @@ def alternative_references(
 
 
 def zone_mean(
-    field: xr.DataArray, std: xr.DataArray, zones: xr.DataArray, *, length_m: float, common_std=0.0
-):
+    field: xr.DataArray, std: xr.DataArray, zones: xr.DataArray, *, length_m: float, common_std: float = 0.0
+) -> pd.DataFrame:
     """Mean of each zone with the sd its correlated pixels leave it.
 
     Var(mean) = common_std^2 + sum_ij s_i s_j exp(-h_ij / l) / M^2, summed exactly over all pairs of pixels.
@@ -125,27 +131,36 @@ def zone_mean(
     DataFrame indexed by zone: mean, std, std_independent (without the common part), n_pixels, n_effective, spread
     (sd between pixels).
     """
-    lag = _lags(field)
-    correlation = np.exp(-lag / max(length_m, 1e-9))
+    masks = {name: inside & np.isfinite(field * std).values for name, inside in _masks(zones)}
+    own = np.sqrt(np.diag(_covariance(std, list(masks.values()), length_m)))
     rows = {}
-    for name, inside in _masks(zones):
-        use = inside & np.isfinite(field).values & np.isfinite(std).values
+    for (name, use), error in zip(masks.items(), own, strict=True):
         n = int(use.sum())
-        if n == 0:
-            rows[name] = dict(
-                mean=np.nan, std=np.nan, std_independent=np.nan, n_pixels=0, n_effective=0.0, spread=np.nan
-            )
-            continue
-        s = np.where(use, std.values, 0.0).astype(float)
-        total = float((signal.fftconvolve(s, s[::-1, ::-1]) * correlation).sum())
-        square = float((s**2).sum())
-        own = np.sqrt(max(total, square)) / n
-        value = field.values[use].astype(float)
+        value, square = field.values[use].astype(float), float((std.values[use].astype(float) ** 2).sum())
         rows[name] = dict(
-            mean=value.mean(), std=float(np.hypot(own, common_std)), std_independent=own, n_pixels=n,
-            n_effective=square / n / own**2 if own > 0 else float(n), spread=value.std(),
+            mean=value.mean() if n else np.nan, std=float(np.hypot(error, common_std)), std_independent=error,
+            n_pixels=n, n_effective=square / n / error**2 if error > 0 else float(n),
+            spread=value.std() if n else np.nan,
         )  # fmt: skip
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("zone")
+
+
+def _covariance(std: xr.DataArray, masks: list, length_m: float) -> np.ndarray:
+    """Covariance (zone, zone) of the mean errors of zones: sum_ij s_i s_j exp(-h_ij / l) / (M N); NaN if empty."""
+    correlation = np.exp(-_lags(std) / max(length_m, 1e-9))
+    s = np.nan_to_num(std.transpose("y", "x").values.astype(float))
+    counts = [m.sum() for m in masks]
+    means = [
+        np.where(m, s, 0.0) / n if n else np.full(s.shape, np.nan) for m, n in zip(masks, counts, strict=True)
+    ]
+    ny, nx = s.shape
+    middle = (slice(ny - 1, 2 * ny - 1), slice(nx - 1, 2 * nx - 1))
+    spread = [signal.fftconvolve(np.nan_to_num(v), correlation)[middle] for v in means]
+    out = np.array([[(a * b).sum() for b in spread] for a in means])
+    # rounding of the transform must not make a mean better known than independent pixels would
+    alone = np.array([(v**2).sum() for v in means])
+    out[np.diag_indices(len(means))] = np.maximum(np.diag(out), alone)
+    return (out + out.T) / 2
 
 
 def _masks(zones: xr.DataArray):
@@ -158,7 +173,7 @@ def _masks(zones: xr.DataArray):
     return [(str(label), values == label) for label in sorted(labels, key=str)]
 
 
-def contrast(before, after, errors: dict, *, level=0.95, power=0.8) -> dict:
+def contrast(before: float, after: float, errors: dict, *, level: float = 0.95, power: float = 0.8) -> dict:
     """Difference of two epochs (after - before) with its whole error budget.
 
     Parameters
@@ -185,13 +200,15 @@ def contrast(before, after, errors: dict, *, level=0.95, power=0.8) -> dict:
 
 def zone_rates(
     epochs: xr.Dataset, zones: xr.DataArray, *, quiet: xr.DataArray, thinning: xr.Dataset | None = None
-):
+) -> xr.Dataset:
     """Rates of zones by epoch with the four errors that do not average out alike.
 
-    *fit*: noise and deviation, correlated in space over the length found on quiet ground (of the field less that of
-    the best known epoch, so that real differences between places do not lengthen it; for that epoch they do).
-    *reference*: what each sensor's scene shares, through the sensor's share in the rate. *geometry*: horizontal motion
-    read as vertical. *sampling*: rms over starting years of the thinning experiment's zone differences, by share.
+    *fit*: noise, delay and deviation. Their correlation length and their size are those of the field less that of the
+    best known epoch on quiet ground, where nothing else should be left: a stated sd is only their pattern. Of the best
+    known epoch itself the stated size is kept, since its field holds real differences between places (its length
+    does so too, and errs on the long side). *reference*: what each sensor's scene shares, through the sensor's share
+    in the rate. *geometry*: horizontal motion read as vertical. *sampling*: rms over starting years of the thinning
+    experiment's zone differences, by share.
 
     Parameters
     ----------
@@ -199,7 +216,7 @@ def zone_rates(
         rate, rate_std, geometry_std, sensor_share (label, sensor, y, x), sensor_reference_std (sensor): from `join`.
     zones : DataArray of bool (zone, y, x)
     quiet : DataArray of bool (y, x)
-        Ground where the rate changed little, for the correlation length.
+        Ground where the rate changed little, for size and correlation of the errors.
     thinning : Dataset, optional
         zone_difference (sensor, start, zone) in mm/yr, see `thin`; sensors that are not in it have no such error.
 
@@ -207,33 +224,41 @@ def zone_rates(
     -------
     Dataset (zone, label)
         rate, rate_std and its parts fit_std, reference_std, geometry_std, sampling_std; n_pixels, n_effective;
-        length_m (label); sensor_share (zone, label, sensor) and sampling_error (zone, sensor, start), which
-        `zone_contrast` needs.
+        fit_covariance (label, zone, other); length_m and scale (label), the latter found over stated sd;
+        sensor_share (zone, label, sensor) and sampling_error (zone, sensor, start), which `zone_contrast` needs.
     """
     labels, names = [str(v) for v in epochs["label"].values], [str(v) for v in zones["zone"].values]
     best = labels[int(epochs["rate_std"].where(quiet).median(("y", "x")).argmin("label"))]
-    lengths, tables = [], []
+    masks = [inside for _, inside in _masks(zones)]
+    lengths, scales, tables, covariances = [], [], [], []
     for label in labels:
         field = epochs.sel(label=label)
-        still = field["rate"] if label == best else field["rate"] - epochs["rate"].sel(label=best)
-        length = correlation_length(still.where(quiet))
-        lengths.append(length)
-        fit = zone_mean(field["rate"], field["rate_std"], zones, length_m=length)
+        known = [m & np.isfinite(field["rate"] * field["rate_std"]).values for m in masks]
+        still = (field["rate"] if label == best else field["rate"] - epochs["rate"].sel(label=best)).where(
+            quiet
+        )
+        length = correlation_length(still)
+        scale = 1.0 if label == best else error_scale(still, field["rate_std"], length)
+        covariances.append(scale**2 * _covariance(field["rate_std"], known, length))
+        fit = zone_mean(field["rate"], scale * field["rate_std"], zones, length_m=length)
         geometry = zone_mean(field["geometry_std"], field["geometry_std"], zones, length_m=length)["std"]
         tables.append(fit.assign(geometry_std=geometry).loc[names])
+        lengths.append(length)
+        scales.append(scale)
+    columns = {
+        "rate": "mean",
+        "fit_std": "std",
+        **{k: k for k in ("geometry_std", "n_pixels", "n_effective")},
+    }
     out = xr.Dataset(
         {
             new: (("label", "zone"), np.stack([t[old].to_numpy(float) for t in tables]))
-            for new, old in (
-                ("rate", "mean"),
-                ("fit_std", "std"),
-                ("geometry_std", "geometry_std"),
-                ("n_pixels", "n_pixels"),
-                ("n_effective", "n_effective"),
-            )
+            for new, old in columns.items()
         },
-        coords={"label": labels, "zone": names, "length_m": ("label", lengths)},
+        coords={"label": labels, "zone": names, "length_m": ("label", lengths), "scale": ("label", scales)},
     )
+    out["fit_covariance"] = (("label", "zone", "other"), np.stack(covariances))
+    out = out.assign_coords(other=names)
     out["sensor_share"] = epochs["sensor_share"].where(zones).mean(("y", "x")).reset_coords(drop=True)
     out["sensor_reference_std"] = epochs["sensor_reference_std"]
     if thinning is not None:
@@ -245,6 +270,18 @@ def zone_rates(
         out[f"{name}_std"] = (("label", "zone"), value)
     out["rate_std"] = np.sqrt(sum(out[f"{k}_std"] ** 2 for k in ("fit", "reference", "geometry", "sampling")))
     return out.transpose("zone", "label", ...)
+
+
+def error_scale(field: xr.DataArray, std: xr.DataArray, length_m: float) -> float:
+    """Size of errors found in a field that should be flat, over their stated sd.
+
+    The variance about the field's mean misses what all of its pixels share, a known part for errors of one
+    correlation length: it is added back. Real differences between places count as errors.
+    """
+    seen = np.isfinite(field * std)
+    stated = float((std.where(seen) ** 2).mean())
+    shared = float(_covariance(xr.ones_like(std), [seen.transpose("y", "x").values], length_m)[0, 0])
+    return float(np.sqrt(field.where(seen).var() / (1 - min(shared, 0.9)) / stated))
 
 
 def zone_contrast(
@@ -266,16 +303,23 @@ def zone_contrast(
     -------
     dict: what `contrast` gives, and <name>_std of fit, reference, geometry and sampling.
     """
+    signs = {z: 1.0 if z == zone else -1.0 for z in (zone, minus) if z}
     terms = {
-        (z, e): 1 if (z == zone) == (e == epoch) else -1
-        for z in (zone, minus)
-        if z
-        for e in (epoch, since)
-        if e
+        (z, e): sign * (1 if e == epoch else -1) for z, sign in signs.items() for e in (epoch, since) if e
     }
     at = [(sign, rates.sel(zone=z, label=e)) for (z, e), sign in terms.items()]
     value = sum(sign * float(r["rate"]) for sign, r in at)
-    own = {k: float(np.sqrt(sum(r[f"{k}_std"] ** 2 for _, r in at))) for k in ("fit", "geometry")}
+    v = np.array(list(signs.values()))
+    chosen = {"zone": list(signs), "other": list(signs)}
+    fits = [
+        v @ rates["fit_covariance"].sel(label=e, **chosen).transpose("zone", "other").values @ v
+        for e in (epoch, since)
+        if e
+    ]
+    own = {
+        "fit": float(np.sqrt(sum(fits))),
+        "geometry": float(np.sqrt(sum(r["geometry_std"] ** 2 for _, r in at))),
+    }
     share = sum(sign * r["sensor_share"] for sign, r in at)
     own["reference"] = float(np.sqrt(((share * rates["sensor_reference_std"]) ** 2).sum()))
     own["sampling"] = 0.0
@@ -285,7 +329,7 @@ def zone_contrast(
     return contrast(0.0, value, own) | {f"{k}_std": v for k, v in own.items()}
 
 
-def equivalence(value, std, margin, *, level=0.95) -> dict:
+def equivalence(value: float, std: float, margin: float, *, level: float = 0.95) -> dict:
     """Two one-sided tests: is |value| below the margin, and what margin could be claimed?
 
     Returns
@@ -299,61 +343,167 @@ def equivalence(value, std, margin, *, level=0.95) -> dict:
     return dict(equivalent=bool(p < 1 - level), p_value=float(p), claimable=float(claimable))
 
 
-def change_point(series: pd.DataFrame, candidates, *, level=0.95, harmonics=1) -> pd.DataFrame:
-    """When did the rate change? The same test at every candidate date, so that placebo dates tell its false alarms.
+def pool_seasons(drops: pd.DataFrame, shared: dict) -> pd.DataFrame:
+    """Mean seasonal drop of each zone and epoch over its sensors and years.
 
-    Generalised least squares of value = offset(sensor) + rate t + change max(t - date, 0) + annual wave.
-    The residual's scale is estimated from the model without a change where it exceeds the stated std.
+    Scaling gives one coefficient to all years of an old mission, so that share of its error does not average out.
+    Sensors of an epoch are weighted by their variance, which is never smaller than the scatter between years says.
+
+    Parameters
+    ----------
+    drops : DataFrame
+        A row per zone, epoch, sensor and year: drop, std in mm, signed (positive = sinking).
+    shared : dict
+        sensor -> share of the error's variance that all of its years have in common, 0 to 1.
+
+    Returns
+    -------
+    DataFrame indexed by zone and epoch: drop, std (mm), years.
+    """
+
+    def pooled(part):
+        means = part.groupby("sensor").agg(
+            drop=("drop", "mean"), std=("std", "mean"), n=("drop", "size"), scatter=("drop", "std")
+        )
+        common = means.index.map(shared).to_numpy(float)
+        variance = means["std"] ** 2 * (common + (1 - common) / means["n"])
+        variance = np.maximum(variance, means["scatter"].fillna(0) ** 2 / means["n"])
+        mean, std = np.average(means["drop"], weights=1 / variance), np.sqrt(1 / (1 / variance).sum())
+        return pd.Series({"drop": mean, "std": std, "years": part["year"].nunique()})
+
+    return drops.groupby(["zone", "epoch"])[["sensor", "year", "drop", "std"]].apply(pooled)
+
+
+def change_point(
+    series: pd.DataFrame,
+    candidates: Sequence,
+    *,
+    rate_error: dict[str, float] | None = None,
+    level: float = 0.95,
+    harmonics: int = 1,
+    change_std_mm_yr: float = 15.0,
+) -> pd.DataFrame:
+    """When did the rate change? A posterior over dates, and the same test at every date for placebos to answer.
+
+    Generalised least squares of value = offset(sensor) + rate t + change max(t - date, 0) + annual wave. The size of a
+    sensor's errors is its scatter about a line and wave of its own where three degrees of freedom are left (else the
+    median of the others'); std gives their pattern. All dates are equally likely beforehand, the change is
+    N(0, change_std_mm_yr^2), offsets, rate, wave and the scale of all errors are integrated out.
 
     Parameters
     ----------
     series : DataFrame
         Columns date, value, std, and sensor (one offset each).
     candidates : dates
-        Dates tried; those with fewer than three dates on either side get NaN.
+        Dates tried, evenly spaced; those with fewer than three dates on either side get NaN.
+    rate_error : dict, optional
+        sensor -> sd of an error of its rate that its scatter does not show (`series_errors`).
+    level : float
+        Of the interval of the date: equal tails of the posterior. It says where a change was, given that there was one.
 
     Returns
     -------
     DataFrame
-        date, change, change_std (in value's unit per year), gain (fall of chi2 against no change), z;
-        attrs best, lower, upper (dates whose gain is within the chi2 limit of the best; level), scale.
+        date, change, change_std (in value's unit per year), gain (fall of chi2 against no change), z, posterior (sum
+        1); attrs best (most probable date), median, lower, upper, level.
     """
+    series = series[np.isfinite(series["value"])]
     t = years(pd.DatetimeIndex(series["date"]).values.astype("datetime64[D]"))
-    sensor = pd.get_dummies(series["sensor"]).to_numpy(float) if "sensor" in series else np.ones((t.size, 1))
+    names = series["sensor"].to_numpy() if "sensor" in series else np.zeros(t.size)
+    order = pd.unique(names)
+    sensor = (names[:, None] == order).astype(float)
     waves = [f(2 * np.pi * k * t) for k in range(1, harmonics + 1) for f in (np.sin, np.cos)]
     base = np.column_stack([sensor, t - t.mean(), *waves])
-    weight = 1.0 / series["std"].to_numpy(float)
-    y = series["value"].to_numpy(float) * weight
-    good = np.isfinite(y)
-    if good.sum() < base.shape[1] + 3:
-        raise ValueError(f"change_point: {good.sum()} dates for {base.shape[1]} parameters; needs three more")
+    if t.size < base.shape[1] + 3:
+        raise ValueError(f"change_point: {t.size} dates for {base.shape[1]} parameters; needs three more")
+    std = series["std"].to_numpy(float)
+    own = [s > 0 for s in sensor.T]
+    found = np.array(
+        [_scatter(base[i][:, sensor.shape[1] :], series["value"].to_numpy()[i], std[i]) for i in own]
+    )
+    found = np.where(np.isfinite(found), found, np.nanmedian(found) if np.isfinite(found).any() else 1.0)
+    weight = 1.0 / (std * (sensor @ found))
+    # a rate error is common to a sensor's dates; whitening makes all errors independent of sd 1
+    drift = [
+        (rate_error or {}).get(n, 0.0) * s * (t - t[s > 0].mean())
+        for n, s in zip(order, sensor.T, strict=True)
+    ]
+    drift = np.column_stack(drift) * weight[:, None]
+    whiten = np.linalg.inv(np.linalg.cholesky(np.eye(t.size) + drift @ drift.T)) * weight
+    y = whiten @ series["value"].to_numpy(float)
 
-    def fit(design):
-        scaled = (design * weight[:, None])[good]
-        solution, *_ = np.linalg.lstsq(scaled, y[good], rcond=None)
-        residual = y[good] - scaled @ solution
-        return solution, float(residual @ residual), scaled
+    def fit(*columns):
+        scaled = whiten @ np.column_stack([base, *columns])
+        solution = np.linalg.lstsq(scaled, y, rcond=None)[0]
+        return solution, float(((y - scaled @ solution) ** 2).sum()), scaled
 
-    _, none, _ = fit(base)
-    scale = max(1.0, none / (good.sum() - base.shape[1]))
-    rows = []
-    dates = pd.DatetimeIndex(candidates)
+    free = t.size - base.shape[1]
+    none = fit()[1]
+    scale = max(1.0, none / free)
+    dates, rows = pd.DatetimeIndex(candidates), []
     for date, when in zip(dates, years(dates.values.astype("datetime64[D]")), strict=True):
-        row = dict(date=date, change=np.nan, change_std=np.nan, gain=np.nan, z=np.nan)
-        if min((t[good] < when).sum(), (t[good] > when).sum()) >= 3:
-            solution, chi2, scaled = fit(np.column_stack([base, np.clip(t - when, 0, None)]))
+        row = dict(date=date) | dict.fromkeys(("change", "change_std", "gain", "z", "posterior"), np.nan)
+        if min((t < when).sum(), (t > when).sum()) >= 3:
+            solution, chi2, scaled = fit(np.clip(t - when, 0, None))
             spread = np.sqrt(np.linalg.pinv(scaled.T @ scaled)[-1, -1] * scale)
             row |= dict(
                 change=solution[-1], change_std=spread, gain=(none - chi2) / scale, z=solution[-1] / spread
             )
+            # the change's prior is one more observation: 0 with sd change_std
+            prior = np.eye(scaled.shape[1])[-1:] / change_std_mm_yr
+            widened = np.vstack([scaled, prior])
+            left = np.append(y, 0.0) - widened @ np.linalg.lstsq(widened, np.append(y, 0.0), rcond=None)[0]
+            row["posterior"] = -0.5 * (np.linalg.slogdet(widened.T @ widened)[1] + free * np.log(left @ left))
         rows.append(row)
     out = pd.DataFrame(rows)
-    if out.gain.notna().any():
-        near = out.gain >= out.gain.max() - stats.chi2.ppf(level, 1)
+    if out["posterior"].notna().any():
+        probability = np.exp(out["posterior"] - out["posterior"].max())
+        out["posterior"] = probability / probability.sum()
+        cumulative = out["posterior"].fillna(0).cumsum()
+        tail, half = (
+            (1 - level) / 2,
+            np.median(np.diff(dates)) / 2,
+        )  # a candidate stands for the dates around it
         out.attrs = dict(
-            best=out.date[out.gain.idxmax()],
-            lower=out.date[near].min(),
-            upper=out.date[near].max(),
-            scale=scale,
+            best=out["date"][out["posterior"].idxmax()],
+            median=out["date"][(cumulative >= 0.5).idxmax()],
+            lower=out["date"][(cumulative >= tail).idxmax()] - half,
+            upper=out["date"][(cumulative >= 1 - tail - 1e-9).idxmax()] + half,
+            level=level,
         )
     return out
+
+
+def series_errors(rates: xr.Dataset, zone: str, minus: str) -> dict:
+    """Sd of the rate error of each sensor's series of a zone less another, as quiet ground shows it.
+
+    The fit error of the epoch the sensor serves most, over the root of its share: what independent sensors would have.
+
+    Parameters
+    ----------
+    rates : Dataset
+        From `zone_rates`.
+    zone, minus : str
+
+    Returns
+    -------
+    dict: sensor -> mm/yr.
+    """
+    share = rates["sensor_share"].sel(zone=zone).clip(min=0.01)
+    out = {}
+    for sensor in rates["sensor"].values:
+        own = share.sel(sensor=sensor)
+        label = str(own["label"].values[int(own.argmax("label"))])
+        fit = zone_contrast(rates, zone, label, minus=minus)["fit_std"]
+        out[str(sensor)] = fit / float(np.sqrt(own.sel(label=label).clip(max=1.0)))
+    return out
+
+
+def _scatter(columns, value, std) -> float:
+    """Size of a sensor's errors over their stated sd: the scatter about its own line and wave; NaN below 3 dof."""
+    scaled = np.column_stack([np.ones(value.size), columns]) / std[:, None]
+    free = value.size - scaled.shape[1]
+    if free < 3:
+        return np.nan
+    left = value / std - scaled @ np.linalg.lstsq(scaled, value / std, rcond=None)[0]
+    return float(np.sqrt(left @ left / free))

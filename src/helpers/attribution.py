@@ -26,9 +26,9 @@ from sklearn.tree import DecisionTreeRegressor
 # ---------------------------------------------------------------------------------------------
 def fit_forest(
     drivers: pd.DataFrame,
-    target,
-    weight,
-    blocks,
+    target: np.ndarray,
+    weight: np.ndarray,
+    blocks: np.ndarray,
     *,
     random_split: bool = True,
     trees: int = 300,
@@ -97,7 +97,7 @@ def _fit(model, x, y, w):
     return clone(model).set_params(n_jobs=-1).fit(x, y, w).set_params(n_jobs=1)
 
 
-def spatial_blocks(x_m, y_m, size_m: float) -> np.ndarray:
+def spatial_blocks(x_m: np.ndarray, y_m: np.ndarray, size_m: float) -> np.ndarray:
     """Integer label of the square block of side `size_m` (metres) that holds each pixel."""
     if not size_m > 0:
         raise ValueError(f"size_m: {size_m}; give metres above 0")
@@ -106,7 +106,15 @@ def spatial_blocks(x_m, y_m, size_m: float) -> np.ndarray:
     return np.unique(row * (column.max() + 1) + column, return_inverse=True)[1]
 
 
-def residual_range(residual, x_m, y_m, *, classes: int = 15, pairs: int = 200_000, seed: int = 0) -> float:
+def residual_range(
+    residual: np.ndarray,
+    x_m: np.ndarray,
+    y_m: np.ndarray,
+    *,
+    classes: int = 15,
+    pairs: int = 200_000,
+    seed: int = 0,
+) -> float:
     """Distance in metres at which residuals stop to resemble each other.
 
     Exponential variogram through pairs up to half the extent; the range is where it reaches 95 % of
@@ -144,7 +152,16 @@ def residual_range(residual, x_m, y_m, *, classes: int = 15, pairs: int = 200_00
 
 
 def block_side(
-    drivers: pd.DataFrame, target, weight, x_m, y_m, *, first_m=3000.0, pixels=1000, trees=15, seed: int = 0
+    drivers: pd.DataFrame,
+    target: np.ndarray,
+    weight: np.ndarray,
+    x_m: np.ndarray,
+    y_m: np.ndarray,
+    *,
+    first_m: float = 3000.0,
+    pixels: int = 1000,
+    trees: int = 15,
+    seed: int = 0,
 ) -> tuple[float, float]:
     """Side of the spatial blocks a target needs, from the residuals of a small forest on first blocks.
 
@@ -174,7 +191,7 @@ def block_side(
     return float(min(max(found, 2000.0), quarter)), found
 
 
-def draw_by_block(blocks, n: int, *, seed: int = 0) -> np.ndarray:
+def draw_by_block(blocks: np.ndarray, n: int, *, seed: int = 0) -> np.ndarray:
     """Sorted positions of about `n` pixels, the same share of every block."""
     blocks, rng = np.asarray(blocks), np.random.default_rng(seed)
     if n >= len(blocks):
@@ -186,7 +203,7 @@ def draw_by_block(blocks, n: int, *, seed: int = 0) -> np.ndarray:
     )
 
 
-def held_out(model, drivers: pd.DataFrame) -> np.ndarray:
+def held_out(model: RandomForestRegressor, drivers: pd.DataFrame) -> np.ndarray:
     """Prediction of every pixel by the forest of the fold that did not see its block."""
     x = drivers.to_numpy(float)
     out = np.full(len(x), np.nan)
@@ -199,15 +216,15 @@ def held_out(model, drivers: pd.DataFrame) -> np.ndarray:
 # Importance
 # ---------------------------------------------------------------------------------------------
 def grouped_importance(
-    model,
+    model: RandomForestRegressor,
     drivers: pd.DataFrame,
-    target,
+    target: np.ndarray,
     groups: dict[str, list[str]],
-    blocks,
+    blocks: np.ndarray,
     *,
-    weight=None,
+    weight: np.ndarray | None = None,
     conditional: bool = False,
-    forests=None,
+    forests: list | None = None,
     repeats: int = 5,
     draws: int = 500,
     folds: int = 5,
@@ -264,7 +281,16 @@ def grouped_importance(
 
 
 def drop_column(
-    model, drivers, target, groups, blocks, *, weight=None, folds: int = 5, seed: int = 0, draws: int = 500
+    model: RandomForestRegressor,
+    drivers: pd.DataFrame,
+    target: np.ndarray,
+    groups: dict,
+    blocks: np.ndarray,
+    *,
+    weight: np.ndarray | None = None,
+    folds: int = 5,
+    seed: int = 0,
+    draws: int = 500,
 ) -> pd.DataFrame:
     """Loss of held-out R2 when a forest is refitted without a group: what only that group knows.
 
@@ -284,17 +310,17 @@ def drop_column(
 
 
 def null_importances(
-    model,
-    drivers,
-    target,
-    groups,
-    blocks,
+    model: RandomForestRegressor,
+    drivers: pd.DataFrame,
+    target: np.ndarray,
+    groups: dict,
+    blocks: np.ndarray,
     *,
-    weight=None,
+    weight: np.ndarray | None = None,
     refits: int = 20,
     folds: int = 5,
     seed: int = 0,
-    repeats=2,
+    repeats: int = 2,
 ) -> pd.DataFrame:
     """Importances when the target is shuffled by block: how large can chance be?
 
@@ -328,7 +354,9 @@ def null_importances(
     )
 
 
-def impurity_importance(model, drivers: pd.DataFrame, groups: dict[str, list[str]]) -> pd.DataFrame:
+def impurity_importance(
+    model: RandomForestRegressor, drivers: pd.DataFrame, groups: dict[str, list[str]]
+) -> pd.DataFrame:
     """Impurity importance summed over groups, for comparison only: in-sample, and misled by noise."""
     at = _group_columns(drivers, groups)
     values = [model.feature_importances_[at[g]].sum() for g in groups]
@@ -339,14 +367,14 @@ def impurity_importance(model, drivers: pd.DataFrame, groups: dict[str, list[str
 # Effects
 # ---------------------------------------------------------------------------------------------
 def accumulated_local_effects(
-    model,
+    model: RandomForestRegressor,
     drivers: pd.DataFrame,
     name: str,
     *,
-    rows=None,
+    rows: np.ndarray | None = None,
     bins: int = 12,
-    blocks=None,
-    forests=None,
+    blocks: np.ndarray | None = None,
+    forests: list | None = None,
     draws: int = 200,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -435,7 +463,15 @@ def _ale_draws(x, column, edges, at, keep, difference, blocks, forests, draws, s
 
 
 def bootstrap_forests(
-    model, drivers, target, blocks, *, weight=None, refits=20, trees=30, seed=0
+    model: RandomForestRegressor,
+    drivers: pd.DataFrame,
+    target: np.ndarray,
+    blocks: np.ndarray,
+    *,
+    weight: np.ndarray | None = None,
+    refits: int = 20,
+    trees: int = 30,
+    seed: int = 0,
 ) -> list[tuple]:
     """Forests of blocks drawn with replacement: (forest, times each pixel was drawn), for intervals of effects.
 
@@ -457,8 +493,14 @@ def _draw_blocks(labels, draws, rng):
 
 
 def applicability(
-    train: pd.DataFrame, new: pd.DataFrame, blocks, *, importance=None, folds: int = 5, seed: int = 0
-):
+    train: pd.DataFrame,
+    new: pd.DataFrame,
+    blocks: np.ndarray,
+    *,
+    importance: pd.DataFrame | None = None,
+    folds: int = 5,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
     """Where the forest may be believed: dissimilarity of new pixels to the training pixels.
 
     Distance to the nearest training pixel, drivers standardised and weighted by importance, over
@@ -488,16 +530,16 @@ def applicability(
 
 
 def partial_effect(
-    model,
+    model: RandomForestRegressor,
     drivers: pd.DataFrame,
-    target,
-    blocks,
+    target: np.ndarray,
+    blocks: np.ndarray,
     *,
     name: str,
     without: list[str],
-    error_blocks=None,
-    rows=None,
-    weight=None,
+    error_blocks: np.ndarray | None = None,
+    rows: dict | None = None,
+    weight: np.ndarray | None = None,
     trees: int = 30,
     repeats: int = 3,
     folds: int = 5,

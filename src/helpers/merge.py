@@ -4,12 +4,13 @@ Line-of-sight values are mm (or mm/yr) positive toward the satellite, vertical o
 ``decompose`` and ``project_up`` treat rates, ``join`` treats series: every sensor has its own offset
 and the ground one rate that may change, so a gap without any sensor is bridged by the prior alone and
 the posterior sd says so. ``thin`` asks what another sensor's calendar would have seen. The rest
-(``zone_mean``, ``contrast``, ``equivalence``, ``change_point``) turns maps into statements with an error budget.
+(``zone_mean``, ``zone_contrast``, ``equivalence``, ``change_point``) turns maps into statements with an error budget.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,9 @@ from helpers._statements import (
     contrast,
     correlation_length,
     equivalence,
+    error_scale,
+    pool_seasons,
+    series_errors,
     step_of,
     zone_contrast,
     zone_mean,
@@ -38,9 +42,12 @@ __all__ = [
     "correlation_length",
     "decompose",
     "equivalence",
+    "error_scale",
     "join",
+    "pool_seasons",
     "project_up",
     "resample",
+    "series_errors",
     "thin",
     "zone_contrast",
     "zone_mean",
@@ -133,7 +140,7 @@ def resample(track: xr.Dataset, like: xr.Dataset | xr.DataArray) -> xr.Dataset:
 
 
 # --------------------------------------------------------------------------------------- geometry
-def decompose(tracks, *, north_std_mm_yr=3.0) -> xr.Dataset:
+def decompose(tracks: Sequence[xr.Dataset], *, north_std_mm_yr: float | xr.DataArray = 3.0) -> xr.Dataset:
     """East and up rates from line-of-sight rates of two or more directions.
 
     Weighted least squares per pixel for (east, up), north neglected: r = los_east E + los_up U.
@@ -196,7 +203,12 @@ def decompose(tracks, *, north_std_mm_yr=3.0) -> xr.Dataset:
     return out
 
 
-def project_up(track: xr.Dataset, *, east=None, horizontal_std_mm_yr=0.0) -> xr.Dataset:
+def project_up(
+    track: xr.Dataset,
+    *,
+    east: xr.Dataset | xr.DataArray | None = None,
+    horizontal_std_mm_yr: float | xr.DataArray = 0.0,
+) -> xr.Dataset:
     """Vertical rate of one track, taking horizontal motion as known or as an error.
 
     Parameters
@@ -311,10 +323,23 @@ def _knots(knots, first, last) -> np.ndarray:
 
 
 def join(
-    tracks, *, knots, like=None, east=None, max_slope_deg=10.0,
-    deviation_std_mm=5.0, deviation_days=0.0, rate_walk_mm_yr=3.0, rate_change_std_mm_yr=15.0,
-    harmonics=1, seasonal_std_mm=30.0, seasonal_change_std_mm=10.0, times=None, gap_days=92, segment_yr=1.0,
-) -> xr.Dataset:  # fmt: skip
+    tracks: Sequence[xr.Dataset],
+    *,
+    knots: Sequence,
+    like: xr.Dataset | xr.DataArray | None = None,
+    east: xr.Dataset | xr.DataArray | None = None,
+    max_slope_deg: float = 10.0,
+    deviation_std_mm: float = 5.0,
+    deviation_days: float = 0.0,
+    rate_walk_mm_yr: float = 3.0,
+    rate_change_std_mm_yr: float = 15.0,
+    harmonics: int = 1,
+    seasonal_std_mm: float = 30.0,
+    seasonal_change_std_mm: float = 10.0,
+    times: Sequence | None = None,
+    gap_days: int = 92,
+    segment_yr: float = 1.0,
+) -> xr.Dataset:
     """Join the series of several sensors into one vertical record.
 
     Each sensor sees ground + its own offset + its own rate error + noise, divided by los_up. The ground is
@@ -355,8 +380,8 @@ def join(
     Dataset
         displacement_up, displacement_up_std (time, y, x) in mm since the first date (the sd holds the sensors'
         reference errors too: no joined curve is free of them); offset, offset_std (sensor, y, x) in mm; rate,
-        rate_std (epoch, y, x) in mm/yr, the mean over the whole epoch, and reference_rate_std (epoch, y, x), the
-        part rate_std leaves out because the scene shares it; sensor_share (epoch, sensor, y, x): how far the rate
+        rate_std (epoch, y, x) in mm/yr, the least-squares slope over the epoch, and reference_rate_std (epoch, y, x),
+        the part rate_std leaves out because the scene shares it; sensor_share (epoch, sensor, y, x): how far the rate
         moves per mm/yr added to a sensor; data_weight (epoch, y, x) = 1 - posterior variance / variance the prior
         leaves when the other epochs are known: 0 where the rate is only a prior. Coordinates observed (time),
         epoch = "start/end". Lazy where the tracks are lazy.
@@ -484,7 +509,9 @@ def _observations(tracks, dates, covariances, noise, like, east, max_slope_deg):
 
 
 # ------------------------------------------------------------------------------ other calendars
-def thin(series: xr.DataArray, stack: xr.Dataset, start, *, max_days=12) -> xr.Dataset:
+def thin(
+    series: xr.DataArray, stack: xr.Dataset, start: int | str | np.datetime64, *, max_days: int = 12
+) -> xr.Dataset:
     """Interferograms another sensor would have seen of this series, had it flown on its own calendar.
 
     The dates of `stack` move by whole years so that the first falls in the year of `start`; each takes the value of

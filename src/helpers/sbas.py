@@ -54,16 +54,16 @@ class Problem:
 
 def invert(
     stack: xr.Dataset,
-    model="linear+annual",
+    model: str | timefunc.Model | None = "linear+annual",
     *,
-    weights="coherence",
+    weights: str | None = "coherence",
     deviation_std_mm: float | None = 5.0,
-    atmosphere_std_mm=0.0,
+    atmosphere_std_mm: float | np.ndarray | xr.DataArray = 0.0,
     deviation_days: float = 0.0,
-    rate_prior=None,
+    rate_prior: tuple | None = None,
     temperature: xr.DataArray | None = None,
     dem_error: bool = False,
-    pair_std_mm=0.0,
+    pair_std_mm: float | np.ndarray = 0.0,
     series_std: bool = True,
 ) -> xr.Dataset:
     """Invert an interferogram stack for displacement and rate, pixel by pixel.
@@ -292,11 +292,11 @@ def _solve_block(phase, coherence, mean, std, *, problem, threads=1):
 
 
 def _lanes(plan, cache_bytes=600_000):
-    """Pixels side by side: as many as keep the scratch memory in the second-level cache."""
+    """Pixels side by side: as many as keep the scratch memory in the second-level cache, but enough for long loops."""
     n, k = plan.design.shape
     size = len(plan.unknowns.order)
     per_lane = 8 * (len(plan.unknowns.row) + size * (3 + k)) + 5 * n
-    return int(np.clip(cache_bytes // per_lane // 8 * 8, 8, 128))
+    return int(np.clip(cache_bytes // per_lane // 8 * 8, 48, 128))
 
 
 # -- what comes out ----------------------------------------------------------------------------------------------
@@ -417,7 +417,8 @@ def summer_to_summer(
     max_baseline_m : float
         Longest perpendicular baseline, used where the stack has that coordinate.
     **options
-        For `invert`: weights, deviation_std_mm, atmosphere_std_mm, deviation_days, rate_prior.
+        For `invert`: weights, deviation_std_mm, atmosphere_std_mm, deviation_days, pair_std_mm (of all pairs of
+        ``stack``), rate_prior.
 
     Returns
     -------
@@ -427,9 +428,12 @@ def summer_to_summer(
     keep = _late_summer_pairs(stack, window, max_years, max_doy_difference, max_days, max_baseline_m)
     if not keep.any():
         raise ValueError(f"no pair of the stack lies in the window {window[0]}..{window[1]} at both ends")
-    chosen = stack.isel(pair=np.flatnonzero(keep))
+    kept = np.flatnonzero(keep)
     if min_coherence > 0:
-        chosen = chosen.isel(pair=_coherent_pairs(chosen, min_coherence))
+        kept = kept[_coherent_pairs(stack.isel(pair=kept), min_coherence)]
+    chosen = stack.isel(pair=kept)
+    if np.ndim(options.get("pair_std_mm", 0.0)):
+        options["pair_std_mm"] = np.asarray(options["pair_std_mm"])[kept]
     model = "linear" if temperature is None else "linear+degree_day"
     found = invert(chosen, model, temperature=temperature, **options)
     out = found[["rate", "rate_std", "n_pairs"]].rename(

@@ -12,17 +12,18 @@ take the same road as pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy import stats
+from scipy import special, stats
 
 from . import _degree_days as dd
+from ._areas import area_curve, area_means, bare, scatter
 from ._degree_days import LAGS_DAYS, POWERS, thaw_index
 from ._fractions import (
     FULL_SEASON,
-    area_means,
-    bare,
     check_drop,
     correlation_with_full,
     drops,
@@ -34,6 +35,7 @@ from ._fractions import (
 
 __all__ = [
     "FULL_SEASON",
+    "area_curve",
     "area_means",
     "drops",
     "fit_degree_days",
@@ -42,6 +44,7 @@ __all__ = [
     "hierarchical",
     "leave_one_year_out",
     "scale",
+    "scatter",
     "score",
     "shrink",
     "thaw_index",
@@ -53,7 +56,11 @@ MIN_YEARS = 4  # fewer years do not tell a variance between years
 
 
 def fit_degree_days(
-    fractions: xr.Dataset, temperature: xr.DataArray, *, powers=POWERS, lags_days=LAGS_DAYS
+    fractions: xr.Dataset,
+    temperature: xr.DataArray,
+    *,
+    powers: Sequence[float] = POWERS,
+    lags_days: Sequence[int] = LAGS_DAYS,
 ) -> xr.Dataset:
     """Choose power and lag of the degree-day curve by leaving years out.
 
@@ -153,7 +160,8 @@ def scale(
     Dataset
         full_season, full_season_std, full_season_lower, full_season_upper in mm, with dims
         (year, window, ...), for "joint" (year, ...). The interval solves the quadratic of a ratio
-        (Fieller), hence is not symmetric. std_noise, std_year, std_pixel: the three sources in mm.
+        (Fieller), hence is not symmetric. Its sources in mm: std_noise (measurement), std_year (years
+        differ), std_estimation (mean fraction known from few noisy years), std_pixel (pixels differ).
         refused (bool) and reason (str) by window. degrees_of_freedom. For "degree_day" and
         "joint" power and lag_days.
 
@@ -234,7 +242,7 @@ def _estimate(
         estimate = _joint(drop, std, divisor, index, terms, _coefficient_cv(fractions, past), given, alone)
     else:
         divisor = fit["kappa"] * form if dated else f["fraction_mean"]
-        relative = terms["year"] + terms["estimation"]
+        relative = terms["year"]
         if temperature is not None and not dated:
             # that of single years is in cv_year already; what lasts over all the years given is not
             lasting = form.mean([d for d in form.dims if d != "window"]) / fit["mean"] - 1
@@ -244,6 +252,7 @@ def _estimate(
                 "value": drop / divisor,
                 "noise": (std**2 + terms["lasting"]) / divisor**2,
                 "relative_year": relative,
+                "relative_estimation": terms["estimation"],
                 "relative_pixel": terms["pixel"],
                 "relative_total": terms["total"],
                 "freedom": terms["freedom"],
@@ -288,14 +297,23 @@ def _refuse(f, names, terms, cv_year, level, min_fraction, max_cv):
 
 
 def _coefficient_cv(fractions, index):
-    """Interannual spread of the full drop per unit of thaw index, noise removed, relative."""
+    """Interannual variance of the full drop per unit of thaw index, noise removed, relative to the mean."""
     value, noise = fractions["full_mean"].values, fractions["full_mean_std"].values ** 2
     seen = np.isfinite(value) & np.isfinite(index)
     value, noise, index = value[seen], noise[seen], index[seen]
-    variance = (
-        np.sum(np.square(value - value.sum() / index.sum() * index)) / max(value.size - 1, 1) - noise.mean()
-    )
-    return float(max(variance, 0) / value.mean() ** 2)
+    free = max(value.size - 1, 1)
+    total = np.sum(np.square(value - value.sum() / index.sum() * index)) / free
+    return float(_positive(total - noise.mean(), total * np.sqrt(2 / free)) / value.mean() ** 2)
+
+
+def _positive(variance, sd):
+    """Expectation of a variance known with a normal error, given that it is not negative.
+
+    An estimate cut off at zero would call a spread that noise hides absent, and the interval too short.
+    """
+    sd = np.maximum(sd, 1e-12)
+    z = variance / sd
+    return np.maximum(variance + sd * np.exp(-(z**2) / 2 - special.log_ndtr(z)) / np.sqrt(2 * np.pi), 0)
 
 
 def _joint(drop, std, divisor, index, terms, spread, given, alone):
@@ -319,8 +337,8 @@ def _joint(drop, std, divisor, index, terms, spread, given, alone):
     noise = np.square(gain * std) if alone else _quadratic(gain * std.where(seen, 0.0), given)
     share = gain * form
     misfit = np.square(over(share * np.sqrt(terms["year"])))  # windows of a year err together
-    between = spread * prior**2
     inner = noise + misfit * prior**2
+    between = max(spread, _own_change(own, inner, prior)) * prior**2
     level_weight = (1 / (inner + between)).where(used, 0.0)
     level_sum = level_weight.sum("year")
     level_weight = level_weight / level_sum.where(level_sum > 0)
@@ -331,18 +349,35 @@ def _joint(drop, std, divisor, index, terms, spread, given, alone):
     # Calibration error and a pixel's own fraction are the same in all years: they do not average out.
     steady = (level_weight * share.fillna(0)).sum("year")
     lasting = np.square((level_weight * gain.fillna(0) * np.sqrt(terms["lasting"])).sum("year"))
+    by_year = ((misfit * prior**2).fillna(0) / inner).where(used, 1.0)  # share of it that weather brings
     own_weight = keep + (1 - keep) * level_weight
     return xr.Dataset(
         {
             "value": value * index,
             "noise": (posterior + over(lasting)) * index**2,
-            "relative_year": np.square(over(steady * np.sqrt(terms["estimation"]))) + 0 * value,
+            "noise_year": posterior * by_year * index**2,
+            "relative_year": 0 * value,
+            "relative_estimation": np.square(over(steady * np.sqrt(terms["estimation"]))) + 0 * value,
             "relative_pixel": np.square(over(steady * np.sqrt(terms["pixel"]))) + 0 * value,
             "relative_total": over(steady * terms["total"]) + 0 * value,
             "freedom": terms["freedom"] if alone else terms["freedom"].min(),
             "weight_own": own_weight * index * over(gain.fillna(0)),
         }
     )
+
+
+def _own_change(own, inner, prior):
+    """Relative variance of the coefficients between the years given, without noise, pooled over places.
+
+    It may be more than in the calibration years, for example where mining begins.
+    """
+    weight = (1 / inner**2).where(own.notnull(), 0.0)
+    n = own.notnull().sum("year")
+    mean = (own / inner).sum("year") / (1 / inner).where(own.notnull()).sum("year")
+    excess = np.square(own - mean) - inner * ((n - 1) / n.where(n > 1))
+    expected = prior**2 * ((n - 1) / n.where(n > 1))
+    found = (weight * excess).sum() / (weight * expected).where(n > 1).sum()
+    return max(float(found), 0.0) if np.isfinite(found) else 0.0
 
 
 def _quadratic(parts, given):
@@ -357,7 +392,8 @@ def _with_interval(estimate, level, extra_noise=0.0):
     """Standard deviation and interval from noise and relative errors (quadratic of a ratio)."""
     value = estimate["value"]
     noise = (estimate["noise"] + extra_noise).clip(0)
-    relative = estimate["relative_year"] + estimate["relative_pixel"]
+    of_years = estimate.get("noise_year", 0.0)
+    relative = estimate["relative_year"] + estimate["relative_estimation"] + estimate["relative_pixel"]
     square = value**2
     variance = noise + square * relative
     # Satterthwaite: only the variance between years was estimated from few years.
@@ -373,8 +409,9 @@ def _with_interval(estimate, level, extra_noise=0.0):
             "std": np.sqrt(variance),
             "lower": (value - root) / bounded,
             "upper": (value + root) / bounded,
-            "std_noise": np.sqrt(noise) + 0 * value,
-            "std_year": abs(value) * np.sqrt(estimate["relative_year"]),
+            "std_noise": np.sqrt((noise - of_years).clip(0)) + 0 * value,
+            "std_year": np.sqrt(of_years + square * estimate["relative_year"]),
+            "std_estimation": abs(value) * np.sqrt(estimate["relative_estimation"]),
             "std_pixel": abs(value) * np.sqrt(estimate["relative_pixel"]),
             "degrees_of_freedom": freedom.where(value.notnull()),
         }
@@ -406,7 +443,7 @@ def shrink(scaled: xr.Dataset, *, classes: xr.DataArray | None = None) -> xr.Dat
         shrunk, shrunk_std in mm and weight (share of the pixel's own value), dims as full_season.
         The unshrunk values stay the reference.
     """
-    value, common = scaled["full_season"], scaled["std_year"]
+    value, common = scaled["full_season"], np.hypot(scaled["std_year"], scaled["std_estimation"])
     noise = scaled["std_noise"] ** 2 + scaled["std_pixel"] ** 2
     space = [d for d in value.dims if d not in ("year", "window")]
     groups = [xr.ones_like(value.isel({d: 0 for d in value.dims if d not in space}), dtype=bool)]
@@ -419,26 +456,37 @@ def shrink(scaled: xr.Dataset, *, classes: xr.DataArray | None = None) -> xr.Dat
         # Weights from the class-wide noise: a pixel's std_pixel grows with its own value.
         level = e.mean(space)
         mean = v.mean(space)
-        between = (np.square(v - mean).sum(space) / (n - 1).where(n > 1) - level).clip(0)
+        excess = np.square(v - mean).sum(space) / (n - 1).where(n > 1) - level
+        spread = level * np.sqrt(2 / (n - 1).where(n > 1))
+        if "year" in v.dims:  # pixels differ alike in every year: one number is better known
+            certain = spread**-2
+            excess, spread = (certain * excess).sum("year") / certain.sum("year"), certain.sum("year") ** -0.5
+        between = _positive(excess, spread)
         w = (between / (between + e)).where(inside)
         shrunk = (mean + w * (v - mean)).where(inside, shrunk)
         std = np.sqrt(w * e + (1 - w) ** 2 * (between + level) / n.where(n > 0) + common**2).where(
             inside, std
         )
         weight = w.where(inside, weight)
-    return xr.Dataset({"shrunk": shrunk, "shrunk_std": std, "weight": weight}).where(value.notnull())
+    return (
+        xr.Dataset({"shrunk": shrunk, "shrunk_std": std, "weight": weight})
+        .where(value.notnull())
+        .transpose(*value.dims)
+    )
 
 
 def leave_one_year_out(
     drop: xr.DataArray,
     std: xr.DataArray,
     *,
-    methods=("constant", "degree_day", "joint"),
+    methods: Sequence[str] = ("constant", "degree_day", "joint"),
     temperature: xr.DataArray | None = None,
     noise_correlation: xr.DataArray | None = None,
     pattern: xr.DataArray | str | None = None,
     nuisance: xr.DataArray | None = None,
-    length_cells: float = 0.0,
+    smooth_cells: float = 0.0,
+    noise_factor: float = 1.0,
+    classes: xr.DataArray | None = None,
     areas: tuple[xr.DataArray, xr.DataArray] | None = None,
     area_mean: bool = False,
     level: float = 0.95,
@@ -450,12 +498,14 @@ def leave_one_year_out(
     drop, std : (year, window, ...) DataArrays
         As from `drops`, with "full" and, for temperature, coords window_start and window_end.
     methods : sequence of str
-        As in `scale`. Each window is used alone, "joint" with the same window of all years: that
-        is what an old mission offers.
+        As in `scale`, and "shrunk": degree_day, then `shrink` over the trailing dims. Each window is used
+        alone, "joint" with the same window of all years: that is what an old mission offers.
     temperature : (time, ...) DataArray, optional
         Daily, degrees Celsius.
-    noise_correlation, pattern, nuisance, length_cells, area_mean, level
+    noise_correlation, pattern, nuisance, smooth_cells, noise_factor, area_mean, level
         As in `fraction_of_drops` and `scale`.
+    classes : (...) DataArray, optional
+        As in `shrink`, for "shrunk".
     areas : (drop, std), optional
         Predict these, for example zone means, with the fractions of `drop`; give area_mean=True then.
 
@@ -475,7 +525,7 @@ def leave_one_year_out(
     windows = [w for w in drop["window"].values if w != "full"]
     rho = bare(correlation_with_full(drop, noise_correlation).sel(window=windows))
     options = {"noise_correlation": noise_correlation, "pattern": pattern, "nuisance": nuisance}
-    options |= {"length_cells": length_cells, "draws": 0}
+    options |= {"smooth_cells": smooth_cells, "noise_factor": noise_factor, "draws": 0}
     learn, learn_std = drop, std
     drop, std = (drop, std) if areas is None else areas
     trailing = {
@@ -491,8 +541,11 @@ def leave_one_year_out(
         for method in methods:
             estimate, reason = _one_year(drop, std, train, year, windows, method, heat, area_mean, level, fit)
             refusals += [(int(year), w, method, t) for w, t in zip(windows, reason, strict=True) if t]
-            extra = hidden_std**2 - 2 * estimate["weight_own"] * shared
-            table = _with_interval(estimate, level, extra)[["value", "std", "lower", "upper"]]
+            if method == "shrunk":
+                table = _shrunk(estimate, level, hidden_std**2, shared, classes)
+            else:
+                extra = hidden_std**2 - 2 * estimate["weight_own"] * shared
+                table = _with_interval(estimate, level, extra)[["value", "std", "lower", "upper"]]
             table = table.assign(observed=hidden).assign_coords(trailing | {"window": windows})
             tables.append(table.to_dataframe().reset_index().assign(year=year, method=method))
     columns = [d for d in drop.dims if d not in ("year", "window")]
@@ -504,8 +557,20 @@ def leave_one_year_out(
     return out
 
 
+def _shrunk(estimate, level, hidden_variance, shared, classes):
+    """Value and interval of shrunken predictions of an observed season."""
+    plain = _with_interval(estimate, level)
+    small = shrink(plain.rename(value="full_season"), classes=None if classes is None else bare(classes))
+    extra = hidden_variance - 2 * small["weight"] * estimate["weight_own"] * shared
+    std = np.sqrt((small["shrunk_std"] ** 2 + extra).clip(0))
+    half = std * xr.apply_ufunc(lambda v: _student(v, level), plain["degrees_of_freedom"])
+    value = small["shrunk"]
+    return xr.Dataset({"value": value, "std": std, "lower": value - half, "upper": value + half})
+
+
 def _one_year(drop, std, train, year, windows, method, heat, area_mean, level, fit):
     """Estimate of a hidden year from each window alone, and the reasons of refused windows."""
+    method = "degree_day" if method == "shrunk" else method
     heat = None if method == "constant" else heat
     seen = {"window": windows, "year": drop["year"].values if method == "joint" else [year]}
     out, _, reason = _estimate(
@@ -514,7 +579,7 @@ def _one_year(drop, std, train, year, windows, method, heat, area_mean, level, f
     return bare(out.sel(year=year)), reason.values.tolist()
 
 
-def score(table: pd.DataFrame, by=("window", "method")) -> pd.DataFrame:
+def score(table: pd.DataFrame, by: Sequence[str] = ("window", "method")) -> pd.DataFrame:
     """Bias, error and coverage of predictions.
 
     Parameters

@@ -6,7 +6,7 @@ in years) are always there; seasonal columns, degree-day shapes and a user's own
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,7 +19,7 @@ NAMES = ("linear", "linear+annual", "linear+annual+semiannual", "linear+degree_d
 Column = Callable[[pd.DatetimeIndex], np.ndarray]
 
 
-def years(dates) -> np.ndarray:
+def years(dates: Sequence | np.ndarray) -> np.ndarray:
     """Decimal years since 2000-01-01 (365.25 days each), float64, one per date."""
     return np.asarray(
         (pd.DatetimeIndex(dates) - pd.Timestamp("2000-01-01")) / pd.Timedelta(days=DAYS_PER_YEAR)
@@ -127,7 +127,7 @@ class Model:
         return value
 
 
-def parse(model, temperature: xr.DataArray | None = None) -> Model | None:
+def parse(model: str | Model | None, temperature: xr.DataArray | None = None) -> Model | None:
     """A `Model` from what `sbas.invert` accepts: a name, a `Model`, or None."""
     if model is None or isinstance(model, Model):
         return model
@@ -212,7 +212,9 @@ def degree_day_shape(temperature: xr.DataArray, *, freeze_ratio: float = 1.0) ->
     return column
 
 
-def peak_to_peak(coefficients: np.ndarray, covariance: np.ndarray, cycle: np.ndarray):
+def peak_to_peak(
+    coefficients: np.ndarray, covariance: np.ndarray, cycle: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Size of the seasonal cycle with its positive bias removed, and its standard deviation.
 
     Noise makes the range of a fitted cycle too large on average; to second order the excess is half the trace of

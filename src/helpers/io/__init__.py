@@ -13,8 +13,8 @@ from helpers.io.inputs import (
     terrain,
 )
 from helpers.io.insar import read_geotiff_pairs, read_stack, write_mintpy_timeseries
-from helpers.io.site import DEFAULT_SITE, ROOT, Site, fetch, load_site, registry
-from helpers.io.store import exists, read, read_results, read_truth, write, write_results
+from helpers.io.site import DEFAULT_SITE, ROOT, Site, fetch, load_site, progress, registry
+from helpers.io.store import exists, read, read_results, read_truth, spread, write, write_results
 
 __all__ = [
     "DEFAULT_SITE",
@@ -26,6 +26,7 @@ __all__ = [
     "fetch",
     "load_site",
     "mask_of",
+    "progress",
     "read",
     "read_areas",
     "read_climate",
@@ -38,6 +39,7 @@ __all__ = [
     "read_stack",
     "read_truth",
     "registry",
+    "spread",
     "terrain",
     "write",
     "write_mintpy_timeseries",

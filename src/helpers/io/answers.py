@@ -1,17 +1,22 @@
 """Fill a text with the run's own numbers: no number of RC1.md is typed by hand.
 
 A placeholder ``{{05_thaw_scaling:cv_mid}}`` becomes the value with its 95 % interval and unit;
-``{{05_thaw_scaling:cv_mid|value}}`` the bare value, ``|interval`` the interval, ``|truth`` the twin's truth.
+``{{05_thaw_scaling:cv_mid|value}}`` the bare value, ``|interval`` the interval, ``|truth`` the twin's truth;
+``{{07_recession:min_days|parameter}}`` a choice, as it stands in the notebook's cell of parameters.
 """
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
+from helpers.io.site import ROOT
 from helpers.io.store import read_results
 
 _PLACEHOLDER = re.compile(r"\{\{(\w+):([\w.+-]+)(?:\|(\w+))?\}\}")
@@ -33,10 +38,31 @@ def fill(template: str, results: pd.DataFrame) -> str:
         A placeholder names a number that the results do not hold; every such one is listed.
     """
     table = results.set_index(["notebook", "name"])
-    unknown = [m.group(0) for m in _PLACEHOLDER.finditer(template) if m.group(1, 2) not in table.index]
+    unknown = [m.group(0) for m in _PLACEHOLDER.finditer(template) if not _known(m, table)]
     if unknown:
         raise KeyError(f"no such number in the results: {', '.join(sorted(set(unknown)))}")
-    return _PLACEHOLDER.sub(lambda m: _written(table.loc[m.group(1, 2)], m.group(3) or "all"), template)
+    return _PLACEHOLDER.sub(lambda m: _number(m, table), template)
+
+
+def _known(placeholder: re.Match, table: pd.DataFrame) -> bool:
+    notebook, name, part = placeholder.groups()
+    return name in parameters(notebook) if part == "parameter" else (notebook, name) in table.index
+
+
+def _number(placeholder: re.Match, table: pd.DataFrame) -> str:
+    notebook, name, part = placeholder.groups()
+    if part == "parameter":
+        return str(parameters(notebook)[name])
+    return _written(table.loc[(notebook, name)], part or "all")
+
+
+@cache
+def parameters(notebook: str) -> dict:
+    """Give the parameters of a notebook as its tagged cell sets them; none where there is no such notebook."""
+    path = ROOT / "notebooks" / f"{notebook}.ipynb"
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"] if path.is_file() else []
+    tagged = ["".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", [])]
+    return {node.target.id: ast.literal_eval(node.value) for text in tagged for node in ast.parse(text).body}
 
 
 def _written(row: pd.Series, part: str) -> str:

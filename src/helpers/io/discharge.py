@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from helpers.io.damage import damage_named, regular_file
+
 FORMATS = ("csv", "caravan", "grdc", "usgs", "wsc", "yearbook", "matrix")
 
 CUBIC_FOOT_M3 = 0.028316846592  # exact: 0.3048 ** 3
@@ -62,15 +64,15 @@ _ICE_MARKS = ("冰", "冻", "I", "B", "|", "凌")
 
 
 def read_discharge(
-    path,
+    path: str | Path,
     *,
-    format=None,
-    drainage_area_km2=None,
-    column=None,
-    date_column=None,
-    date_format=None,
-    station=None,
-    units=None,
+    format: str | None = None,
+    drainage_area_km2: float | None = None,
+    column: str | int | None = None,
+    date_column: str | int | None = None,
+    date_format: str | None = None,
+    station: str | None = None,
+    units: str | None = None,
 ) -> xr.DataArray:
     """Read one gauge's daily discharge.
 
@@ -124,7 +126,8 @@ def read_discharge(
         format = {True: "yearbook", False: "caravan" if path.suffix == ".nc" else None}[path.is_dir()]
         format = format or _recognise(path, _text(path))
     options = {"column": column, "date_column": date_column, "date_format": date_format, "station": station}
-    table, found = _READERS[format](path, options)
+    with damage_named(path, f"read as {format}; give format= if it is another"):
+        table, found = _READERS[format](path, options)
     area = drainage_area_km2 if drainage_area_km2 is not None else found.get("drainage_area_km2")
     found |= {"drainage_area_km2": _area(path, area), "source_format": format}
     return _data_array(path, table, found, units)
@@ -132,7 +135,7 @@ def read_discharge(
 
 def _text(path: Path) -> str:
     """Decode a file: UTF-8, then GB18030 (which holds GBK), then latin-1."""
-    raw = path.read_bytes()
+    raw = regular_file(path).read_bytes()
     if not raw.strip():
         raise ValueError(f"{path}: the file is empty")
     # GRDC writes km² and m³ in latin-1, bytes that may also pass for GBK
@@ -339,11 +342,13 @@ def _read_csv(path: Path, options: dict):
 def _read_caravan(path: Path, options: dict):
     """Read ``streamflow`` in mm/day of Caravan's CSV or netCDF of one gauge."""
     if path.suffix == ".nc":
-        with xr.open_dataset(path) as data:
+        with xr.open_dataset(regular_file(path)) as data:
             if "date" not in data.variables or "streamflow" not in data.variables:
                 raise ValueError(
                     f"{path}: a Caravan file has date and streamflow, found {list(data.variables)}"
                 )
+            if data["streamflow"].dims != ("date",):
+                raise ValueError(f"{path}: streamflow lies on {data['streamflow'].dims}, expected (date)")
             one = data["streamflow"].to_series()
         out = pd.DataFrame({"date": pd.to_datetime(one.index), "flow": one.to_numpy(float)})
         return out, {"units": "mm/day"}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from helpers.io.damage import regular_file
 from helpers.io.rasters import PairFiles, common_overlap, header, read_layer
 from helpers.io.stack import assemble, geometry_from_los, order_pairs, parse_dates
 
@@ -65,7 +66,7 @@ def read_hyp3(folder, *, looks: float | None = None, sensor: str = "Sentinel-1",
     grid = common_overlap([header(p) for p in phase])
     values, gamma, label = PairFiles(phase, coherence, component, grid, clip=True).read(**lazy)
     texts = [_text(p) for p in phase]
-    attrs = _attributes(texts, looks)
+    attrs = _attributes(folder, texts, looks)
     return assemble(
         values,
         reference[order],
@@ -130,7 +131,7 @@ def _text(phase: Path) -> dict:
     if not path.exists():
         return {}
     out = {}
-    for line in path.read_bytes().decode("utf-8-sig", errors="replace").splitlines():
+    for line in regular_file(path).read_bytes().decode("utf-8-sig", errors="replace").splitlines():
         key, _, value = line.partition(":")
         key = key.split("(")[0].strip()  # "Baseline (m)" in some versions, "Baseline" in others
         if key in _KEYS:
@@ -141,18 +142,20 @@ def _text(phase: Path) -> dict:
     return out
 
 
-def _attributes(texts, looks) -> dict:
+def _attributes(folder, texts, looks) -> dict:
     headings = [t["Heading"] for t in texts if "Heading" in t]
     attrs = {}
     if headings:
         if np.ptp(np.cos(np.radians(headings))) > 1:
-            raise ValueError("HyP3 folder mixes ascending and descending products; read each track by itself")
+            raise ValueError(
+                f"{folder}: ascending and descending products are mixed; read each track by itself"
+            )
         attrs["heading_deg"] = float((np.median(np.mod(headings, 360)) + 180) % 360 - 180)
     numbers = {
         t["Range looks"] * t["Azimuth looks"] for t in texts if {"Range looks", "Azimuth looks"} <= set(t)
     }
     if len(numbers) > 1:
-        raise ValueError(f"HyP3 folder mixes products of {sorted(numbers)} looks; read each by itself")
+        raise ValueError(f"{folder}: HyP3 products of {sorted(numbers)} looks are mixed; read each by itself")
     if looks is not None:
         attrs["looks"] = float(looks)
     elif numbers:

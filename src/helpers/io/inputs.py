@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import rioxarray
+import rioxarray  # noqa: F401  registers the .rio accessor
 import shapely
 import xarray as xr
 from rasterio.enums import Resampling
@@ -16,8 +16,10 @@ from rasterio.features import geometry_mask
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
+from helpers.io.damage import damage_named, regular_file
 from helpers.io.discharge import read_discharge
 from helpers.io.insar import read_geotiff_pairs, read_stack
+from helpers.io.rasters import read_raster
 from helpers.io.site import Site
 
 METRES_PER_DEGREE = 111_195.0  # mean length of a degree of latitude on a sphere of 6371 km
@@ -42,8 +44,9 @@ def read_sensor(site: Site, sensor: str) -> xr.Dataset:
     if sar.baselines:
         stack = _with_gamma_baselines(stack, sorted(site.raw.glob(sar.baselines)))
     if sar.dem:
-        with rioxarray.open_rasterio(site.raw / sar.dem, masked=True) as dem:
-            height = dem.squeeze("band", drop=True).rio.reproject_match(stack, resampling=Resampling.average)
+        dem = read_raster(site.raw / sar.dem)
+        with damage_named(site.raw / sar.dem, "its grid cannot be brought onto the stack's"):
+            height = dem.rio.reproject_match(stack, resampling=Resampling.average)
         stack = stack.assign(height=(("y", "x"), height.values, {"units": "m", "long_name": "height"}))
     stack.attrs.update(sensor=sensor, band=sar.band)
     return stack
@@ -54,16 +57,17 @@ def _with_gamma_baselines(stack: xr.Dataset, files: list[Path]) -> xr.Dataset:
     metres = {}
     for path in files:
         dates = re.search(r"(\d{8})-(\d{8})", path.name)
-        rows = [
-            line.split()
-            for line in path.read_text().splitlines()
-            if re.match(r"\s*\d+\s+\d+\s+[-\d.]+", line)
-        ]
-        if not dates or not rows:
+        text = regular_file(path).read_text(encoding="utf-8", errors="replace")
+        rows = [line.split() for line in text.splitlines() if re.match(r"\s*\d+\s+\d+\s+[-\d.]+", line)]
+        try:
+            values = [float(row[7]) for row in rows]
+        except (IndexError, ValueError):
+            values = []
+        if not dates or not values or not np.isfinite(values).all():
             raise ValueError(
                 f"{path}: no table of perpendicular baselines (columns line, range, ..., bperp, blen)"
             )
-        metres[dates.groups()] = float(np.mean([float(row[7]) for row in rows]))
+        metres[dates.groups()] = float(np.mean(values))
     days = [
         tuple(pd.Timestamp(d).strftime("%Y%m%d") for d in pair)
         for pair in zip(stack["reference"].values, stack["secondary"].values, strict=True)
@@ -77,11 +81,15 @@ def read_areas(site: Site) -> dict[str, BaseGeometry]:
     if site.config.inputs.areas is None:
         return {}
     path = site.raw / site.config.inputs.areas
-    try:
-        features = json.loads(path.read_text(encoding="utf-8"))["features"]
-        return {feature["properties"]["name"]: shape(feature["geometry"]) for feature in features}
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: not a GeoJSON of features with a property `name` ({error!r})") from error
+    with damage_named(path, "expected is a GeoJSON of features with a property `name`"):
+        features = json.loads(regular_file(path).read_text(encoding="utf-8"))["features"]
+        areas = {str(f["properties"]["name"]): shape(f["geometry"]) for f in features}
+    for name, area in areas.items():
+        if area.is_empty or not np.isfinite(area.bounds).all():
+            raise ValueError(f"{path}: the geometry of {name!r} is empty or not finite")
+    if len(areas) < len(features):
+        raise ValueError(f"{path}: two features bear the same `name`; give each its own")
+    return areas
 
 
 def mask_of(geometry: BaseGeometry, like: xr.DataArray | xr.Dataset) -> xr.DataArray:
@@ -156,23 +164,15 @@ def read_drivers(site: Site, grid: xr.Dataset) -> xr.Dataset:
     """Resample each driver once, from its own projection and resolution, onto the common grid."""
     out = {}
     for name, driver in site.config.inputs.drivers.items():
-        with rioxarray.open_rasterio(site.raw / driver.path, masked=True) as raster:
-            if raster.rio.crs is None:
-                raise ValueError(
-                    f"{site.raw / driver.path}: driver {name!r} has no CRS; write one into the GeoTIFF"
-                )
-            band = raster.squeeze("band", drop=True)
-            # averaging makes no sense onto a finer grid
-            coarser = np.prod(_metres(band)) >= np.prod(cell_size_m(grid))
-            method = "bilinear" if driver.resampling == "average" and coarser else driver.resampling
+        band = read_raster(site.raw / driver.path)
+        # averaging makes no sense onto a finer grid
+        coarser = np.prod(cell_size_m(band)) >= np.prod(cell_size_m(grid))
+        method = "bilinear" if driver.resampling == "average" and coarser else driver.resampling
+        with damage_named(site.raw / driver.path, "its grid cannot be brought onto the site's"):
             column = band.rio.reproject_match(grid, resampling=Resampling[method])
         attrs = {"units": driver.unit, "long_name": driver.long_name, "group": driver.group}
         out[name] = (("y", "x"), column.values.astype("float32"), attrs)
     return xr.Dataset(out, coords={"y": grid["y"], "x": grid["x"]}).rio.write_crs(grid.rio.crs)
-
-
-def _metres(raster: xr.DataArray) -> tuple[float, float]:
-    return cell_size_m(raster)
 
 
 def read_gauges(site: Site) -> xr.Dataset:
@@ -202,49 +202,84 @@ def read_climate(site: Site) -> xr.Dataset:
     """Read the daily climate of a site: temperature_2m (degC) and precipitation (mm/day), on (time).
 
     Formats: CF netCDF; the forcing table of the SHUD model (days since the date in line 1); CSV with
-    a ``date`` column and any of ``temperature_degc``, ``precipitation_mm``.
+    a ``date`` column and any of ``temperature_degc``, ``precipitation_mm``. Days are sorted; a day given
+    twice, infinite values, kelvins and negative precipitation are errors.
     """
     climate = site.config.inputs.climate
-    path = site.raw / climate.path
-    if climate.format == "netcdf":
-        with xr.open_dataset(path) as data:
-            out = data.load()
-    elif climate.format == "shud":
-        start = path.read_text().split("\n", 1)[0].split()[2]
-        table = pd.read_csv(path, sep="\t", skiprows=1)
-        time = pd.Timestamp(start) + pd.to_timedelta(table["Time_Day"], unit="D")
-        out = xr.Dataset(
-            {
-                "temperature_2m": ("time", table["Temp"].values),
-                "precipitation": ("time", table["Prcp"].values),
-            },
-            coords={"time": time.values},
-        )
-    else:
-        table = pd.read_csv(path, parse_dates=["date"]).set_index("date")
-        names = {"temperature_degc": "temperature_2m", "precipitation_mm": "precipitation"}
-        found = {new: ("time", table[old].values) for old, new in names.items() if old in table}
-        if not found:
-            raise ValueError(f"{path}: no column among {', '.join(names)}; found {', '.join(table.columns)}")
-        out = xr.Dataset(found, coords={"time": table.index.values})
+    path = regular_file(site.raw / climate.path)
+    with damage_named(path, f"`inputs.climate` says that its format is {climate.format}"):
+        out = _CLIMATE_READERS[climate.format](path)
     if climate.precipitation:
-        out["precipitation"] = _station_precipitation(site.raw / climate.precipitation).reindex(
-            time=out["time"]
-        )
-    for name, unit in (("temperature_2m", "degC"), ("precipitation", "mm day-1")):
-        if name in out:
-            out[name].attrs.setdefault("units", unit)
+        gauge = site.raw / climate.precipitation
+        with damage_named(gauge, "expected are columns Year, Month, Day and mm/day"):
+            out["precipitation"] = _station_precipitation(gauge).reindex(time=out["time"])
+    out = _checked_climate(out, path)
     if climate.height_m is not None:
         out.attrs["height_m"] = climate.height_m
     return out
 
 
-def _station_precipitation(path: Path) -> xr.DataArray:
+def _climate_netcdf(path: Path) -> xr.Dataset:
+    with xr.open_dataset(path) as data:
+        if "time" not in data.dims:
+            raise ValueError(f"it has no dimension time, only {list(data.dims)}")
+        return data.drop_dims(set(data.dims) - {"time"}).load()
+
+
+def _climate_shud(path: Path) -> xr.Dataset:
+    with path.open(encoding="utf-8") as lines:
+        start = next(lines).split()[2]
+    table = pd.read_csv(path, sep="\t", skiprows=1)
+    time = pd.to_datetime(start, format="%Y%m%d") + pd.to_timedelta(table["Time_Day"], unit="D")
+    names = {"temperature_2m": "Temp", "precipitation": "Prcp"}
+    return xr.Dataset({new: ("time", table[old].values) for new, old in names.items()}, {"time": time.values})
+
+
+def _climate_csv(path: Path) -> xr.Dataset:
     table = pd.read_csv(path)
-    if list(table.columns[:3]) != ["Year", "Month", "Day"]:
+    names = {"temperature_degc": "temperature_2m", "precipitation_mm": "precipitation"}
+    found = {new: ("time", table[old].values) for old, new in names.items() if old in table}
+    if not found:
+        raise ValueError(f"no column among {', '.join(names)}; found {', '.join(table.columns)}")
+    return xr.Dataset(found, {"time": pd.to_datetime(table["date"], format="%Y-%m-%d").values})
+
+
+_CLIMATE_READERS = {"netcdf": _climate_netcdf, "shud": _climate_shud, "csv": _climate_csv}
+#: unit, and what a day can have anywhere on earth
+_CLIMATE_UNITS = {"temperature_2m": ("degC", -95.0, 65.0), "precipitation": ("mm day-1", 0.0, 2000.0)}
+
+
+def _checked_climate(data: xr.Dataset, path: Path) -> xr.Dataset:
+    """Hold a climate to the data model: known variables on sorted days, in their units."""
+    names = [name for name in _CLIMATE_UNITS if name in data]
+    if not names or "time" not in data.indexes or not isinstance(data.indexes["time"], pd.DatetimeIndex):
         raise ValueError(
-            f"{path}: columns must begin with Year, Month, Day; found {', '.join(table.columns)}"
+            f"{path}: needs a calendar `time` and any of {', '.join(_CLIMATE_UNITS)}; it has {list(data.variables)}"
         )
+    time = data.indexes["time"]
+    if time.hasnans or not time.is_unique:
+        raise ValueError(
+            f"{path}: days are missing or given twice: {time[time.duplicated() | time.isna()][:3]}"
+        )
+    for name in names:
+        unit, low, high = _CLIMATE_UNITS[name]
+        if data[name].dims != ("time",) or data[name].dtype.kind not in "fiu":
+            raise ValueError(
+                f"{path}: {name} is {data[name].dtype} {data[name].dims}, expected numbers on (time)"
+            )
+        outside = (data[name] < low) | (data[name] > high)
+        if outside.any():
+            raise ValueError(
+                f"{path}: {name} is {float(data[name][outside][0]):g} on a day, expected {low:g} to {high:g} {unit}"
+            )
+        data[name].attrs.setdefault("units", unit)
+    return data.sortby("time")
+
+
+def _station_precipitation(path: Path) -> xr.DataArray:
+    table = pd.read_csv(regular_file(path))
+    if list(table.columns[:3]) != ["Year", "Month", "Day"]:
+        raise ValueError(f"columns must begin with Year, Month, Day; found {', '.join(table.columns)}")
     when = pd.to_datetime(table[["Year", "Month", "Day"]])
     values = pd.to_numeric(table.iloc[:, 3], errors="coerce").where(lambda v: v.between(0, 500))
     return xr.DataArray(values.values, coords={"time": when.values}, dims="time")

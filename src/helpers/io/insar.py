@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
+from helpers.io.damage import damage_named, regular_file
 from helpers.io.hyp3 import is_hyp3, read_hyp3
 from helpers.io.licsar import is_licsar, read_licsar
 from helpers.io.mintpy import read_ifgram_stack, write_mintpy_stack, write_mintpy_timeseries
@@ -22,7 +24,7 @@ _RECOGNISED = (
 )
 
 
-def read_stack(path, **options) -> xr.Dataset:
+def read_stack(path: str | Path, **options) -> xr.Dataset:
     """Read an interferogram stack, recognising its format.
 
     Recognised: MintPy ``ifgramStack.h5`` (geometry from geometryGeo.h5 beside it) or a folder that holds it;
@@ -68,7 +70,8 @@ def read_stack(path, **options) -> xr.Dataset:
 def _reader(path: Path):
     if path.suffix == ".zarr":
         return _read_zarr
-    if path.is_file():
+    if not path.is_dir():
+        regular_file(path)
         if path.suffix in (".h5", ".hdf5", ".he5"):
             return read_ifgram_stack
         if path.suffix in (".nc", ".nc4"):
@@ -86,18 +89,23 @@ def _reader(path: Path):
 
 
 def _read_zarr(path: Path) -> xr.Dataset:
-    try:
-        return check_stack(xr.open_zarr(path, decode_coords="all"), path)
-    except (FileNotFoundError, KeyError) as error:
-        raise ValueError(f"{path}: cannot be read as zarr (incomplete?): {error}") from None
+    with damage_named(path):
+        opened = _with_maps(xr.open_zarr(path, decode_coords="all"))
+    return check_stack(opened, path)
 
 
 def _read_netcdf(path: Path) -> xr.Dataset:
-    try:
-        opened = xr.open_dataset(path, chunks={}, decode_coords="all", engine="h5netcdf")
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read as netCDF-4 (truncated?): {error}") from None
+    with damage_named(path):
+        opened = _with_maps(
+            xr.open_dataset(path, chunks={}, decode_coords="all", engine="h5netcdf", phony_dims="sort")
+        )
     return check_stack(opened, path)
+
+
+def _with_maps(data: xr.Dataset) -> xr.Dataset:
+    """Read coordinates and maps at once: what cannot be decoded of them is met here, not in a computation."""
+    data = data.assign_coords({name: coordinate.load() for name, coordinate in data.coords.items()})
+    return data.assign({name: layer.load() for name, layer in data.data_vars.items() if layer.ndim < 3})
 
 
 # --- loose GeoTIFFs ------------------------------------------------------------------------------
@@ -121,16 +129,16 @@ def _pair_dates(path) -> tuple[str, str]:
 
 
 def read_geotiff_pairs(
-    unwrapped,
-    coherence=None,
+    unwrapped: Sequence[str | Path],
+    coherence: Sequence[str | Path] | None = None,
     *,
     wavelength_m: float,
     incidence_angle_deg: float | None = None,
     heading_deg: float | None = None,
     looks: float | None = None,
     positive: str = "away",
-    height=None,
-    perpendicular_baseline=None,
+    height: str | Path | None = None,
+    perpendicular_baseline: dict | None = None,
     sensor: str | None = None,
     lazy: bool | None = None,
     block_mb: float = 128,
@@ -208,7 +216,8 @@ def _match(coherence, names) -> tuple:
     lacking = [n for n in names if n not in by_date]
     if lacking:
         raise FileNotFoundError(
-            f"no coherence file for pair {'-'.join(lacking[0])} ({len(lacking)} pairs lack one)"
+            f"no coherence file for pair {'-'.join(lacking[0])} ({len(lacking)} pairs lack one); "
+            f"given are {', '.join(map(str, list(by_date.values())[:3])) or 'none'}"
         )
     return tuple(by_date[n] for n in names)
 

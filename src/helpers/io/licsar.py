@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from helpers.io.damage import regular_file
 from helpers.io.rasters import PairFiles, header, read_layer
 from helpers.io.stack import SPEED_OF_LIGHT, assemble, geometry_from_los, order_pairs, parse_dates
 
@@ -154,7 +155,7 @@ def _metadata(places) -> dict:
     if path is None:
         return {}
     # portals serve it with or without a byte-order mark, in more than one encoding
-    text = path.read_bytes().decode("utf-8-sig", errors="replace")
+    text = regular_file(path).read_bytes().decode("utf-8-sig", errors="replace")
     pairs = (line.split("=", 1) for line in text.splitlines() if "=" in line)
     return {key.strip(): value.strip() for key, value in pairs} | {"_path": str(path)}
 
@@ -172,7 +173,8 @@ def _baselines(places, reference, secondary) -> np.ndarray | None:
     if path is None:
         log.warning("%s: no file baselines: perpendicular baselines are unknown", places[0])
         return None
-    rows = [line.split() for line in path.read_bytes().decode("utf-8-sig", errors="replace").splitlines()]
+    text = regular_file(path).read_bytes().decode("utf-8-sig", errors="replace")
+    rows = [line.split() for line in text.splitlines()]
     rows = [r for r in rows if r]
     widths = {len(r) for r in rows}
     if widths == {4}:

@@ -13,9 +13,11 @@ import h5py
 import numpy as np
 import pandas as pd
 import rasterio.crs
+import xarray as xr
 from dask.base import tokenize
 from rasterio.transform import from_origin
 
+from helpers.io.damage import damage_named, regular_file
 from helpers.io.stack import (
     Grid,
     apply_zero_rule,
@@ -35,14 +37,13 @@ _GEOMETRY = "geometryGeo.h5"
 
 @contextlib.contextmanager
 def _open(path):
-    try:
-        handle = h5py.File(path, "r")
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file") from None
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read as HDF5 (truncated or another format): {error}") from None
-    with handle:
+    # h5py meets damage anywhere in a file, and raises OSError, KeyError, RuntimeError, TypeError or UnicodeDecodeError
+    with damage_named(path), h5py.File(regular_file(path), "r") as handle:
         yield handle
+
+
+def _has(handle, name: str) -> bool:
+    return name in handle and isinstance(handle[name], h5py.Dataset)
 
 
 def _attributes(handle) -> dict:
@@ -126,20 +127,26 @@ def read_ifgram_stack(
         if kind != "ifgramStack":
             raise ValueError(f"{path}: FILE_TYPE is {kind}, expected ifgramStack")
         for name in ("date", phase_name):
-            if name not in handle:
+            if not _has(handle, name):
                 raise ValueError(f"{path}: dataset {name} is missing; it holds {', '.join(sorted(handle))}")
         units = attrs.get("UNIT", "radian").lower()
         if units not in ("radian", "radians", "rad"):
             raise ValueError(f"{path}: UNIT is {units}, expected radian")
         shape = handle[phase_name].shape
+        if len(shape) != 3 or 0 in shape:
+            raise ValueError(f"{path}: {phase_name} has shape {shape}, expected (pair, row, column)")
+        if handle["date"].shape != (shape[0], 2):
+            raise ValueError(f"{path}: date has shape {handle['date'].shape} for {shape[0]} interferograms")
         date = handle["date"][:]
-        if date.shape != (shape[0], 2):
-            raise ValueError(f"{path}: date has shape {date.shape} for {shape[0]} interferograms")
-        keep = handle["dropIfgram"][:].astype(bool) if "dropIfgram" in handle else np.ones(shape[0], bool)
-        if keep.size != shape[0]:
-            raise ValueError(f"{path}: dropIfgram has {keep.size} entries for {shape[0]} interferograms")
-        bperp = handle["bperp"][:] if "bperp" in handle else None
-        layers = {name: name in handle for name in ("coherence", "connectComponent")}
+        # sizes are compared before values are read: a damaged header may claim any size
+        for name in ("dropIfgram", "bperp"):
+            if _has(handle, name) and handle[name].shape != shape[:1]:
+                raise ValueError(
+                    f"{path}: {name} has shape {handle[name].shape} for {shape[0]} interferograms"
+                )
+        keep = handle["dropIfgram"][:].astype(bool) if _has(handle, "dropIfgram") else np.ones(shape[0], bool)
+        bperp = handle["bperp"][:].astype(float) if _has(handle, "bperp") else None
+        layers = {name: _has(handle, name) for name in ("coherence", "connectComponent")}
         for name, there in layers.items():
             if there and handle[name].shape != shape:
                 raise ValueError(f"{path}: {name} has shape {handle[name].shape}, {phase_name} {shape}")
@@ -165,7 +172,7 @@ def read_ifgram_stack(
         tuple(index.tolist()),
         layers["coherence"],
         layers["connectComponent"],
-        nodata.lower() not in ("none", "nan") and float(nodata) == 0,
+        _is_zero(nodata),
     )
     n_layers = 1 + sum(layers.values())
     if lazy is None:
@@ -194,7 +201,7 @@ def read_ifgram_stack(
         geometry=layers_yx,
         sensor=sensor or attrs.get("PLATFORM"),
         processor=attrs.get("PROCESSOR"),
-        heading_deg=float(attrs["HEADING"]) if "HEADING" in attrs else None,
+        heading_deg=_need(attrs, "HEADING", path) if "HEADING" in attrs else None,
         orbit_direction=_direction(attrs),
         antenna_side={"-1": "right", "1": "left"}.get(attrs.get("ANTENNA_SIDE")),
         looks=_looks(attrs, path),
@@ -204,6 +211,13 @@ def read_ifgram_stack(
 def _direction(attrs) -> str | None:
     word = attrs.get("ORBIT_DIRECTION", "").lower()
     return next((name for name in ("ascending", "descending") if word and name.startswith(word[:3])), None)
+
+
+def _is_zero(nodata: str) -> bool:
+    try:
+        return float(nodata) == 0
+    except ValueError:  # "none"
+        return False
 
 
 def _looks(attrs, path) -> float | None:
@@ -224,10 +238,13 @@ def _grid(attrs, shape, path) -> Grid:
             f"{path}: X_STEP {step_x}, Y_STEP {step_y}: expected a north-up grid (Y_STEP negative)"
         )
     for key, size in (("LENGTH", shape[1]), ("WIDTH", shape[2])):
-        if key in attrs and int(float(attrs[key])) != size:
+        if key in attrs and _need(attrs, key, path) != size:
             raise ValueError(f"{path}: attribute {key}={attrs[key]} but the data have {size}")
     corner = from_origin(_need(attrs, "X_FIRST", path), _need(attrs, "Y_FIRST", path), step_x, -step_y)
-    return Grid(_crs(attrs, path), corner, shape[2], shape[1])
+    if not np.isfinite(tuple(corner)).all():
+        raise ValueError(f"{path}: the grid's corner or step is not finite: {tuple(corner)[:6]}")
+    with damage_named(path, "EPSG or UTM_ZONE must name a projection"):
+        return Grid(_crs(attrs, path), corner, shape[2], shape[1])
 
 
 def _crs(attrs, path) -> rasterio.crs.CRS:
@@ -247,12 +264,13 @@ def _read_geometry(path: Path, grid: Grid) -> dict:
     with _open(path) as handle:
         attrs = _attributes(handle)
         names = ("height", "incidenceAngle", "azimuthAngle", "slantRangeDistance")
-        layers = {name: handle[name][:] for name in names if name in handle}
-    for name, values in layers.items():
-        if values.shape != (grid.height, grid.width):
-            raise ValueError(
-                f"{path}: {name} has shape {values.shape}, the stack {(grid.height, grid.width)}"
-            )
+        names = [name for name in names if _has(handle, name)]
+        for name in names:
+            if handle[name].shape != (grid.height, grid.width):
+                raise ValueError(
+                    f"{path}: {name} has shape {handle[name].shape}, the stack {(grid.height, grid.width)}"
+                )
+        layers = {name: handle[name][:] for name in names}
     if "X_FIRST" in attrs:
         theirs = _grid(attrs, (0, grid.height, grid.width), path)
         row, column = grid.offset(theirs)
@@ -372,7 +390,13 @@ def _date_text(values) -> np.ndarray:
     return np.array([d.strftime("%Y%m%d") for d in pd.DatetimeIndex(np.ravel(values))], "S8")
 
 
-def write_mintpy_timeseries(series, path, *, reference_pixel=None, partial: str = "drop"):
+def write_mintpy_timeseries(
+    series: xr.Dataset,
+    path: str | Path,
+    *,
+    reference_pixel: tuple[int, int] | None = None,
+    partial: str = "drop",
+) -> None:
     """Write displacement as MintPy's timeseries.h5.
 
     MintPy knows 0 as no data and fails on a single NaN, so missing values become 0. A pixel that misses

@@ -10,8 +10,11 @@ import numpy as np
 import rasterio
 import rasterio.errors
 import rasterio.windows
+import rioxarray
+import xarray as xr
 from dask.base import tokenize
 
+from helpers.io.damage import damage_named, regular_file
 from helpers.io.stack import Grid, apply_zero_rule, delayed_strips, strip_rows
 
 EAGER_MB = 512  # a stack below this is read at once into memory
@@ -30,13 +33,14 @@ class Header:
 
 
 def _open(path):
+    path = regular_file(path)
+    # by its name, not by its content: GDAL would follow a VRT in a .tif's place to any file or address
+    driver = "GTiff" if path.suffix.lower() in (".tif", ".tiff") else None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            return rasterio.open(path)
-    except rasterio.errors.RasterioIOError as error:
-        if not Path(path).exists():
-            raise FileNotFoundError(f"{path}: no such file") from None
+            return rasterio.open(path, driver=driver)
+    except rasterio.errors.RasterioError as error:
         raise ValueError(
             f"{path}: cannot be read as a GeoTIFF (truncated or not a raster): {error}"
         ) from None
@@ -48,6 +52,8 @@ def _header(dataset, path) -> Header:
     if dataset.crs is None:
         raise ValueError(f"{path}: has no coordinate reference system: geocode it (or the file is truncated)")
     t = dataset.transform
+    if not np.isfinite(tuple(t)).all():
+        raise ValueError(f"{path}: the grid's transform {tuple(t)[:6]} is not finite")
     if t.b or t.d or t.e >= 0 or t.a <= 0:
         raise ValueError(f"{path}: grid is rotated or not north-up (transform {tuple(t)[:6]})")
     grid = Grid(dataset.crs, t, dataset.width, dataset.height)
@@ -135,10 +141,22 @@ def read_layer(path, grid: Grid, *, clip=True, zero_is_nodata=False) -> np.ndarr
 
 
 def _values(dataset, head: Header, window) -> np.ndarray:
+    if np.dtype(dataset.dtypes[0]).kind not in "fiu":
+        raise ValueError(f"{head.path}: values are {dataset.dtypes[0]}, expected real numbers")
     try:
         return dataset.read(1, window=window)
-    except rasterio.errors.RasterioIOError as error:
+    except (rasterio.errors.RasterioError, MemoryError) as error:
         raise ValueError(f"{head.path}: values cannot be read (truncated file?): {error}") from None
+
+
+def read_raster(path) -> xr.DataArray:
+    """One raster on its own grid, dims (y, x), NaN for no data."""
+    with _open(path) as dataset:
+        _header(dataset, path)
+        if np.dtype(dataset.dtypes[0]).kind not in "fiu":
+            raise ValueError(f"{path}: values are {dataset.dtypes[0]}, expected real numbers")
+        with damage_named(path):
+            return rioxarray.open_rasterio(dataset, masked=True).squeeze("band", drop=True).load()
 
 
 def _coherence(values: np.ndarray, head: Header) -> np.ndarray:
@@ -193,6 +211,7 @@ class PairFiles:
             if self.component is not None:
                 component = out[-1, k]
                 component[:] = self._read(self.component[k], start, stop)[0]
+                component[~np.isfinite(component)] = 0
             apply_zero_rule(out[0, k], coherence, component, head.nodata == 0)
         if self.sign != 1:
             out[0] *= self.sign
@@ -227,8 +246,8 @@ class PairFiles:
         n, grid = len(self.phase), self.grid
         if lazy is None:
             lazy = 4 * layers * n * grid.height * grid.width > EAGER_MB * 2**20
+        self.check()
         if lazy:
-            self.check()
             rows = strip_rows(
                 n, grid.width, grid.height, layers, block_mb, min(header(self.phase[0]).block_rows, 64)
             )

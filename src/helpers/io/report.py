@@ -15,9 +15,10 @@ from helpers.io.store import read_results
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}
 img{max-width:100%}table{border-collapse:collapse;font-size:13px}
 td,th{border:1px solid #ccc;padding:2px 6px;text-align:right}
-td:first-child,td:nth-child(2),th{text-align:left}pre{overflow-x:auto;background:#f5f5f5;padding:.5rem}
+td:first-child,td:nth-last-child(-n+3),th{text-align:left}td{vertical-align:top}pre{overflow-x:auto;background:#f5f5f5;padding:.5rem}
 figure{margin:1rem 0}figcaption{font-size:13px;color:#555}nav a{margin-right:1rem}.jp-InputPrompt,.jp-OutputPrompt,
-.prompt{display:none}.highlight{background:#f5f5f5}"""
+.prompt,.anchor-link{display:none}.highlight{background:#f5f5f5;border-left:3px solid #0072B2}
+.jp-OutputArea-output pre{background:none}"""
 
 
 def build(run: Path, figures: Path, results: Path, answers: Path | None, target: Path) -> Path:
@@ -41,29 +42,40 @@ def build(run: Path, figures: Path, results: Path, answers: Path | None, target:
     if not executed:
         raise FileNotFoundError(f"{run} holds no executed notebook; run `make all` first")
     for path in executed:
-        _put(target / f"{path.stem}.html", path.stem, _notebook(path))
-    parts = ["<nav>", *(f'<a href="{p.stem}.html">{p.stem}</a>' for p in executed), "</nav>"]
-    if answers is not None and answers.is_file():
-        parts += ["<h2>Answers to the referee</h2>", _markdown(answers.read_text(encoding="utf-8"))]
-    parts.append("<h2>Figures</h2>")
-    for picture in sorted(figures.glob("*.png")):
-        data = base64.b64encode(picture.read_bytes()).decode()
-        page = next((p.stem for p in executed if p.stem[:2] == picture.stem[:2]), "")
-        caption = f'{picture.stem} (from <a href="{page}.html">{page}</a>)'
-        parts.append(
-            f'<figure id="{picture.stem}"><img alt="{picture.stem}" src="data:image/png;base64,{data}">'
-            f"<figcaption>{caption}</figcaption></figure>"
-        )
-    parts += ["<h2>Results</h2>", _table(read_results(results))]
-    return _put(target / "index.html", "Permafrost degradation of the upper Datong River", "\n".join(parts))
+        back = '<nav><a href="index.html">figures, results and the other notebooks</a></nav>'
+        _put(target / f"{path.stem}.html", path.stem, back + _notebook(path))
+    told = answers is not None and answers.is_file()
+    sections = (["answers"] if told else []) + ["figures", "results"]
+    parts = ["<nav>", *(f'<a href="#{name}">{name}</a>' for name in sections), "<br>executed notebooks:"]
+    parts += [*(f'<a href="{p.stem}.html">{p.stem}</a>' for p in executed), "</nav>"]
+    if told:
+        parts += [
+            '<h2 id="answers">Answers to the referee</h2>',
+            _markdown(answers.read_text(encoding="utf-8")),
+        ]
+    parts.append('<h2 id="figures">Figures</h2>')
+    parts += [_figure(picture, executed) for picture in sorted(figures.glob("*.png"))]
+    parts.append('<h2 id="results">Results</h2>')
+    for notebook, table in read_results(results).groupby("notebook"):
+        parts += [f'<h3><a href="{notebook}.html">{notebook}</a></h3>', _table(table)]
+    title = "Permafrost degradation of the upper Datong River"
+    return _put(target / "index.html", title, "\n".join([f"<h1>{title}</h1>", *parts]))
+
+
+def _figure(picture: Path, executed: list[Path]) -> str:
+    data = base64.b64encode(picture.read_bytes()).decode()
+    page = next((p.stem for p in executed if p.stem[:2] == picture.stem[:2]), None)
+    source = f' (from <a href="{page}.html">{page}</a>)' if page else ""
+    return (
+        f'<figure id="{picture.stem}"><img alt="{picture.stem}" src="data:image/png;base64,{data}">'
+        f"<figcaption>{picture.stem}{source}</figcaption></figure>"
+    )
 
 
 def _put(path: Path, title: str, body: str) -> Path:
     part = path.with_suffix(".html.part")
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-    part.write_text(
-        f"{head}<style>{_STYLE}</style><h1>{html.escape(title)}</h1>{body}</html>", encoding="utf-8"
-    )
+    part.write_text(f"{head}<style>{_STYLE}</style>{body}</html>", encoding="utf-8")
     part.replace(path)
     return path
 
@@ -79,12 +91,14 @@ def _notebook(path: Path) -> str:
 def _markdown(text: str) -> str:
     from nbconvert.filters import markdown2html
 
-    return re.sub(r"<h1\b.*?</h1>", "", markdown2html(text), flags=re.S)
+    page = re.sub(r"<h1\b.*?</h1>", "", markdown2html(text), flags=re.S)
+    # a figure named in the text is on the same page
+    return re.sub(r'href="figures/(\w+)\.png"', r'href="#\1"', page)
 
 
 def _table(results: pd.DataFrame) -> str:
-    columns = ["notebook", "name", "value", "lower", "upper", "unit", "truth", "method"]
-    return results[columns].to_html(index=False, na_rep="", float_format=lambda v: f"{v:.4g}")
+    columns = ["name", "value", "lower", "upper", "unit", "truth", "method"]
+    return results[columns].to_html(index=False, na_rep="", float_format=lambda v: f"{v:.5g}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,34 +16,67 @@ from typing import Annotated, Literal
 import numpy as np
 import pandas as pd
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 ROOT = Path(__file__).resolve().parents[3]
 SITES = ROOT / "data" / "sites"
 DEFAULT_SITE = "datong_twin"
+_TAKEN = ("quick", "try", "report", "raw", "derived", "results", "figures")
 _log = logging.getLogger(__name__)
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Sar(_Strict):
+def _below_the_raw_folder(path: str) -> str:
+    if Path(path).is_absolute() or ".." in Path(path).parts or "\0" in path:
+        raise ValueError(
+            f"{path!r} leads out of the site's raw folder; name a path below it (a link in it may lead elsewhere)"
+        )
+    return path
+
+
+#: a file or a glob below data/raw/<site>
+RawPath = Annotated[str, Field(min_length=1), AfterValidator(_below_the_raw_folder)]
+#: a key that becomes part of a file's name
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+
+
+class _Input(_Strict):
+    """What a user has to know to get an input: every key is optional text, printed when the input is missing."""
+
+    source: str = Field("", description="who made it, for a credit line")
+    product: str = Field("", description="name of the product")
+    portal: str = Field("", description="where to get it")
+    order: str = Field("", description="how to order or choose it")
+    licence: str = Field("", description="under what terms")
+    files: str = Field("", description="file names expected below the raw folder")
+
+    def how_to_get(self) -> str:
+        """Give product, portal, order, licence and expected files in one line."""
+        parts = {"": self.product, "from ": self.portal, "how: ": self.order, "licence: ": self.licence}
+        parts |= {"files: ": self.files, "source: ": self.source}
+        return "; ".join(f"{label}{text.strip()}" for label, text in parts.items() if text)
+
+
+class Sar(_Input):
     """One sensor and track. Either ``path`` (for `read_stack`) or ``unwrapped`` (for `read_geotiff_pairs`)."""
 
     role: Literal["main", "ascending", "rate_prior", "historical"]
     band: Literal["C", "L"]
-    path: str | None = None
-    unwrapped: str | None = Field(None, description="glob of the unwrapped GeoTIFFs, below the raw folder")
-    coherence: str | None = None
-    baselines: str | None = Field(None, description="glob of GAMMA *_bperp.par files")
-    dem: str | None = None
+    path: RawPath | None = None
+    unwrapped: RawPath | None = Field(
+        None, description="glob of the unwrapped GeoTIFFs, below the raw folder"
+    )
+    coherence: RawPath | None = None
+    baselines: RawPath | None = Field(None, description="glob of GAMMA *_bperp.par files")
+    dem: RawPath | None = None
     wavelength_m: float | None = None
     incidence_angle_deg: float | None = None
     heading_deg: float | None = None
     looks: float | None = None
     positive: Literal["away", "toward"] = "away"
-    source: str = Field("", description="product, portal, licence, how to order it")
 
     @model_validator(mode="after")
     def _one_source(self):
@@ -53,48 +87,51 @@ class Sar(_Strict):
         return self
 
 
-class Gauge(_Strict):
+class Gauge(_Input):
     """One gauge: its daily discharge and its part in the before-after-control-impact design."""
 
     role: Literal["target", "control"]
-    path: str
+    path: RawPath
     format: str | None = None
-    drainage_area_km2: float
+    drainage_area_km2: float = Field(gt=0)
+    channel_km: float | None = Field(
+        None, gt=0, description="length of all channels, for thickness from recession"
+    )
+    conductivity_m_day: float | None = Field(
+        None, gt=0, description="saturated hydraulic conductivity, likewise"
+    )
     name: str = ""
-    source: str = ""
 
 
-class Climate(_Strict):
+class Climate(_Input):
     """Daily climate of the basin. ``precipitation`` names a gauge file that replaces the gridded product."""
 
-    path: str
+    path: RawPath
     format: Literal["netcdf", "shud", "csv"] = "netcdf"
     height_m: float | None = None
-    precipitation: str | None = None
-    source: str = ""
+    precipitation: RawPath | None = None
 
 
-class Driver(_Strict):
+class Driver(_Input):
     """One raster of a possible environmental control."""
 
-    path: str
+    path: RawPath
     group: str
     unit: str
     long_name: str
     resampling: Literal["average", "bilinear", "nearest"] = "average"
-    source: str = ""
 
 
 class Inputs(_Strict):
     """All inputs of a site; what is absent is absent from the study."""
 
-    sar: dict[str, Sar] = {}
-    discharge: dict[str, Gauge] = {}
+    sar: dict[Name, Sar] = {}
+    discharge: dict[Name, Gauge] = {}
     climate: Climate | None = None
-    drivers: dict[str, Driver] = {}
-    areas: str | None = Field(None, description="GeoJSON of named polygons and the gauge")
-    active_layer: str | None = Field(None, description="CSV year, active_layer_thickness_cm, std_cm")
-    gnssir: str | None = Field(None, description="daily GNSS-IR reflector heights")
+    drivers: dict[Name, Driver] = {}
+    areas: RawPath | None = Field(None, description="GeoJSON of named polygons and the gauge")
+    active_layer: RawPath | None = Field(None, description="CSV year, active_layer_thickness_cm, std_cm")
+    gnssir: RawPath | None = Field(None, description="daily GNSS-IR reflector heights")
 
 
 class Epoch(_Strict):
@@ -129,7 +166,7 @@ class SiteConfig(_Strict):
 
     title: str
     kind: Literal["twin", "real"]
-    seed: int = 1
+    seed: int = Field(1, ge=0)
     epochs: list[Epoch] = []
     knots: list[date] = Field([], description="dates at which the rate of the joined record may change")
     reference_area: ReferenceArea | None = None
@@ -150,6 +187,8 @@ class Site:
         Columns label, start, end (Timestamps, NaT where open) and source.
     sensors : list of str
         Names of the SAR stacks, in the order of the site file.
+    client : distributed.Client or None
+        The cluster a running notebook works with.
     """
 
     def __init__(self, name: str, config: SiteConfig, size: str = "full", out: str | Path = ""):
@@ -177,6 +216,7 @@ class Site:
             self.read_from = [self.derived, *self.read_from]
         self.notebook: str | None = None
         self.outputs: list[Path] = []
+        self.client = None
         self._started = time.monotonic()
 
     @property
@@ -225,7 +265,13 @@ class Site:
         if address := os.environ.get("DASK_SCHEDULER_ADDRESS"):
             from distributed import Client
 
-            Client(address)
+            # from here on dask computes there; `io.read` and `io.spread` ask for it
+            self.client = Client(address)
+            _say(f"{notebook}: heavy steps run on the workers of {address}")
+        elif is_live():
+            from dask.diagnostics import ProgressBar
+
+            ProgressBar(minimum=3.0).register()  # a bar for whatever takes longer
         missing = self.lacks(needs)
         if missing:
             _say(
@@ -243,14 +289,25 @@ class Site:
         return path
 
     def finish(self) -> None:
-        """End a notebook: list its outputs for make, and say what it took."""
+        """End a notebook: list its outputs for make, once they are on the disk, and say what it took.
+
+        A zarr store is listed file by file: to its readers a lost chunk would be no data.
+        """
         import resource
 
         self.executed.mkdir(parents=True, exist_ok=True)
+        files = []
+        for path in self.outputs:
+            files += sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
+        for file in files:
+            _to_disk(file)
         listing = self.executed / f"{self.notebook}.outputs"
         part = listing.with_suffix(".outputs.part")
-        part.write_text("".join(f"{os.path.relpath(p, ROOT)}\n" for p in self.outputs))
+        part.write_text("".join(f"{os.path.relpath(f, ROOT)}\n" for f in files))
         part.replace(listing)
+        if self.client is not None:
+            self.client.close()
+            self.client = None
         peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         _say(f"{self.notebook}: {time.monotonic() - self._started:.1f} s, peak memory {peak_gib:.2f} GiB")
 
@@ -271,6 +328,27 @@ class Site:
         return "\n".join(lines)
 
 
+def _to_disk(file: Path) -> None:
+    """Wait until the content is on the disk, so that no stamp outlives its outputs when the power goes."""
+    with file.open("rb") as handle:
+        os.fsync(handle.fileno())
+
+
+def is_live() -> bool:
+    """Say whether someone sits before the running notebook: a kernel, and no batch run (make sets MPLBACKEND=agg)."""
+    from IPython import get_ipython
+
+    batch = os.environ.get("MPLBACKEND", "").lower() == "agg"
+    return hasattr(get_ipython(), "kernel") and not batch
+
+
+def progress(steps: Iterable, what: str) -> Iterable:
+    """Go through the steps of a loop with a progress bar by hand, in silence in a batch run."""
+    from tqdm.auto import tqdm
+
+    return tqdm(steps, desc=what, disable=not is_live(), leave=False)
+
+
 def _say(text: str) -> None:
     print(text)  # noqa: T201  a notebook's reader, by hand or in the executed copy, must see it
 
@@ -282,6 +360,21 @@ def _skip_rest_of_notebook() -> None:
     if shell is None:
         raise RuntimeError("the site lacks an input of this notebook")
     shell.input_transformers_cleanup.append(lambda lines: ["pass\n"])
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML of plain values only: a file of a few lines must not grow by aliases, nor hide a key behind another."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not read: write the value out")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := sorted({key for key in keys if keys.count(key) > 1}):
+            raise yaml.YAMLError(f"key given twice: {', '.join(twice)}")
+        return super().construct_mapping(node, deep=deep)
 
 
 def load_site(name_or_path: str | Path, size: str = "full", out: str | Path = "") -> Site:
@@ -319,9 +412,11 @@ def load_site(name_or_path: str | Path, size: str = "full", out: str | Path = ""
         )
     if not re.fullmatch(r"[A-Za-z0-9_]+", path.stem):
         raise ValueError(f"{path}: a site's name has letters, digits and _ only, not {path.stem!r}")
+    if path.stem in _TAKEN:
+        raise ValueError(f"{path}: the name {path.stem!r} is that of a folder of build/; choose another")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.load(path.read_text(encoding="utf-8"), _PlainLoader)
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{path}: not readable as YAML ({error}); compare data/sites/template.yml"
         ) from error
@@ -375,14 +470,24 @@ def fetch(site: Site) -> Site:
     FileNotFoundError
         An input is missing; the message names each file, its source and where to put it.
     """
+    obtain(site)
+    if absent := missing_inputs(site):
+        lines = [f"  {key}: put {path} below {site.raw}; {how}" for key, path, how in absent]
+        raise FileNotFoundError(
+            f"site {site.name!r} lacks {len(absent)} inputs that data/sites/{site.name}.yml names; "
+            "supply them or take them out of that file:\n" + "\n".join(lines)
+        )
+    return site
+
+
+def obtain(site: Site) -> None:
+    """Get what can be got without the user: simulate the twin, or fetch and convert the public originals."""
     if site.kind == "twin":
         _simulate(site)
-        return site
+        return
     for row in registry(site.name).itertuples():
         fetch_file(row, site.raw)
     _convert(site)
-    _check_present(site)
-    return site
 
 
 def _simulate(site: Site) -> None:
@@ -396,7 +501,11 @@ def _simulate(site: Site) -> None:
         return
     # what a generator made can be made again: the raw folder of a twin holds nothing of the user's
     if made_by.is_file() or (site.raw / "twin.json").is_file():
-        shutil.rmtree(site.raw)
+        # renamed first: a removal that is killed half-way must not leave a folder that looks whole
+        old = site.raw.with_name(site.raw.name + ".old.part")
+        shutil.rmtree(old, ignore_errors=True)
+        site.raw.rename(old)
+        shutil.rmtree(old)
     twin.simulate(site.raw, seed=site.seed, size=site.size, **site.config.physics)
     made_by.write_text(wanted)
 
@@ -454,18 +563,17 @@ def _write_csv(table: pd.DataFrame, path: Path) -> None:
     part.replace(path)
 
 
-def _check_present(site: Site) -> None:
+def missing_inputs(site: Site) -> list[tuple[str, str, str]]:
+    """List the inputs of the site file that are not in the raw folder: key, path, how to get it."""
     inputs = site.config.inputs
-    wanted = [(s.path or s.unwrapped, f"inputs.sar.{n}", s.source) for n, s in inputs.sar.items()]
-    wanted += [(g.path, f"inputs.discharge.{n}", g.source) for n, g in inputs.discharge.items()]
-    wanted += [(inputs.climate.path, "inputs.climate", inputs.climate.source)] if inputs.climate else []
-    wanted += [(d.path, f"inputs.drivers.{n}", d.source) for n, d in inputs.drivers.items()]
-    wanted += [(inputs.areas, "inputs.areas", "")] if inputs.areas else []
-    absent = [(path, key, source) for path, key, source in wanted if not any(site.raw.glob(path))]
-    if absent:
-        lines = [
-            f"  {site.raw / path}  ({key}){': ' + source if source else ''}" for path, key, source in absent
-        ]
-        raise FileNotFoundError(
-            f"site {site.name!r} lacks {len(absent)} of {len(wanted)} inputs; put there:\n" + "\n".join(lines)
-        )
+    wanted = [
+        (f"sar.{name}", sar.path or sar.unwrapped, sar.how_to_get()) for name, sar in inputs.sar.items()
+    ]
+    wanted += [(f"discharge.{name}", g.path, g.how_to_get()) for name, g in inputs.discharge.items()]
+    wanted += [("climate", inputs.climate.path, inputs.climate.how_to_get())] if inputs.climate else []
+    wanted += [(f"drivers.{name}", d.path, d.how_to_get()) for name, d in inputs.drivers.items()]
+    wanted += [("areas", inputs.areas, "a GeoJSON you draw, see the site file")] if inputs.areas else []
+    wanted += [(key, getattr(inputs, key), "") for key in ("active_layer", "gnssir") if getattr(inputs, key)]
+    return [
+        (key, path, how or "see the site file") for key, path, how in wanted if not any(site.raw.glob(path))
+    ]

@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 SPEED_OF_LIGHT = 299_792_458.0  # m/s
 _BANDS = {"X": (0.024, 0.0375), "C": (0.0375, 0.075), "S": (0.075, 0.15), "L": (0.15, 0.30)}
+_GEOMETRY = ("incidence_angle", "los_east", "los_north", "los_up", "height")
+_LAYERS = ("coherence", "component", *_GEOMETRY)
 _PHASE_ATTRS = {"units": "rad", "long_name": "unwrapped phase", "positive_direction": "away from satellite"}
 
 
@@ -47,19 +49,19 @@ class Grid:
         )
 
 
-def band_of(wavelength_m: float) -> str:
+def band_of(wavelength_m: float, source="the stack") -> str:
     """Letter of the radar band; a wavelength outside 2.4-30 cm is refused (wrong unit)."""
     for name, (low, high) in _BANDS.items():
         if low <= wavelength_m < high:
             return name
     raise ValueError(
-        f"wavelength {wavelength_m} m is no SAR band (0.024-0.30 m): give metres, not cm, mm or a frequency"
+        f"{source}: wavelength {wavelength_m} m is no SAR band (0.024-0.30 m): give metres, not cm, mm or a frequency"
     )
 
 
 def parse_dates(values, source) -> np.ndarray:
     """Turn yyyymmdd strings (or bytes) into datetime64[ns]; an impossible date is an error naming the file."""
-    text = [v.decode() if isinstance(v, bytes) else str(v) for v in values]
+    text = [v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in values]
     out = []
     for item in text:
         try:
@@ -240,7 +242,7 @@ def assemble(
     """
     geometry = {k: v for k, v in (geometry or {}).items() if v is not None}
     attrs = {k: v for k, v in attrs.items() if v is not None}
-    attrs = {"band": band_of(wavelength_m), "wavelength_m": float(wavelength_m), **attrs}
+    attrs = {"band": band_of(wavelength_m, source), "wavelength_m": float(wavelength_m), **attrs}
     if "looks" in attrs and not attrs["looks"] >= 1:
         raise ValueError(f"{source}: effective number of looks {attrs['looks']} must be at least 1")
     _check_geometry(geometry, attrs, source)
@@ -291,6 +293,13 @@ def with_grid_mapping(stack: xr.Dataset) -> xr.Dataset:
     return stack
 
 
+def _coherence_held(values: np.ndarray, source: str) -> np.ndarray:
+    """Refuse a block with impossible values: zarr's compression has no checksum that would notice damage."""
+    if values.size and not (np.nanmin(values, initial=0) >= -1e-4 and np.nanmax(values, initial=0) <= 1.001):
+        raise ValueError(f"{source}: coherence outside 0-1 in a block: it is damaged, or no coherence")
+    return values
+
+
 def check_stack(stack: xr.Dataset, source) -> xr.Dataset:
     """Check a stack read from the project's own files against the data model and sort its pairs."""
     missing = {"unwrapped_phase"} - set(stack.data_vars) | {"reference", "secondary", "x", "y"} - set(
@@ -299,16 +308,40 @@ def check_stack(stack: xr.Dataset, source) -> xr.Dataset:
     if missing:
         raise ValueError(f"{source}: not an interferogram stack, it lacks {', '.join(sorted(missing))}")
     phase = stack["unwrapped_phase"]
-    if phase.dims != ("pair", "y", "x"):
-        raise ValueError(f"{source}: unwrapped_phase has dims {phase.dims}, expected ('pair', 'y', 'x')")
+    if phase.dims != ("pair", "y", "x") or phase.dtype.kind != "f":
+        raise ValueError(
+            f"{source}: unwrapped_phase is {phase.dtype} with dims {phase.dims}, expected floats on ('pair', 'y', 'x')"
+        )
     if phase.attrs.get("units", "rad") not in ("rad", "radian", "radians"):
         raise ValueError(f"{source}: unwrapped_phase is in {phase.attrs['units']!r}, expected rad")
     for name in ("reference", "secondary"):
         if not np.issubdtype(stack[name].dtype, np.datetime64):
             raise ValueError(f"{source}: coordinate {name} is {stack[name].dtype}, expected datetime64")
+    for name in ("x", "y"):
+        steps = np.diff(stack[name].values)
+        if not ((steps > 0).all() or (steps < 0).all()):
+            raise ValueError(f"{source}: coordinate {name} neither rises nor falls throughout: it is damaged")
+    for name in ("wavelength_m", "looks"):
+        if not isinstance(stack.attrs.get(name, 1), int | float | np.number):
+            raise ValueError(f"{source}: attribute {name} is {stack.attrs[name]!r}, expected a number")
     if "wavelength_m" not in stack.attrs:
         raise ValueError(f"{source}: attribute wavelength_m is missing")
-    band_of(float(stack.attrs["wavelength_m"]))
+    band_of(stack.attrs["wavelength_m"], source)
+    if not stack.attrs.get("looks", 1) >= 1:
+        raise ValueError(f"{source}: effective number of looks {stack.attrs['looks']} must be at least 1")
+    for name, layer in stack.data_vars.items():
+        dims = {"coherence": phase.dims, "component": phase.dims}.get(name, ("y", "x"))
+        if name in _LAYERS and (layer.dims != dims or layer.dtype.kind not in "fiu"):
+            raise ValueError(f"{source}: {name} is {layer.dtype} {layer.dims}, expected numbers on {dims}")
+        if name in _LAYERS and dims == ("y", "x") and bool(np.isinf(layer).any()):
+            raise ValueError(f"{source}: {name} has infinite values")
+    if "coherence" in stack:
+        values = stack["coherence"].data
+        held = da.map_blocks(_coherence_held, values, source=str(source), dtype=values.dtype)
+        stack = stack.assign(coherence=stack["coherence"].copy(data=held))
+    if "perpendicular_baseline" not in stack.coords:
+        unknown = np.full(stack.sizes["pair"], np.nan)
+        stack = stack.assign_coords(perpendicular_baseline=("pair", unknown, {"units": "m"}))
     order = order_pairs(stack["reference"].values, stack["secondary"].values, str(source))
     return stack if np.array_equal(order, np.arange(order.size)) else stack.isel(pair=order)
 

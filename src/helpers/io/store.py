@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 from pathlib import Path
 
+import dask
 import pandas as pd
 import xarray as xr
+import zarr
 
+from helpers.io.damage import damage_named, regular_file
 from helpers.io.site import Site
 
 BLOCK_BYTES = 32_000_000
@@ -20,12 +24,18 @@ def write(obj: xr.Dataset | xr.DataArray | pd.DataFrame, site: Site, name: str) 
 
     The file is built beside its place and renamed, so a reader never meets half of one.
     """
+    if Path(name).name != name or name.startswith("."):
+        raise ValueError(f"{name!r}: a derived file lies in {site.derived} itself; give a plain name")
     path = site.derived / name
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     _remove(part)
     if path.suffix == ".zarr":
-        _in_blocks(_bare(obj)).to_zarr(part, mode="w", zarr_format=2, consolidated=True)
+        # empty chunks are written too: so one that is lost later can be told from one without data
+        with _where_the_data_are(obj):
+            _in_blocks(_bare(obj)).to_zarr(
+                part, mode="w", zarr_format=2, consolidated=True, write_empty_chunks=True
+            )
     elif path.suffix == ".nc":
         _bare(obj).to_netcdf(part, engine="h5netcdf", encoding=_compressed(obj))
     elif path.suffix == ".tif":
@@ -36,6 +46,11 @@ def write(obj: xr.Dataset | xr.DataArray | pd.DataFrame, site: Site, name: str) 
         raise ValueError(f"{name}: a derived file ends in .zarr, .nc, .tif or .csv")
     _swap(part, path)
     return site.record(path)
+
+
+def _where_the_data_are(data: xr.Dataset | xr.DataArray):
+    """Blocks of a cluster are written by its workers; what lies in this process's memory is written from here."""
+    return contextlib.nullcontext() if dask.is_dask_collection(data) else dask.config.set(scheduler="threads")
 
 
 def _bare(obj):
@@ -83,14 +98,26 @@ def _swap(part: Path, path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
 
 
-def read(site: Site, name: str) -> xr.Dataset | pd.DataFrame:
+def spread(data: xr.Dataset, site: Site, name: str) -> xr.Dataset:
+    """Write a derived file and give the data on, on a cluster as blocks that its workers read from that file."""
+    write(data, site, name)
+    return data if site.client is None else read(site, name)
+
+
+def read(site: Site, name: str, *, load: bool = False) -> xr.Dataset | pd.DataFrame:
     """Open a derived file of an earlier notebook (zarr and netCDF as Dataset, CSV as DataFrame).
+
+    Parameters
+    ----------
+    load : bool
+        Into memory. Where a cluster is at work only what is small comes there; what has pairs or times as well as
+        pixels stays blocks that its workers read.
 
     Raises
     ------
@@ -104,13 +131,28 @@ def read(site: Site, name: str) -> xr.Dataset | pd.DataFrame:
             f"{site.derived / name} is missing; run the notebook that starts with {name[:2]}_ first "
             f"(`make all SITE={site.name}{size}` runs all in order)"
         )
-    if path.suffix == ".zarr":
-        data = _placed(xr.open_zarr(path, consolidated=True, decode_coords="all"))
-        return data.assign_coords({name: coord.load() for name, coord in data.coords.items()})
-    if path.suffix == ".nc":
-        with xr.open_dataset(path, engine="h5netcdf", decode_coords="all") as data:
-            return _placed(data.load())
-    return pd.read_csv(path)
+    if path.suffix != ".zarr":
+        regular_file(path)
+    with damage_named(path, f"remove it and run the notebook that starts with {name[:2]}_ again"):
+        if path.suffix == ".zarr":
+            _check_chunks(path)
+            data = _placed(xr.open_zarr(path, consolidated=True, decode_coords="all"))
+            data = data.assign_coords({name: coord.load() for name, coord in data.coords.items()})
+            if not load:
+                return data
+            near = [n for n, v in data.data_vars.items() if site.client is None or v.ndim < 3]
+            return data.assign({n: data[n].load() for n in near})
+        if path.suffix == ".nc":
+            with xr.open_dataset(path, engine="h5netcdf", decode_coords="all") as data:
+                return _placed(data.load())
+        return pd.read_csv(path)
+
+
+def _check_chunks(path: Path) -> None:
+    """Every chunk that was written must be there: zarr itself would give no data in its place."""
+    for name, array in zarr.open_group(path, mode="r").arrays():
+        if array.nchunks_initialized < array.nchunks:
+            raise ValueError(f"{name} has {array.nchunks_initialized} of {array.nchunks} chunks")
 
 
 def _placed(data: xr.Dataset) -> xr.Dataset:
@@ -168,9 +210,13 @@ def _number(row: dict, key: str) -> float:
 
 def read_results(folder: Path) -> pd.DataFrame:
     """Read every results table of a folder into one, with the column ``notebook``."""
-    tables = [
-        pd.read_csv(path).assign(notebook=path.stem) for path in sorted(folder.glob("[0-9][0-9]_*.csv"))
-    ]
+    tables = []
+    for path in sorted(folder.glob("[0-9][0-9]_*.csv")):
+        with damage_named(path, "run its notebook again"):
+            table = pd.read_csv(regular_file(path))
+            if list(table.columns) != RESULT_COLUMNS:
+                raise ValueError(f"its columns are {', '.join(table.columns)}")
+            tables.append(table.assign(notebook=path.stem))
     if not tables:
         raise FileNotFoundError(f"{folder} holds no results table; run `make all` or `make quick` first")
     return pd.concat(tables, ignore_index=True)

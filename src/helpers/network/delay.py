@@ -19,7 +19,7 @@ def correct_delay(
     ramp: int = 1,
     height: bool = True,
     *,
-    mask=None,
+    mask: xr.DataArray | None = None,
     ionosphere: bool | None = None,
     stable_rate_std_mm_yr: float = 1.0,
 ) -> xr.Dataset:
@@ -54,7 +54,8 @@ def correct_delay(
     Dataset
         As ``stack``, with ``delay_coefficient`` (time, term) in rad per unit (unit: half the scene's size for
         places, km for height), ``delay_coefficient_std``, ``delay_std`` (time) in mm: sd of the
-        correction, rms over the scene, relative to the reference pixel.
+        correction, rms over the scene, relative to the reference pixel. Attribute ``delay_rate_std`` (mm/yr): sd of
+        the rate that delay may still hold, or the correction have taken from the ground, likewise.
 
     Notes
     -----
@@ -76,7 +77,7 @@ def correct_delay(
         return out
     pairs, pair_cov = _pair_coefficients(stack, basis, mask)
     coefficient, covariance = _to_dates(stack, pairs, pair_cov)
-    coefficient = _without_ground(stack, coefficient, mask is None, stable_rate_std_mm_yr)
+    coefficient, rate_variance = _without_ground(stack, coefficient, mask is None, stable_rate_std_mm_yr)
 
     field = _relative(basis, stack)
     per_pair = incidence(stack) @ coefficient
@@ -89,6 +90,7 @@ def correct_delay(
     second_moment = flat @ flat.T / flat.shape[1]
     to_mm = stack.attrs["wavelength_m"] / (4 * np.pi) * 1000
     std = np.sqrt(np.einsum("dij,ij->d", covariance, second_moment)) * to_mm
+    out.attrs["delay_rate_std"] = float(np.sqrt(rate_variance @ np.diag(second_moment)))
     out = out.assign_coords(time=("time", days), term=basis["term"])
     return out.assign(
         delay_coefficient=(("time", "term"), coefficient, {"units": "rad", "long_name": "delay per unit"}),
@@ -119,14 +121,16 @@ def _basis(stack, order: int, with_height: bool) -> xr.DataArray:
     )
 
 
-def _without_ground(stack, coefficient, season_too: bool, rate_std_mm_yr: float) -> np.ndarray:
-    """Take out of date coefficients (time, term) what is more likely motion of the ground than delay."""
+def _without_ground(stack, coefficient, season_too: bool, rate_std_mm_yr: float):
+    """Take out of date coefficients (time, term) what is more likely motion of the ground than delay.
+
+    Also gives the variance (mm2/yr2, by term) of the error that is left in the rate: all that the scatter of dates
+    makes of a rate where none is taken for delay, else the posterior variance of delay's share.
+    """
     columns, fit = _projector(stack)
     if columns.shape[1] == 0:
-        return coefficient
+        return coefficient, np.zeros(coefficient.shape[1])
     ground = fit @ coefficient
-    if season_too:
-        return coefficient - columns @ ground
     part = components(stack)
     level = (part[:, None] == np.arange(part.max() + 1)).astype(float)
     design = np.concatenate([columns, level], axis=1)
@@ -135,8 +139,10 @@ def _without_ground(stack, coefficient, season_too: bool, rate_std_mm_yr: float)
     to_mm = stack.attrs["wavelength_m"] / (4 * np.pi) * 1000
     # what the scatter of dates makes of a rate, against what the ground may have
     by_delay = variance * (fit[0] ** 2).sum() * to_mm**2
+    if season_too:
+        return coefficient - columns @ ground, by_delay
     share = by_delay / (by_delay + rate_std_mm_yr**2)
-    return coefficient - columns[:, :1] * ((1 - share) * ground[0])
+    return coefficient - columns[:, :1] * ((1 - share) * ground[0]), share * rate_std_mm_yr**2
 
 
 def _relative(basis, stack) -> xr.DataArray:
@@ -353,7 +359,7 @@ def _fit_ground(stack, values):
     return parameters, values - (to_pairs.astype(np.float32) @ parameters.astype(np.float32))
 
 
-def atmosphere(stack: xr.Dataset, *, mask=None) -> xr.DataArray:
+def atmosphere(stack: xr.Dataset, *, mask: xr.DataArray | None = None) -> xr.DataArray:
     """Sd per date (mm) of the delay that is left, shared by all pairs of the date.
 
     Rate and season are fitted per pixel and taken off; the variance over the scene of what is left of each

@@ -10,6 +10,8 @@ import scipy.sparse
 import scipy.sparse.csgraph
 import xarray as xr
 
+from helpers._plan import SLANT_RANGE_M
+
 
 def dates(stack: xr.Dataset) -> pd.DatetimeIndex:
     """All acquisition dates of a stack, sorted."""
@@ -34,6 +36,23 @@ def incidence(stack: xr.Dataset) -> np.ndarray:
     rows = np.arange(first.size)
     out[rows, first], out[rows, second] = -1, 1
     return out
+
+
+def height_matters(stack: xr.Dataset, *, height_error_m: float = 5.0, least_mm: float = 1.0) -> bool:
+    """Say whether an error of the elevation model moves dates by more than ``least_mm`` (sd over dates).
+
+    Then `helpers.sbas.invert` should estimate it (``dem_error``): unmodelled, it is taken for motion, which drifting
+    baselines turn into a rate. False where baselines or incidence angles are not known.
+    """
+    if "perpendicular_baseline" not in stack.coords or "incidence_angle" not in stack:
+        return False
+    baseline = np.asarray(stack["perpendicular_baseline"].values, float)
+    if not np.isfinite(baseline).all():
+        return False
+    at_date = np.linalg.lstsq(incidence(stack), baseline, rcond=None)[0]
+    sine = np.sin(np.deg2rad(float(stack["incidence_angle"].mean())))
+    slant_m = float(stack.attrs.get("slant_range_m", SLANT_RANGE_M))
+    return bool(1000 * height_error_m * at_date.std() / (slant_m * sine) > least_mm)
 
 
 def adjacency_depth(stack: xr.Dataset) -> int:

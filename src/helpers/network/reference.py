@@ -18,7 +18,9 @@ log = logging.getLogger(__name__)
 DAYS_PER_YEAR = 365.25
 
 
-def reference(stack: xr.Dataset, area, *, min_pixels: int = 25, name: str | None = None) -> xr.Dataset:
+def reference(
+    stack: xr.Dataset, area: xr.DataArray | tuple, *, min_pixels: int = 25, name: str | None = None
+) -> xr.Dataset:
     """Refer every pair to one area: subtract the median phase of the area's valid pixels.
 
     Parameters
@@ -184,13 +186,14 @@ def date_variance(stack: xr.Dataset, pair_variance) -> np.ndarray:
     return out
 
 
-def reference_rate_std(stack: xr.Dataset, atmosphere=None) -> float:
+def reference_rate_std(stack: xr.Dataset, atmosphere: xr.DataArray | None = None) -> float:
     """Sd (mm/yr) of the error that the reference gives to every rate of the scene alike.
 
     Parameters
     ----------
     stack : Dataset
-        From `reference`.
+        From `reference`. Attribute ``delay_rate_std`` (`helpers.network.correct_delay`) is added where it is there:
+        the ramps' error in the rate, rms over the scene, is shared by wide areas, if not by all.
     atmosphere : array (date,), mm, optional
         Sd of the delay left per date (`helpers.network.atmosphere`): the reference area's own delay is
         common to the whole scene.
@@ -198,7 +201,7 @@ def reference_rate_std(stack: xr.Dataset, atmosphere=None) -> float:
     Returns
     -------
     float
-        Sd of the least-squares slope through the dates.
+        Sd of the least-squares slope through the dates, and of what the delay correction left.
     """
     to_mm = stack.attrs["wavelength_m"] / (4 * np.pi) * 1000
     if not np.isfinite(stack["reference_std"]).any():
@@ -212,4 +215,5 @@ def reference_rate_std(stack: xr.Dataset, atmosphere=None) -> float:
     days = dates(stack)
     years = np.asarray((days - days[0]) / np.timedelta64(1, "D"), float) / DAYS_PER_YEAR
     lever = years - years.mean()
-    return float(np.sqrt((lever**2 * variance).sum()) / (lever**2).sum())
+    slope = float(np.sqrt((lever**2 * variance).sum()) / (lever**2).sum())
+    return float(np.hypot(slope, stack.attrs.get("delay_rate_std", 0.0)))

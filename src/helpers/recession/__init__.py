@@ -5,13 +5,29 @@ The order of use is ``extract_events`` -> ``derivative`` -> ``fit`` -> ``k_ref``
 compared or averaged over different b; k_ref = a Q_ref^(b-1), in 1/day, can be.
 """
 
-from .aquifer import drainage_time, storage, thickness_trend
+from .aquifer import (
+    THEORY,
+    drainage_time,
+    linear_thickness,
+    low_flow_trend,
+    storage,
+    thickness_factor,
+    thickness_trend,
+)
 from .comparables import comparable_fits, decorrelate, k_ref, k_ref_std, reference_flow, shrink, to_mm_per_day
+from .crosschecks import block_bootstrap, lagged_correlation
 from .derivatives import SCHEMES, derivative
-from .events import RULES, degree_day_snow, extract_events, quantum
+from .events import RULES, antecedent_precipitation, degree_day_snow, extract_events, quantum, season_classes
 from .fits import ESTIMATORS, METHODS, fit
 from .multiverse import LINES, multiverse, per_event_fits, specifications
-from .regimes import change_year, regime_test, trend_test, year_values
+from .noise import noise_extrapolation, rating_error
+from .regimes import (
+    change_year,
+    period_means,
+    regime_test,
+    trend_test,
+    year_values,
+)
 
 __all__ = [
     "ESTIMATORS",
@@ -19,6 +35,9 @@ __all__ = [
     "METHODS",
     "RULES",
     "SCHEMES",
+    "THEORY",
+    "antecedent_precipitation",
+    "block_bootstrap",
     "change_year",
     "comparable_fits",
     "decorrelate",
@@ -29,14 +48,22 @@ __all__ = [
     "fit",
     "k_ref",
     "k_ref_std",
+    "lagged_correlation",
+    "linear_thickness",
+    "low_flow_trend",
     "multiverse",
+    "noise_extrapolation",
     "per_event_fits",
+    "period_means",
     "quantum",
+    "rating_error",
     "reference_flow",
     "regime_test",
+    "season_classes",
     "shrink",
     "specifications",
     "storage",
+    "thickness_factor",
     "thickness_trend",
     "to_mm_per_day",
     "trend_test",

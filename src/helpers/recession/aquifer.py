@@ -3,8 +3,23 @@
 import numpy as np
 import pandas as pd
 
+from .crosschecks import stationary_blocks
 
-def storage(a, b, q):
+#: What theory expects of a (and of k_ref, at any one flow): its exponent b, and the powers of the saturated
+#: thickness D and of the drainable porosity in it, for a horizontal aquifer drained by channels (Boussinesq).  Early
+#: time after Polubarinova-Kochina; conductivity that grows upward as z^n after Rupp and Selker, here n = 1;
+#: linearised as in Lyon et al. (2009, doi:10.5194/hess-13-595-2009).
+THEORY = pd.DataFrame(
+    {
+        "regime": ["early", "late", "late, conductivity falls with depth", "late, linearised"],
+        "b": [3.0, 1.5, 5 / 3, 1.0],
+        "thickness_power": [-3.0, 0.0, -1 / 3, 1.0],
+        "porosity_power": [-1.0, -1.0, -1.0, -1.0],
+    }
+)
+
+
+def storage(a: float | np.ndarray, b: float | np.ndarray, q: float | np.ndarray) -> float | np.ndarray:
     """Drainable storage above zero flow, S = Q^(2-b) / (a (2-b)), b < 2 (unit of Q times day).
 
     With Q in mm/day the result is mm over the catchment; NaN where b >= 2 (the integral diverges).
@@ -15,7 +30,7 @@ def storage(a, b, q):
     return q**gap / (a * gap)
 
 
-def drainage_time(points, *, b_max=1.499):
+def drainage_time(points: pd.DataFrame, *, b_max: float = 1.499) -> dict:
     """Drainage time from the tail of tau = Q / (-dQ/dt), after Cooper et al. (2023).
 
     Late in a recession tau = Q^(1-b)/a is Pareto distributed above a threshold tau_0 with density exponent
@@ -72,7 +87,98 @@ def drainage_time(points, *, b_max=1.499):
     }
 
 
-def thickness_trend(flow_trend, tau, b, porosity):
+def thickness_factor(ln_k_change: float | np.ndarray, power: float) -> float | np.ndarray:
+    """Factor by which the saturated thickness must have changed, if it alone changed k_ref: exp(change / power).
+
+    Parameters
+    ----------
+    ln_k_change : float or array
+        Change of ln k_ref.
+    power : float
+        Of the thickness in a (`THEORY`); with 0 no change of thickness can do it: NaN.
+    """
+    ln_k_change = np.asarray(ln_k_change, float)
+    return np.exp(ln_k_change / power) if power else np.full_like(ln_k_change, np.nan)
+
+
+def linear_thickness(
+    a: float | np.ndarray, *, conductivity_m_day: float, channel_km: float, area_km2: float, porosity: float
+) -> float | np.ndarray:
+    """Saturated thickness (m) of the linearised late regime: a = pi^2 k p D L^2 / (phi A^2), p = 0.3465.
+
+    After Brutsaert, as used by Lyon et al. (2009, doi:10.5194/hess-13-595-2009).  For basins whose geometry is known;
+    a must come from fits at b = 1, in 1/day.
+
+    Parameters
+    ----------
+    a : float or array
+        Recession constant at b = 1 (1/day).
+    conductivity_m_day : float
+        Saturated hydraulic conductivity.
+    channel_km, area_km2 : float
+        Length of all channels, drainage area.
+    porosity : float
+        Drainable porosity.
+    """
+    for name, value in (
+        ("conductivity_m_day", conductivity_m_day),
+        ("channel_km", channel_km),
+        ("area_km2", area_km2),
+        ("porosity", porosity),
+    ):
+        if not np.all(np.asarray(value) > 0):
+            raise ValueError(f"linear_thickness: {name} must be positive, found {value}")
+    density = channel_km / area_km2 / 1e3  # m of channel per m2
+    return np.asarray(a, float) * porosity / (np.pi**2 * conductivity_m_day * 0.3465 * density**2)
+
+
+def low_flow_trend(
+    yearly: pd.Series, *, quantile: float = 0.25, mean_block: float = 3.0, draws: int = 400, seed: int = 0
+) -> tuple[float, float]:
+    """Slope of a low quantile of yearly flow (the baseflow trend of Cooper et al. 2023) and its sd.
+
+    Parameters
+    ----------
+    yearly : pandas.Series
+        Flow by year, any unit; at least ten years.
+    quantile : float
+        Of the flow, given the year.
+    mean_block, draws, seed
+        Of the stationary bootstrap of years that gives the sd.
+
+    Returns
+    -------
+    tuple of float
+        Slope and its standard deviation, unit per year.
+    """
+    yearly = yearly.dropna()
+    if len(yearly) < 10:
+        raise ValueError(f"low_flow_trend needs ten years, found {len(yearly)}")
+    t, y = yearly.index.to_numpy(float), yearly.to_numpy(float)
+    place = stationary_blocks(np.random.default_rng(seed), len(y), mean_block, draws)
+    slopes = [_quantile_slope(t[rows], y[rows], quantile) for rows in place]
+    return _quantile_slope(t, y, quantile), float(np.nanstd(slopes, ddof=1))
+
+
+def _quantile_slope(x, y, quantile):
+    """Slope of the quantile regression line, which runs through two of the points: all pairs are tried."""
+    i, j = np.triu_indices(len(x), 1)
+    apart = x[i] != x[j]
+    i, j = i[apart], j[apart]
+    if i.size == 0:
+        return np.nan
+    slope = (y[j] - y[i]) / (x[j] - x[i])
+    residual = y - (y[i] - slope * x[i])[:, None] - slope[:, None] * x
+    cost = np.sum(residual * (quantile - (residual < 0)), axis=1)
+    return float(slope[np.argmin(cost)])
+
+
+def thickness_trend(
+    flow_trend: float | np.ndarray,
+    tau: float | np.ndarray,
+    b: float | np.ndarray,
+    porosity: float | np.ndarray,
+) -> float | np.ndarray:
     """Trend of the drained layer's thickness from the trend of baseflow: tau / (phi (4 - 2 b)) dQ/dt.
 
     Cooper et al. (2023, doi:10.1029/2022WR033154), with N + 1 = 4 - 2 b.

@@ -2,13 +2,16 @@
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from .fits import fit
 
 SECONDS_PER_DAY = 86400.0
 
 
-def to_mm_per_day(discharge, drainage_area_km2=None):
+def to_mm_per_day(
+    discharge: xr.DataArray | pd.Series, drainage_area_km2: float | None = None
+) -> xr.DataArray | pd.Series:
     """Flow in mm/day over the catchment from m3/s: 86.4 / area(km2) times the flow.
 
     Parameters
@@ -34,7 +37,7 @@ def to_mm_per_day(discharge, drainage_area_km2=None):
     return out
 
 
-def reference_flow(flow):
+def reference_flow(flow: np.ndarray | pd.Series) -> float:
     """Geometric mean of positive flows: the one Q_ref for all periods, from the events of the baseline."""
     q = np.asarray(flow, float)
     q = q[q > 0]
@@ -43,7 +46,7 @@ def reference_flow(flow):
     return float(np.exp(np.log(q).mean()))
 
 
-def k_ref(fits, q_ref):
+def k_ref(fits: pd.DataFrame, q_ref: float) -> pd.Series:
     """Recession rate at one reference flow, k_ref = a Q_ref^(b-1).
 
     Parameters
@@ -68,7 +71,7 @@ def k_ref(fits, q_ref):
     )
 
 
-def k_ref_std(fits, q_ref):
+def k_ref_std(fits: pd.DataFrame, q_ref: float) -> pd.Series:
     """Standard deviation of ln k_ref of each fit (the relative one of k_ref), from the fitted line alone."""
     _check_flow(q_ref)
     ln_q = np.log(q_ref)
@@ -76,7 +79,7 @@ def k_ref_std(fits, q_ref):
     return np.sqrt(var.clip(lower=0)).rename("ln_k_ref_std")
 
 
-def decorrelate(fits, *, q0=None):
+def decorrelate(fits: pd.DataFrame, *, q0: float | None = None) -> pd.DataFrame:
     """Rescale a to the flow at which it is uncorrelated with b.
 
     a0 = a q0^(b-1) with ln q0 = -cov(ln a, b) / var(b), q0 one value for all fits (Dralle et al. 2015,
@@ -105,7 +108,7 @@ def decorrelate(fits, *, q0=None):
     return out
 
 
-def shrink(fits):
+def shrink(fits: pd.DataFrame) -> pd.DataFrame:
     """Draw each event's b towards the mean of all by as much as its error asks for (empirical Bayes).
 
     The b of a short or flat event is hardly determined, and k_ref away from its own flows then is arbitrary.
@@ -166,7 +169,9 @@ def shrunk_slopes(b, std):
     )
 
 
-def comparable_fits(points, q_ref, baseline_end=None):
+def comparable_fits(
+    points: pd.DataFrame, q_ref: float, baseline_end: str | pd.Timestamp | None = None
+) -> pd.DataFrame:
     """Per-event numbers that can be contrasted between periods, side by side.
 
     Parameters

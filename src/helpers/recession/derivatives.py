@@ -1,6 +1,7 @@
 """dQ/dt of recession events by published schemes."""
 
 import numpy as np
+import pandas as pd
 
 from . import _kernels
 
@@ -8,7 +9,15 @@ from . import _kernels
 SCHEMES = ("brutsaert_nieber", "backward", "central", "variable_step", "exponential", "integrated")
 
 
-def derivative(events, scheme="exponential", *, fraction=0.2, gamma="nonlinear", precision=None, steps=3.0):
+def derivative(
+    events: pd.DataFrame,
+    scheme: str = "exponential",
+    *,
+    fraction: float = 0.2,
+    gamma: str | float = "nonlinear",
+    precision: float | None = None,
+    steps: float = 3.0,
+) -> pd.DataFrame:
     """Rate of change of flow along each event.
 
     Parameters

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import xarray as xr
+from scipy import signal
 
 from . import _kernels
 
@@ -126,16 +127,16 @@ class _Audit(pd.DataFrame):
 
 
 def extract_events(
-    discharge,
-    rule="default",
+    discharge: xr.DataArray | pd.Series,
+    rule: str = "default",
     *,
-    precipitation=None,
-    temperature=None,
-    snow=None,
-    ice=None,
-    seasons=None,
+    precipitation: xr.DataArray | pd.Series | None = None,
+    temperature: xr.DataArray | pd.Series | None = None,
+    snow: xr.DataArray | pd.Series | None = None,
+    ice: xr.DataArray | pd.Series | None = None,
+    seasons: dict | None = None,
     **changes,
-):
+) -> pd.DataFrame:
     """Find recession events by a named rule set.
 
     Parameters
@@ -276,7 +277,7 @@ def _audit(record, blocked, first, last, why, reasons, settings):
     )
 
 
-def quantum(q):
+def quantum(q: np.ndarray) -> np.ndarray:
     """Rounding step of a record at each of its flows, same unit; 0 where it is not rounded.
 
     Taken per decade of flow as the smallest step between the different values that occur (three
@@ -286,7 +287,12 @@ def quantum(q):
     return _kernels.rounding_steps(np.ascontiguousarray(q, dtype=float))
 
 
-def degree_day_snow(precipitation, temperature, *, melt_mm_per_c_day=3.0):
+def degree_day_snow(
+    precipitation: xr.DataArray | pd.Series,
+    temperature: xr.DataArray | pd.Series,
+    *,
+    melt_mm_per_c_day: float = 3.0,
+) -> pd.Series:
     """Snow store (mm water) from a degree-day balance: P falls as snow below 0 degC, melts above it.
 
     Only to tell days with melt from days without; missing precipitation counts as none.
@@ -299,6 +305,48 @@ def degree_day_snow(precipitation, temperature, *, melt_mm_per_c_day=3.0):
         held = max(held + (p[i] if t[i] < 0 else 0.0) - melt_mm_per_c_day * max(t[i], 0.0), 0.0)
         store[i] = held
     return store
+
+
+def antecedent_precipitation(
+    precipitation: pd.Series | np.ndarray, *, decay: float = 0.9
+) -> pd.Series | np.ndarray:
+    """Antecedent precipitation index (mm) of each day: the rain of the days before, each day counting less.
+
+    API(t) = decay (API(t-1) + P(t-1)); the day's own rain is not in it.
+
+    Parameters
+    ----------
+    precipitation : pandas.Series or array-like
+        Daily mm; missing counts as none.
+    decay : float
+        Share of the index that is left a day later, 0.8 to 0.98 in use.
+
+    Returns
+    -------
+    pandas.Series or numpy.ndarray
+        As the input.
+    """
+    if not 0 < decay < 1:
+        raise ValueError(f"decay must lie between 0 and 1, found {decay}")
+    p = np.nan_to_num(np.asarray(precipitation, float))
+    index = signal.lfilter([0.0, decay], [1.0, -decay], p)
+    return pd.Series(index, precipitation.index) if isinstance(precipitation, pd.Series) else index
+
+
+def season_classes(temperature: pd.Series | None = None) -> dict:
+    """First month-day of each season class: `SEASONS`, half a year later where January is warmer than July.
+
+    Parameters
+    ----------
+    temperature : pandas.Series, optional
+        Daily air temperature with dates; without it the northern classes.
+    """
+    if temperature is None:
+        return dict(SEASONS)
+    by_month = temperature.groupby(temperature.index.month).mean()
+    if not by_month.get(1, -np.inf) > by_month.get(7, np.inf):
+        return dict(SEASONS)
+    return {name: f"{(int(day[:2]) + 5) % 12 + 1:02d}{day[2:]}" for name, day in SEASONS.items()}
 
 
 def _series(discharge):

@@ -1,9 +1,11 @@
 """Many analyses at once: every defensible choice on one gauge, or one choice on many gauges."""
 
+from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from . import _kernels
 from .comparables import shrunk_slopes
@@ -44,7 +46,7 @@ DERIVATIVES = [
 LINES = ("least_squares", "theil_sen", "shrunk", "common_b")
 
 
-def specifications():
+def specifications() -> pd.DataFrame:
     """The 480 choices of extraction x derivative x per-event line, as a table.
 
     Returns
@@ -60,22 +62,22 @@ def specifications():
 
 
 def multiverse(
-    discharge,
-    q_ref,
-    periods,
+    discharge: xr.DataArray | pd.Series,
+    q_ref: float,
+    periods: pd.DataFrame,
     *,
-    control=None,
-    control_q_ref=None,
-    seasons=None,
-    season=None,
-    ice=None,
-    control_ice=None,
-    precipitation=None,
-    temperature=None,
-    snow=None,
-    year_start_month=1,
-    min_range=1.0,
-):
+    control: xr.DataArray | pd.Series | None = None,
+    control_q_ref: float | None = None,
+    seasons: dict | None = None,
+    season: str | Sequence[str] | None = None,
+    ice: xr.DataArray | pd.Series | None = None,
+    control_ice: xr.DataArray | pd.Series | None = None,
+    precipitation: xr.DataArray | pd.Series | None = None,
+    temperature: xr.DataArray | pd.Series | None = None,
+    snow: xr.DataArray | pd.Series | None = None,
+    year_start_month: int = 1,
+    min_range: float = 1.0,
+) -> pd.DataFrame:
     """Contrast of the first and last testable period under every specification.
 
     Parameters
@@ -212,8 +214,14 @@ def _derivative(record, rows, first, scheme, options):
 
 
 def per_event_fits(
-    discharge, rule="default", scheme="exponential", *, fraction=0.2, gamma="nonlinear", **changes
-):
+    discharge: xr.DataArray | pd.Series,
+    rule: str = "default",
+    scheme: str = "exponential",
+    *,
+    fraction: float = 0.2,
+    gamma: str | float = "nonlinear",
+    **changes,
+) -> pd.DataFrame:
     """Events, derivative and per-event lines of many gauges.
 
     Parameters

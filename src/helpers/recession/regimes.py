@@ -1,5 +1,6 @@
 """Did the recession change between periods?  The year is the unit and its memory is modelled."""
 
+from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -16,7 +17,14 @@ _PRIOR = 1.0 - _RHO
 MIN_YEARS = 5
 
 
-def year_values(fits, value="ln_k_ref", *, statistic="median", min_events=1, year_start_month=1):
+def year_values(
+    fits: pd.DataFrame,
+    value: str = "ln_k_ref",
+    *,
+    statistic: str = "median",
+    min_events: int = 1,
+    year_start_month: int = 1,
+) -> pd.DataFrame:
     """One value a year: the statistic over its events.
 
     Parameters
@@ -57,17 +65,17 @@ def year_statistic(year, value, statistic="median"):
 
 
 def regime_test(
-    fits,
-    periods,
+    fits: pd.DataFrame,
+    periods: pd.DataFrame,
     *,
-    value="ln_k_ref",
-    control=None,
-    covariates=None,
-    statistic="median",
-    min_events=1,
-    year_start_month=1,
-    level=0.95,
-):
+    value: str = "ln_k_ref",
+    control: pd.DataFrame | None = None,
+    covariates: Sequence[str] | pd.DataFrame | None = None,
+    statistic: str = "median",
+    min_events: int = 1,
+    year_start_month: int = 1,
+    level: float = 0.95,
+) -> pd.DataFrame:
     """Contrast periods of a recession number, with years as the independent unit and AR(1) memory.
 
     Each year gives one value (`year_values`).  The values follow a mean per period, the covariates and a
@@ -108,7 +116,7 @@ def regime_test(
     if value not in fits and not (value == "ln_k_ref" and "k_ref" in fits):
         raise ValueError(f"fits: no column {value!r}, found {list(fits.columns)}")
     options = {"statistic": statistic, "min_events": min_events, "year_start_month": year_start_month}
-    years = _less_control(year_values(fits, value, **options), control, value, options)
+    years = less_control(year_values(fits, value, **options), control, value, options)
     extra = _covariates(fits, covariates, year_start_month)
     if extra is not None:
         years = years.loc[years.index.intersection(extra.dropna().index)]
@@ -159,33 +167,43 @@ def contrasts(years, values, member, labels, extra, level):
 
 
 def trend_test(
-    fits,
+    fits: pd.DataFrame,
     *,
-    value="ln_k_ref",
-    control=None,
-    covariates=None,
-    statistic="median",
-    min_events=1,
-    year_start_month=1,
-    level=0.95,
-):
+    value: str = "ln_k_ref",
+    against: pd.Series | None = None,
+    control: pd.DataFrame | None = None,
+    covariates: Sequence[str] | pd.DataFrame | None = None,
+    statistic: str = "median",
+    min_events: int = 1,
+    year_start_month: int = 1,
+    level: float = 0.95,
+) -> pd.Series:
     """Linear trend of the yearly values, with the same memory model as `regime_test`.
+
+    Parameters
+    ----------
+    against : pandas.Series, optional
+        By year: the slope is that on this series (say, measured thaw depth) instead of on time.
+    value, control, covariates, statistic, min_events, year_start_month, level
+        As in `regime_test`.
 
     Returns
     -------
     pandas.Series
-        ``value, slope`` (per year), ``lower, upper, slope_std, p_value, n_years, minimal_detectable, rho``;
-        all NaN with under 5 years.
+        ``value, slope`` (per year, or per unit of `against`), ``lower, upper, slope_std, p_value, n_years,
+        minimal_detectable, rho``; all NaN with under 5 years.
     """
     options = {"statistic": statistic, "min_events": min_events, "year_start_month": year_start_month}
-    years = _less_control(year_values(fits, value, **options), control, value, options)
+    years = less_control(year_values(fits, value, **options), control, value, options)
     extra = _covariates(fits, covariates, year_start_month)
-    if extra is not None:
-        years = years.loc[years.index.intersection(extra.dropna().index)]
+    for table in (extra, against):
+        if table is not None:
+            years = years.loc[years.index.intersection(table.dropna().index)]
     t = years.index.to_numpy(float)
+    x = t if against is None else against.loc[years.index].to_numpy(float)
     result = dict.fromkeys(_SUMMARY, np.nan)
-    if len(t) >= MIN_YEARS:
-        design = np.c_[np.ones_like(t), t - t.mean()]
+    if len(t) >= MIN_YEARS and np.ptp(x) > 0:
+        design = np.c_[np.ones_like(t), x - x.mean()]
         if extra is not None:
             used = extra.loc[years.index]
             design = np.c_[design, (used - used.mean()).to_numpy(float)]
@@ -196,8 +214,14 @@ def trend_test(
 
 
 def change_year(
-    fits, *, value="ln_k_ref", control=None, statistic="median", min_events=1, year_start_month=1
-):
+    fits: pd.DataFrame,
+    *,
+    value: str = "ln_k_ref",
+    control: pd.DataFrame | None = None,
+    statistic: str = "median",
+    min_events: int = 1,
+    year_start_month: int = 1,
+) -> pd.DataFrame:
     """When a step is most likely, given that there is one.
 
     Parameters are those of `regime_test`.  Every year that leaves at least five on either side may be the
@@ -206,14 +230,13 @@ def change_year(
     Returns
     -------
     pandas.DataFrame
-        Index ``year`` (first of the new level); ``probability`` (sums to 1), ``difference``, ``lower``, ``upper``.
+        Index ``year`` (first of the new level); ``probability`` (sums to 1), ``difference``, ``lower``, ``upper``;
+        empty with under ten years.
     """
     options = {"statistic": statistic, "min_events": min_events, "year_start_month": year_start_month}
-    years = _less_control(year_values(fits, value, **options), control, value, options)
+    years = less_control(year_values(fits, value, **options), control, value, options)
     t, y = years.index.to_numpy(float), years["value"].to_numpy()
-    if len(t) < 2 * MIN_YEARS:
-        raise ValueError(f"change_year needs {2 * MIN_YEARS} years with events, found {len(t)}")
-    rows = []
+    rows = []  # none where under ten years have events
     for k in range(MIN_YEARS, len(t) - MIN_YEARS + 1):
         model = _ar1_regression(t, y, np.c_[np.ones_like(t), np.arange(len(t)) >= k])
         found = _summary(model, np.array([0.0, 1.0]), 0.95)
@@ -226,7 +249,43 @@ def change_year(
     return table
 
 
-def _less_control(years, control, value, options):
+def period_means(
+    fits: pd.DataFrame,
+    periods: pd.DataFrame,
+    *,
+    value: str = "ln_k_ref",
+    statistic: str = "median",
+    min_events: int = 1,
+    year_start_month: int = 1,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """Mean of the yearly values in each period, with the interval of the memory model of `regime_test`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``label, mean, lower, upper, n_years``; the interval is NaN with under 5 years.
+    """
+    options = {"statistic": statistic, "min_events": min_events, "year_start_month": year_start_month}
+    years = year_values(fits, value, **options)
+    labels, *_ = bounds = period_bounds(periods)
+    member = membership(years.index, bounds, year_start_month)
+    t, y = years.index.to_numpy(float), years["value"].to_numpy()
+    rows = []
+    for k, label in enumerate(labels):
+        inside = member == k
+        row = {"label": label, "mean": np.nan, "lower": np.nan, "upper": np.nan, "n_years": int(inside.sum())}
+        if inside.sum() >= MIN_YEARS:
+            model = _ar1_regression(t[inside], y[inside], np.ones((inside.sum(), 1)))
+            found = _summary(model, np.ones(1), level)
+            row |= {"mean": found["difference"], "lower": found["lower"], "upper": found["upper"]}
+        elif inside.any():
+            row["mean"] = y[inside].mean()
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def less_control(years, control, value, options):
     """Yearly values less those of the control basin, where both have them."""
     if control is None:
         return years

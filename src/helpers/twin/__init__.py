@@ -27,7 +27,7 @@ _MAIN_GRID = {"quick": terrain.Grid(5), "full": terrain.Grid(2)}
 
 
 def simulate(
-    folder,
+    folder: str | Path,
     *,
     seed: int = 1,
     size: str = "quick",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -18,7 +19,7 @@ def columns(
     *,
     seed: int,
     winter_loss: float = 0.6,
-    sensors=None,
+    sensors: Sequence[str] | None = None,
     size: str = "quick",
     mining: bool = True,
     warming: bool = True,

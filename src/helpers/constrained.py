@@ -1,0 +1,486 @@
+"""What the constrained inversion must know beyond its phases, and all its rivals on the same pixels.
+
+`ground_noise` measures how far the ground strays from rate and season, and the delay beside it, by restricted
+maximum likelihood in classes of seasonal size. `project_rate`, `align_rate` and `unexplained_std` turn another
+sensor's rate into a prior with a stated error. `estimates` gives every estimator on the same pixels, one at a
+time; `log_score` says without truth which of them foretells pairs it has not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+import statsmodels.api as sm
+import xarray as xr
+from scipy import optimize, stats
+from scipy.linalg import lapack, solve_triangular
+
+from . import sbas, timefunc
+
+MODEL = "linear+annual"
+FORMS = {  # the model by whose coefficients each estimator foretells a pair
+    "linear": "linear",
+    "linear+annual": MODEL,
+    "linear+annual+semiannual": "linear+annual+semiannual",
+    "degree day": "linear+degree_day",
+    "no prior": MODEL,
+    "hard prior": MODEL,
+    "soft prior": MODEL,
+    "late summer": "linear",
+    "long pairs": MODEL,
+    "joint": MODEL,
+}
+NAMES = ("no model", *FORMS)
+NOISE = ("deviation_std_mm", "deviation_days", "delay_factor")
+
+
+# -- pixels ------------------------------------------------------------------------------------------------------
+
+
+def take(stack: xr.Dataset, pixels: np.ndarray) -> xr.Dataset:
+    """Chosen pixels of a stack as a stack of one column, (pair, y, x = 1).
+
+    Parameters
+    ----------
+    stack : Dataset
+        Dims (pair, y, x), in memory; maps (y, x) go along.
+    pixels : array of int or bool
+        Positions on the flattened grid, or a mask (y, x).
+
+    Returns
+    -------
+    Dataset
+        ``y`` holds the positions, for `put_back`.
+    """
+    pixels = np.asarray(pixels)
+    pixels = np.flatnonzero(pixels) if pixels.dtype == bool else pixels
+    columns = {}
+    for name, field in stack.data_vars.items():
+        if {"y", "x"} <= set(field.dims):
+            field = field.transpose(..., "y", "x")
+            flat = field.values.reshape(*field.shape[:-2], -1)[..., pixels, None]
+            columns[name] = (field.dims, flat, field.attrs)
+        else:
+            columns[name] = field.variable
+    coords = {n: c.variable for n, c in stack.coords.items() if not {"y", "x"} & set(c.dims)}
+    return xr.Dataset(columns, coords | {"y": pixels, "x": [0]}, stack.attrs)
+
+
+def put_back(parts: list[xr.DataArray], like: xr.Dataset) -> xr.DataArray:
+    """Undo `take`: fields (..., y, x = 1) of several sets of pixels on the grid of ``like``, NaN elsewhere."""
+    first = parts[0]
+    shape = first.shape[:-2]
+    out = np.full((*shape, like.sizes["y"] * like.sizes["x"]), np.nan, np.float32)
+    for part in parts:
+        out[..., part["y"].values] = part.values[..., 0]
+    coords = {n: c for n, c in first.coords.items() if not {"y", "x"} & set(c.dims)}
+    coords |= {n: like[n] for n in ("y", "x", "spatial_ref") if n in like.coords}
+    field = out.reshape(*shape, like.sizes["y"], like.sizes["x"])
+    return xr.DataArray(field, coords, first.dims, name=first.name, attrs=first.attrs)
+
+
+# -- noise -------------------------------------------------------------------------------------------------------
+
+
+def ground_noise(
+    stack: xr.Dataset,
+    rng: np.random.Generator,
+    *,
+    mask: xr.DataArray | None = None,
+    classes: int = 4,
+    pixels: int = 50,
+    restless: float = 3.0,
+) -> xr.Dataset:
+    """How far the ground strays from rate and annual wave, in classes of seasonal size.
+
+    Ground that moves more with the season strays more from a sine, so one number for a scene is too wide for rock and
+    too narrow for wet meadow. In each class of equally many pixels the deviation's standard deviation and correlation
+    time (AR(1)) and a factor on the delay's standard deviation maximise the restricted likelihood (Patterson and
+    Thompson 1971, doi:10.1093/biomet/58.3.545) of the pairs of a few drawn pixels. Nothing is integrated first: in a
+    displacement series the noise of a chain of short pairs wanders like ground. Pixels whose deviation comes out much
+    larger than their class allows (a step, a change of rate) then form a class of their own.
+
+    Parameters
+    ----------
+    stack : Dataset
+        As for `sbas.invert`, in memory, with ``atmosphere_std`` (time) and ``pair_std`` (pair), mm.
+    rng : numpy Generator
+        Draws the pixels.
+    mask : DataArray of bool (y, x), optional
+        Pixels to treat; the rest gets class -1.
+    classes, pixels : int
+        Number of classes, and of pixels drawn in each.
+    restless : float
+        Mean square of the deviation found over the one expected from which a pixel is restless.
+
+    Returns
+    -------
+    Dataset
+        (y, x): ``class``, -1 without data; ``restlessness`` (that ratio in the first class given), ``rate``,
+        ``rate_std`` of all pairs without prior, mm/yr. By class (number): ``seasonal_mm`` (lower edge, NaN for the
+        restless), ``deviation_std_mm``, ``deviation_days``, ``delay_factor``.
+    """
+    limit = {"deviation_std_mm": None, "series_std": False}
+    limit |= {"atmosphere_std_mm": stack["atmosphere_std"], "pair_std_mm": stack["pair_std"].values}
+    season = sbas.invert(stack, MODEL, **limit)["peak_to_peak"]
+    size = np.ravel(season if mask is None else season.where(mask))
+    here = np.flatnonzero(np.isfinite(size))
+    if len(here) < classes * 5:
+        raise ValueError(f"ground_noise: {len(here)} pixels with data are too few for {classes} classes")
+    order = here[np.argsort(size[here], kind="stable")]  # by rank: many pixels may have no season at all
+    label = np.full(len(size), -1)
+    label[order] = np.arange(len(order)) * classes // len(order)
+    edges = [size[label == number].min() for number in range(classes)]
+    table, own = [], []
+    for number in range(classes):
+        members = np.flatnonzero(label == number)
+        table.append(_fit_noise(stack, members, pixels, rng))
+        own.append(_own_rate(stack, members, table[-1]))
+    ratio = put_back([part["restlessness"] for part in own], stack)
+    odd = np.flatnonzero(np.ravel(ratio) > restless)
+    if len(odd) >= pixels // 2:
+        label[odd] = classes
+        table.append(_fit_noise(stack, odd, pixels, rng))
+        own.append(_own_rate(stack, odd, table[-1]))
+    out = xr.Dataset({v: put_back([part[v] for part in own], stack) for v in ("rate", "rate_std")})
+    out["restlessness"] = ratio
+    out["class"] = ("y", "x"), label.reshape(ratio.shape)
+    out["seasonal_mm"] = "number", np.array([*edges, np.nan])[: len(table)]
+    for name in NOISE:
+        out[name] = "number", np.array([row[name] for row in table])
+    return out
+
+
+def noise_of(table: xr.Dataset, number: int) -> dict:
+    """Noise of one class of `ground_noise`, as `estimates` takes it."""
+    return {name: float(table[name][number]) for name in NOISE}
+
+
+def _fit_noise(stack, members, pixels, rng) -> dict:
+    chosen = rng.choice(members, min(pixels, len(members)), replace=False)
+    return dict(zip(NOISE, _Likelihood(take(stack, np.sort(chosen))).maximum(), strict=True))
+
+
+def _own_rate(stack, members, noise) -> xr.Dataset:
+    """Rate of all pairs without prior, and how much larger the deviation is than expected."""
+    part = take(stack, members)
+    _, run = next(estimates(part, (np.nan, np.nan), noise, names=("long pairs",)))
+    design = timefunc.parse(MODEL).design(run["time"].values)[:, 1:]
+    deviation = run["displacement"] - xr.dot(
+        xr.DataArray(design, dims=("time", "parameter"), coords={"parameter": run["parameter"]}),
+        run["coefficients"],
+        dim="parameter",
+    )
+    deviation = deviation - deviation.mean("time")
+    # of the variance of the ground, what the data have left open is not found again
+    variance = noise["deviation_std_mm"] ** 2
+    expected = variance - (run["displacement_model_std"] ** 2).mean("time")
+    ratio = (deviation**2).mean("time") / np.maximum(expected, 0.01 * variance)
+    return run[["rate", "rate_std"]].assign(restlessness=ratio)
+
+
+class _Likelihood:
+    """Restricted log-likelihood of the pairs of some pixels, by deviation (mm, days) and factor on the delay.
+
+    With the pairs' noise W^-1, incidence A and dates' covariance C = ground + delay, all is kept in the space of dates:
+    N = A'WA, and |W^-1 + ACA'| and its inverse follow from the Cholesky factor of C^-1 + N.
+    """
+
+    START = np.log([2.0, 100.0, 1.0])  # mm, days, 1
+    STEP = np.diag([0.7, 0.8, 0.25])
+    # weak pulls where the pairs say nothing: 100 days, delay as estimated
+    SPREAD = np.array([np.inf, 1.0, 0.3])
+
+    def __init__(self, stack: xr.Dataset):
+        dates, first, second = sbas.network_of(stack)
+        to_mm = -1000 * stack.attrs["wavelength_m"] / (4 * np.pi)
+        design = timefunc.parse(MODEL).design(dates)[:, 1:]
+        design = design - design.mean(axis=0)
+        phase = stack["unwrapped_phase"].transpose("pair", "y", "x").values[..., 0] * to_mm
+        coherence = stack["coherence"].transpose("pair", "y", "x").values[..., 0]
+        variance = sbas.phase_variance(coherence, stack.attrs["looks"]) * to_mm**2
+        variance += stack["pair_std"].values[:, None] ** 2
+        weight = np.where(np.isfinite(phase), 1 / variance, 0.0)
+        weighted = weight * np.nan_to_num(phase)
+        incidence = np.zeros((len(first), len(dates)))
+        incidence[np.arange(len(first)), second] = 1
+        incidence[np.arange(len(first)), first] = -1
+        self.delay = stack["atmosphere_std"].sel(time=dates).values
+        self.gap = np.abs(np.subtract.outer(dates.values, dates.values)) / np.timedelta64(1, "D")
+        self.pixels = []
+        for w, wy, y in zip(weight.T, weighted.T, np.nan_to_num(phase).T, strict=True):
+            normal = incidence.T @ (w[:, None] * incidence)
+            sides = np.column_stack([incidence.T @ wy, normal @ design])
+            self.pixels.append((normal, sides, sides.T @ design, wy @ y))
+
+    def __call__(self, deviation: float, days: float, factor: float) -> float:
+        """Log-likelihood, without what does not depend on the arguments."""
+        ground = deviation**2 * np.exp(-self.gap / days)
+        factored = lapack.dpotrf(ground + np.diag((factor * self.delay) ** 2 + 1e-6), lower=1)[0]
+        constant = 2 * np.log(np.diag(factored)).sum()
+        precision = lapack.dpotri(factored, lower=1)[0]
+        precision += np.tril(precision, -1).T
+        total = 0.0
+        for normal, sides, projected, square in self.pixels:
+            factored = lapack.dpotrf(precision + normal, lower=1)[0]
+            half = solve_triangular(factored, sides, lower=True, check_finite=False)
+            gram = half.T @ half
+            score, information = projected[0] - gram[0, 1:], projected[1:] - gram[1:, 1:]
+            sign, size = np.linalg.slogdet(information)
+            if sign <= 0:  # a pixel that leaves a coefficient open says nothing here
+                continue
+            misfit = square - gram[0, 0] - score @ np.linalg.solve(information, score)
+            total -= 0.5 * (misfit + 2 * np.log(np.diag(factored)).sum() + constant + size)
+        return total
+
+    def maximum(self) -> np.ndarray:
+        """Deviation (mm), its correlation time (days) and the factor on the delay."""
+
+        def cost(q):
+            if np.any(np.abs(q - self.START) > 5):
+                return np.inf
+            return 0.5 * np.sum(((q - self.START) / self.SPREAD) ** 2) - self(*np.exp(q))
+
+        simplex = np.vstack([self.START, self.START + self.STEP])
+        options = {"xatol": 0.05, "fatol": 0.3, "maxfev": 60, "initial_simplex": simplex}
+        return np.exp(optimize.minimize(cost, self.START, method="Nelder-Mead", options=options).x)
+
+
+# -- the rate of another sensor ----------------------------------------------------------------------------------
+
+
+def project_rate(rate: xr.Dataset, stack: xr.Dataset, *, east_std_mm_yr: float = 3.0) -> xr.Dataset:
+    """Another sensor's rate in the line of sight of ``stack``, as if all motion were vertical.
+
+    Parameters
+    ----------
+    rate : Dataset
+        ``rate``, ``rate_std`` (y, x) mm/yr, ``los_east``, ``los_up``, on the grid of ``stack``.
+    stack : Dataset
+        ``los_east``, ``los_up`` (y, x).
+    east_std_mm_yr : float
+        Standard deviation of the eastward motion that is neglected.
+
+    Returns
+    -------
+    Dataset
+        ``rate``, ``fit_std`` and ``projection_std`` (y, x), mm/yr.
+    """
+    factor = stack["los_up"] / rate["los_up"]
+    leak = np.abs(stack["los_east"] - rate["los_east"] * factor) * east_std_mm_yr
+    return xr.Dataset(
+        {"rate": rate["rate"] * factor, "fit_std": rate["rate_std"] * factor, "projection_std": leak}
+    )
+
+
+def align_rate(
+    rate: xr.DataArray, own: xr.DataArray, mask: xr.DataArray, *, patch_pixels: float = 1.0
+) -> xr.Dataset:
+    """Plane and offset between two rates on stable ground, by Huber's loss, with their covariance.
+
+    Parameters
+    ----------
+    rate, own : DataArray (y, x)
+        The other sensor's rate, projected, and the one of this stack; mm/yr.
+    mask : DataArray of bool (y, x)
+        Stable ground.
+    patch_pixels : float
+        Pixels that share their errors, 2 pi l^2 of the correlation length l: the plane is known as if from one each.
+
+    Returns
+    -------
+    Dataset
+        ``rate`` aligned, ``std`` (y, x) of the plane there; ``plane`` (term), ``plane_covariance`` (term, term_); attr
+        ``common_std``: of the plane's mean over the scene, which no averaging over pixels reduces.
+    """
+    y, x = (np.linspace(-1, 1, rate.sizes[d]) if rate.sizes[d] > 1 else np.zeros(1) for d in ("y", "x"))
+    columns = np.stack([np.ones((len(y), len(x))), *np.meshgrid(x, y)], axis=-1)
+    difference = (rate - own).transpose("y", "x").values
+    both = np.asarray(mask) & np.isfinite(difference)
+    if both.sum() < 25:
+        raise ValueError(f"align_rate: {both.sum()} pixels of stable ground with both rates; 25 are needed")
+    fit = sm.RLM(difference[both], columns[both], M=sm.robust.norms.HuberT()).fit()
+    covariance = fit.bcov_scaled * max(patch_pixels, 1.0)
+    spread = np.sqrt(np.einsum("yxi,ij,yxj->yx", columns, covariance, columns))
+    out = xr.Dataset({"rate": rate - columns @ fit.params, "std": (("y", "x"), spread)})
+    out["plane"] = "term", fit.params
+    out["plane_covariance"] = ("term", "term_"), covariance
+    return out.assign_coords(term=["offset", "x", "y"]).assign_attrs(
+        common_std=float(np.sqrt(covariance[0, 0]))
+    )
+
+
+def unexplained_std(
+    rate: np.ndarray | xr.DataArray,
+    std: np.ndarray | xr.DataArray,
+    own: np.ndarray | xr.DataArray,
+    own_std: np.ndarray | xr.DataArray,
+    *,
+    assumed: float,
+    least: float = 0.3,
+    level: float = 0.95,
+) -> float:
+    """What a prior errs beyond its stated error, against pixels whose rate is known without it (mm/yr).
+
+    The smallest addition with which the share ``level`` of the pixels agrees within its normal quantile: tails count,
+    and so does an offset. It stands for what no budget knows: other dates, other ground seen by the other band, motion
+    that is not vertical, unwrapping. One number for all pixels given: no pixel's prior is fitted to its own data.
+
+    Parameters
+    ----------
+    rate, std : array
+        Prior and the root of its stated variances, mm/yr.
+    own, own_std : array
+        The rate without prior; pixels where it is known to 1 mm/yr are used.
+    assumed : float
+        The answer where fewer than 50 pixels are known so well, mm/yr.
+    least : float
+        The smallest answer: agreement on some ground is no proof for all of it, mm/yr.
+    """
+    rate, std, own, own_std = (np.asarray(a, float).ravel() for a in (rate, std, own, own_std))
+    known = np.isfinite(rate) & np.isfinite(std) & np.isfinite(own) & (own_std < 1.0)
+    if known.sum() < 50:
+        return assumed
+    square = (rate - own)[known] ** 2
+    stated = (std**2 + own_std**2)[known]
+    quantile = stats.norm.ppf(0.5 + level / 2)
+
+    def agree(extra):
+        return np.quantile(square / (stated + extra**2), level) - quantile**2
+
+    if agree(least) <= 0:
+        return least
+    return float(optimize.brentq(agree, least, np.sqrt(square.max()) + least))
+
+
+# -- the estimators ----------------------------------------------------------------------------------------------
+
+
+def estimates(
+    stack: xr.Dataset,
+    prior: tuple,
+    noise: dict,
+    *,
+    temperature: xr.DataArray | None = None,
+    short_days: float = 180,
+    names: Sequence[str] = NAMES,
+    series: bool = True,
+) -> Iterator[tuple[str, xr.Dataset]]:
+    """Every estimator on the same pixels, one at a time.
+
+    Pairs up to ``short_days`` serve all but "late summer", "long pairs" and "joint". The functional forms stand in the
+    limit where the model only closes gaps; the rest weigh the ground's deviation.
+
+    Parameters
+    ----------
+    stack : Dataset
+        As for `sbas.invert`, with ``atmosphere_std`` (time) and ``pair_std`` (pair).
+    prior : (mean, std)
+        Arrays (y, x) in mm/yr; pixels with NaN have none.
+    noise : dict
+        ``deviation_std_mm``, ``deviation_days``, ``delay_factor`` of these pixels, from `ground_noise`.
+    names : sequence of str
+        Those wanted, of `NAMES`.
+    series : bool
+        False leaves the standard deviations of the series out.
+
+    Yields
+    ------
+    name, Dataset
+        As from `sbas.invert`; "late summer" as from `sbas.summer_to_summer`, its rate renamed ``rate``.
+    """
+    days = (stack["secondary"] - stack["reference"]).values / np.timedelta64(1, "D")
+    short = stack.isel(pair=np.flatnonzero(days <= short_days))
+    shape = (stack.sizes["y"], stack.sizes["x"])
+    mean, std = (np.broadcast_to(np.asarray(p, float), shape) for p in prior)
+    there = np.isfinite(mean) & np.isfinite(std)
+    soft = np.where(there, mean, 0.0), np.where(there, std, np.inf)
+    hard = soft[0], np.where(there, 0.0, np.inf)
+    delay = stack["atmosphere_std"] * noise["delay_factor"]
+    weigh = {k: noise[k] for k in ("deviation_std_mm", "deviation_days")} | {"series_std": series}
+    limit = {"deviation_std_mm": None, "series_std": False}
+    how = {
+        "no model": (short, None, limit),
+        "linear": (short, "linear", limit),
+        "linear+annual": (short, MODEL, limit),
+        "linear+annual+semiannual": (short, "linear+annual+semiannual", limit),
+        "degree day": (short, "linear+degree_day", limit | {"temperature": temperature}),
+        "no prior": (short, MODEL, weigh),
+        "hard prior": (short, MODEL, weigh | {"rate_prior": hard}),
+        "soft prior": (short, MODEL, weigh | {"rate_prior": soft}),
+        "late summer": (stack, None, weigh | {"series_std": False}),
+        "long pairs": (stack, MODEL, weigh),
+        "joint": (stack, MODEL, weigh | {"rate_prior": soft}),
+    }
+    for name in names:
+        part, model, options = how[name]
+        options = options | {"atmosphere_std_mm": delay, "pair_std_mm": part["pair_std"].values}
+        if name == "late summer":
+            yield (
+                name,
+                sbas.summer_to_summer(part, **options).rename(
+                    rate_late_summer="rate", rate_late_summer_std="rate_std"
+                ),
+            )
+            continue
+        result = sbas.invert(part, model, **options)
+        if name == "hard prior" or name == "soft prior":  # nothing to constrain, no constrained estimate
+            result["rate"], result["rate_std"] = (result[v].where(there) for v in ("rate", "rate_std"))
+        yield name, result
+
+
+def log_score(
+    run: xr.Dataset,
+    name: str,
+    pairs: xr.Dataset,
+    noise: dict,
+    *,
+    temperature: xr.DataArray | None = None,
+    wrong: float = 0.02,
+) -> np.ndarray:
+    """Log-density of pairs a run has not seen, as its model foretells them.
+
+    The prediction is normal: the model's step between the two dates with the covariance of its coefficients, the
+    ground's deviation, the delay of both dates and the pair's own noise. With probability ``wrong`` a pair is anything
+    within two turns (unwrapping), so that a few values do not decide the mean. A proper score: higher is better.
+
+    Parameters
+    ----------
+    run : Dataset
+        From `estimates`, by pairs that do not include ``pairs``.
+    name : str
+        Its name, one of `FORMS`.
+    pairs : Dataset
+        Held-out pairs of the same pixels.
+    noise : dict
+        Of these pixels, from `ground_noise`.
+
+    Returns
+    -------
+    ndarray (pair, pixel)
+        1/mm, NaN without data.
+    """
+    form = timefunc.parse(FORMS[name], temperature)
+    ends = [pd.DatetimeIndex(pairs[c].values) for c in ("reference", "secondary")]
+    design = form.design(ends[1]) - form.design(ends[0])
+    if name == "late summer":  # its result holds the rate alone
+        step, coefficients = design[:, [-1]], run["rate"].values[None, :, 0]
+        covariance = run["rate_std"].values[None, None, :, 0] ** 2
+    else:
+        step = design[:, [form.parameters.index(p) for p in run["parameter"].values]]
+        coefficients = run["coefficients"].values[..., 0]
+        covariance = run["coefficients_covariance"].values[..., 0]
+    mean = step @ coefficients
+    variance = np.einsum("ki,ijp,kj->kp", step, covariance, step)
+    days = (ends[1] - ends[0]).days.to_numpy()
+    strays = 2 * noise["deviation_std_mm"] ** 2 * (1 - np.exp(-days / noise["deviation_days"]))
+    delay = sum(pairs["atmosphere_std"].sel(time=e).values ** 2 for e in ends) * noise["delay_factor"] ** 2
+    variance += (strays + delay + pairs["pair_std"].values ** 2)[:, None]
+    to_mm = -1000 * pairs.attrs["wavelength_m"] / (4 * np.pi)
+    own = sbas.phase_variance(pairs["coherence"].values[..., 0], pairs.attrs["looks"])
+    density = stats.norm.pdf(
+        pairs["unwrapped_phase"].values[..., 0] * to_mm, mean, np.sqrt(variance + own * to_mm**2)
+    )
+    return np.log((1 - wrong) * density + wrong / (2000 * pairs.attrs["wavelength_m"]))

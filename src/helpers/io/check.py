@@ -1,0 +1,181 @@
+"""What is there of a site's raw inputs: each is opened by its reader, and the answer is one line an input."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import rioxarray
+import xarray as xr
+
+from helpers.io.discharge import read_discharge
+from helpers.io.inputs import mask_of, read_areas, read_climate, read_sensor
+from helpers.io.site import Site, load_site, missing_inputs, obtain
+
+#: areas that notebooks look for, and what is left out without them
+USED_AREAS = {
+    "study_area": "the outline on the map and the albedo tests inside and outside",
+    "mined": "the mined zone of 04-07",
+    "near_mine": "the zone around the mine",
+    "control": "the control zone",
+    "pits": "the distance to the mine",
+}
+
+
+def check(site: Site) -> pd.DataFrame:
+    """Open every input the site file names and say what it holds, or what is wrong with it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``input`` (key in the site file), ``state`` (found, incomplete or missing) and ``what``.
+    """
+    inputs = site.config.inputs
+    rows = {
+        key: ("missing", f"put {path} below {site.raw}; {how}") for key, path, how in missing_inputs(site)
+    }
+    grids: dict[str, xr.Dataset] = {}
+    steps: dict[str, Callable[[], str]] = {}
+    if inputs.areas:
+        steps["areas"] = lambda: _areas(site)
+    for name in sorted(inputs.sar, key=lambda n: inputs.sar[n].role != "main"):
+        steps[f"sar.{name}"] = lambda name=name: _stack(site, name, grids)
+    for name, gauge in inputs.discharge.items():
+        steps[f"discharge.{name}"] = lambda gauge=gauge: _discharge(site, gauge)
+    if inputs.climate:
+        steps["climate"] = lambda: _climate(site)
+    for name, driver in inputs.drivers.items():
+        steps[f"drivers.{name}"] = lambda driver=driver: _driver(site, driver, grids)
+    for key in ("active_layer", "gnssir"):
+        if path := getattr(inputs, key):
+            steps[key] = lambda path=path: f"{len(pd.read_csv(site.raw / path))} rows"
+    for key, step in steps.items():
+        if key not in rows:
+            try:
+                rows[key] = ("found", step())
+            except (OSError, ValueError, KeyError) as error:
+                rows[key] = ("incomplete", " ".join(str(error).split()))
+    return pd.DataFrame([(key, *rows[key]) for key in steps], columns=["input", "state", "what"])
+
+
+def _stack(site: Site, name: str, grids: dict) -> str:
+    stack = read_sensor(site, name)
+    dates = np.unique(np.concatenate([stack["reference"].values, stack["secondary"].values]))
+    main = next(iter(grids.values()), stack)
+    grids[name] = stack
+    _overlap(stack.rio.bounds(), main.rio.transform_bounds(stack.rio.crs), f"the {name} stack")
+    if place := site.config.reference_area:
+        _sees_reference(site, stack, place, name)
+    for variable, without in (
+        ("los_up", "04 cannot turn the rate into a vertical one"),
+        ("coherence", "02 cannot"),
+    ):
+        if variable not in stack:
+            raise ValueError(
+                f"{site.raw / (site.config.inputs.sar[name].path or '')}: no {variable}; {without}"
+            )
+    size = f"{stack.sizes['y']} x {stack.sizes['x']} cells"
+    notes = [
+        n
+        for n, bad in (
+            ("looks assumed", "looks_assumed" in stack.attrs),
+            ("no heights", "height" not in stack),
+        )
+        if bad
+    ]
+    said = (
+        f"{stack.sizes['pair']} pairs of {len(dates)} scenes, {_day(dates[0])} to {_day(dates[-1])}, {size}"
+    )
+    return ", ".join([said, *notes])
+
+
+def _sees_reference(site, stack, place, name) -> None:
+    if place.polygon:
+        if site.config.inputs.areas and not any(site.raw.glob(site.config.inputs.areas)):
+            return  # said already: the areas are missing
+        polygons = read_areas(site)
+        if place.polygon in polygons and not mask_of(polygons[place.polygon], stack).any():
+            raise ValueError(
+                f"the {name} stack does not see the reference area {place.polygon!r}; choose another"
+            )
+
+
+def _overlap(bounds, others, what: str) -> None:
+    west, south, east, north = bounds
+    if west >= others[2] or east <= others[0] or south >= others[3] or north <= others[1]:
+        raise ValueError(f"{what} does not overlap the main stack; get the one of the same place")
+
+
+def _discharge(site: Site, gauge) -> str:
+    flow = read_discharge(
+        site.raw / gauge.path, format=gauge.format, drainage_area_km2=gauge.drainage_area_km2
+    )
+    time = flow["time"].values
+    return f"{int(flow.notnull().sum())} of {flow.size} days, {_day(time[0])} to {_day(time[-1])}"
+
+
+def _climate(site: Site) -> str:
+    climate = read_climate(site)
+    lacking = [name for name in ("temperature_2m", "precipitation") if name not in climate]
+    if "temperature_2m" in lacking and site.config.inputs.sar:
+        raise ValueError(
+            f"{site.raw / site.config.inputs.climate.path}: no temperature_2m (degC), which 03 and 05 need"
+        )
+    time = climate["time"].values
+    said = f"{', '.join(map(str, climate.data_vars))}, {_day(time[0])} to {_day(time[-1])}"
+    return said + (f"; without {', '.join(lacking)}" if lacking else "")
+
+
+def _driver(site: Site, driver, grids: dict) -> str:
+    path = site.raw / driver.path
+    with rioxarray.open_rasterio(path, masked=True) as raster:
+        if raster.rio.crs is None:
+            raise ValueError(f"{path}: has no CRS; write one into the GeoTIFF (rio edit-info --crs)")
+        if grids:
+            main = next(iter(grids.values()))
+            _overlap(raster.rio.bounds(), main.rio.transform_bounds(raster.rio.crs), f"{path}:")
+        step = abs(raster.rio.resolution()[0])
+        return f"{raster.rio.height} x {raster.rio.width} cells of {step:.4g}, {raster.rio.crs}"
+
+
+def _areas(site: Site) -> str:
+    areas = read_areas(site)
+    place = site.config.reference_area
+    if place and place.polygon and place.polygon not in areas:
+        path = site.raw / site.config.inputs.areas
+        raise ValueError(f"{path}: no polygon named {place.polygon!r}, the reference area of the site file")
+    lacking = [f"{name} ({what})" for name, what in USED_AREAS.items() if name not in areas]
+    return ", ".join(areas) + (f"; left out without {'; '.join(lacking)}" if lacking else "")
+
+
+def _day(date) -> str:
+    return str(np.datetime_as_string(date, "D"))
+
+
+def main(name: str, size: str = "full") -> int:
+    """Get what can be got of a site, print what is there, and return 1 where something is missing."""
+    site = load_site(name, size)
+    _say(site)
+    obtain(site)
+    table = check(site)
+    for row in table.itertuples():
+        _say(f"{row.state:10s} {row.input}: {row.what}")
+    bad = int((table["state"] != "found").sum())
+    if bad:
+        _say(
+            f"{bad} of {len(table)} inputs are missing or incomplete. Supply them, or take their keys out of "
+            f"data/sites/{name}.yml: the notebooks then run without them."
+        )
+    else:
+        _say(f"all {len(table)} inputs are there; next: make all SITE={name}")
+    return int(bad > 0)
+
+
+def _say(text) -> None:
+    print(text)  # noqa: T201  the answer to `make data`
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
