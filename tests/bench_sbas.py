@@ -414,7 +414,7 @@ def zip_(place):
 
 def rows_of(name, with_peers):
     """All rows of one stack."""
-    pixels, rounds = STACKS[name][0] ** 2, {"S": 7, "M": 4, "L": 2}[name]
+    pixels, rounds = STACKS[name][0] ** 2, {"S": 5, "M": 3, "L": 1}[name]
     own, rows = {}, []
     for gaps in (True, False) if name != "L" else (True,):
         found = in_child("from_memory", name, gaps, rounds)

@@ -378,6 +378,7 @@ def change_point(
     series: pd.DataFrame,
     candidates: Sequence,
     *,
+    rate_error: dict[str, float] | None = None,
     level: float = 0.95,
     harmonics: int = 1,
     change_std_mm_yr: float = 15.0,
@@ -395,6 +396,8 @@ def change_point(
         Columns date, value, std, and sensor (one offset each).
     candidates : dates
         Dates tried, evenly spaced; those with fewer than three dates on either side get NaN.
+    rate_error : dict, optional
+        sensor -> sd of an error of its rate that its scatter does not show (`series_errors`).
     level : float
         Of the interval of the date: equal tails of the posterior. It says where a change was, given that there was one.
 
@@ -407,7 +410,8 @@ def change_point(
     series = series[np.isfinite(series["value"])]
     t = years(pd.DatetimeIndex(series["date"]).values.astype("datetime64[D]"))
     names = series["sensor"].to_numpy() if "sensor" in series else np.zeros(t.size)
-    sensor = pd.get_dummies(pd.Series(names)).to_numpy(float)
+    order = pd.unique(names)
+    sensor = (names[:, None] == order).astype(float)
     waves = [f(2 * np.pi * k * t) for k in range(1, harmonics + 1) for f in (np.sin, np.cos)]
     base = np.column_stack([sensor, t - t.mean(), *waves])
     if t.size < base.shape[1] + 3:
@@ -419,10 +423,17 @@ def change_point(
     )
     found = np.where(np.isfinite(found), found, np.nanmedian(found) if np.isfinite(found).any() else 1.0)
     weight = 1.0 / (std * (sensor @ found))
-    y = series["value"].to_numpy(float) * weight
+    # a rate error is common to a sensor's dates; whitening makes all errors independent of sd 1
+    drift = [
+        (rate_error or {}).get(n, 0.0) * s * (t - t[s > 0].mean())
+        for n, s in zip(order, sensor.T, strict=True)
+    ]
+    drift = np.column_stack(drift) * weight[:, None]
+    whiten = np.linalg.inv(np.linalg.cholesky(np.eye(t.size) + drift @ drift.T)) * weight
+    y = whiten @ series["value"].to_numpy(float)
 
     def fit(*columns):
-        scaled = np.column_stack([base, *columns]) * weight[:, None]
+        scaled = whiten @ np.column_stack([base, *columns])
         solution = np.linalg.lstsq(scaled, y, rcond=None)[0]
         return solution, float(((y - scaled @ solution) ** 2).sum()), scaled
 
@@ -460,6 +471,31 @@ def change_point(
             upper=out["date"][(cumulative >= 1 - tail - 1e-9).idxmax()] + half,
             level=level,
         )
+    return out
+
+
+def series_errors(rates: xr.Dataset, zone: str, minus: str) -> dict:
+    """Sd of the rate error of each sensor's series of a zone less another, as quiet ground shows it.
+
+    The fit error of the epoch the sensor serves most, over the root of its share: what independent sensors would have.
+
+    Parameters
+    ----------
+    rates : Dataset
+        From `zone_rates`.
+    zone, minus : str
+
+    Returns
+    -------
+    dict: sensor -> mm/yr.
+    """
+    share = rates["sensor_share"].sel(zone=zone).clip(min=0.01)
+    out = {}
+    for sensor in rates["sensor"].values:
+        own = share.sel(sensor=sensor)
+        label = str(own["label"].values[int(own.argmax("label"))])
+        fit = zone_contrast(rates, zone, label, minus=minus)["fit_std"]
+        out[str(sensor)] = fit / float(np.sqrt(own.sel(label=label).clip(max=1.0)))
     return out
 
 
