@@ -84,7 +84,7 @@ $(STAMPS): $(RUN)/%.ipynb: notebooks/%.ipynb $(IO) $(SITEFILE) | $(ENV)
 	mv -f $@.part.ipynb $@
 
 $(RUN)/01_ingest.ipynb: $(call module,twin) $(filter-out $(IO),$(wildcard $(H)/io/*.py)) data/sites/registry.csv
-$(RUN)/02_sbas.ipynb: $(RUN)/01_ingest.ipynb $(call module,network) $(INVERSION)
+$(RUN)/02_sbas.ipynb: $(RUN)/01_ingest.ipynb $(call module,network constrained) $(INVERSION)
 $(RUN)/03_constrained_sbas.ipynb: $(RUN)/02_sbas.ipynb $(INVERSION) $(call module,constrained) data/calibration/constrained.csv
 $(RUN)/04_merge.ipynb: $(RUN)/03_constrained_sbas.ipynb $(call module,merge _record)
 $(RUN)/05_thaw_scaling.ipynb: $(RUN)/04_merge.ipynb $(call module,thaw _areas _fractions _degree_days)
