@@ -66,6 +66,8 @@ env: $(ENV) ## create .venv from requirements.lock
 H := src/helpers
 IO := $(H)/io/site.py $(H)/io/store.py $(H)/plot.py
 module = $(wildcard $(foreach m,$(1),$(H)/$(m).py $(H)/$(m)/*.py))
+# what was counted over many seeds and is quoted beside the scene
+counted = $(wildcard $(foreach m,$(1),data/calibration/$(m)*.csv))
 INVERSION := $(call module,sbas timefunc _graph _kernel _noise _plan)
 SITEFILE := $(if $(wildcard data/sites/$(SITE).yml),data/sites/$(SITE).yml)
 # The stamp bears the time at which the run began: what changes while it runs is newer, and the next make runs it again.
@@ -84,13 +86,13 @@ $(STAMPS): $(RUN)/%.ipynb: notebooks/%.ipynb $(IO) $(SITEFILE) | $(ENV)
 	mv -f $@.part.ipynb $@
 
 $(RUN)/01_ingest.ipynb: $(call module,twin) $(filter-out $(IO),$(wildcard $(H)/io/*.py)) data/sites/registry.csv
-$(RUN)/02_sbas.ipynb: $(RUN)/01_ingest.ipynb $(call module,network) $(INVERSION)
-$(RUN)/03_constrained_sbas.ipynb: $(RUN)/02_sbas.ipynb $(INVERSION) $(call module,constrained) data/calibration/constrained.csv
+$(RUN)/02_sbas.ipynb: $(RUN)/01_ingest.ipynb $(call module,network constrained) $(INVERSION)
+$(RUN)/03_constrained_sbas.ipynb: $(RUN)/02_sbas.ipynb $(INVERSION) $(call module,constrained) $(call counted,constrained)
 $(RUN)/04_merge.ipynb: $(RUN)/03_constrained_sbas.ipynb $(call module,merge _record)
-$(RUN)/05_thaw_scaling.ipynb: $(RUN)/04_merge.ipynb $(call module,thaw _areas _fractions _degree_days)
-$(RUN)/06_degradation.ipynb: $(RUN)/05_thaw_scaling.ipynb $(call module,merge _record)
+$(RUN)/05_thaw_scaling.ipynb: $(RUN)/04_merge.ipynb $(call module,thaw _areas _fractions _degree_days) $(call counted,thaw sg27)
+$(RUN)/06_degradation.ipynb: $(RUN)/05_thaw_scaling.ipynb $(call module,merge _record) $(call counted,epoch_contrast)
 $(RUN)/07_recession.ipynb: $(RUN)/01_ingest.ipynb $(RUN)/06_degradation.ipynb $(call module,recession)
-$(RUN)/08_attribution.ipynb: $(RUN)/06_degradation.ipynb $(call module,attribution)
+$(RUN)/08_attribution.ipynb: $(RUN)/06_degradation.ipynb $(call module,attribution) $(call counted,attribution)
 
 $(NOTEBOOKS): %: $(RUN)/%.ipynb ## run one analysis and what it needs, e.g. make 08_attribution SIZE=quick
 

@@ -67,7 +67,6 @@ def network(dates, depth):
 def make_stack(side, dates, depth=None, seed=1):
     """Stack without gaps (pair, y, x): rate, annual wave, delay of 5 mm a date, noise of its coherence."""
     rng = np.random.default_rng(seed)
-    days = pd.date_range("2017-01-05", periods=dates, freq="12D")
     first, second = network(dates, depth or (3.5 if dates == 60 else 4))
     t = np.arange(dates) * 12 / 365.25
     rate, size = rng.normal(-5, 5, (2, side, side)).astype("f4")
@@ -80,6 +79,13 @@ def make_stack(side, dates, depth=None, seed=1):
         g = (0.75 * np.exp(-(j - i) / 8) + 0.15) * rng.uniform(0.7, 1.1, (side, side))
         noise = np.sqrt(sbas.phase_variance(g, LOOKS)) * rng.standard_normal((side, side))
         phase[k], coherence[k] = per_mm * (ground[j] - ground[i]) + noise, g
+    return dressed(phase, coherence, dates, side, depth)
+
+
+def dressed(phase, coherence, dates, side, depth=None):
+    """Stack of the two arrays (pair, y, x) in the data model."""
+    days = pd.date_range("2017-01-05", periods=dates, freq="12D")
+    first, second = network(dates, depth or (3.5 if dates == 60 else 4))
     return xr.Dataset(
         {
             "unwrapped_phase": (("pair", "y", "x"), phase),
@@ -232,22 +238,29 @@ def compile_first():
         sbas.invert(with_gaps(small) if gaps else small, **options)
 
 
-def from_memory(name, gaps, rounds):
+def keep(name, folder):
+    """Make a stack once, with its gaps, for the processes that time it."""
+    stack = make_stack(*STACKS["M" if name == "L" else name])
+    for label, part in (("full", stack), ("gaps", with_gaps(stack))):
+        np.save(folder / f"{label}.npy", part["unwrapped_phase"].values)
+    np.save(folder / "coherence.npy", stack["coherence"].values)
+
+
+def kept(name, folder, gaps):
+    """The stack that `keep` made; L is M four times."""
+    side, dates = STACKS["M" if name == "L" else name]
+    arrays = [np.load(Path(folder) / f"{part}.npy") for part in ("gaps" if gaps else "full", "coherence")]
+    stack = dressed(*arrays, dates, side)
+    return tiled(stack, 2) if name == "L" else stack
+
+
+def from_memory(name, folder, gaps, rounds):
     """Seconds of every work on one stack held in memory, of the bound, and the peak memory with the input."""
     compile_first()
-    stack = of_name(name)
-    if gaps:
-        stack = with_gaps(stack) if name != "L" else stack
+    stack = kept(name, folder, gaps)
     works = {work: options for work, (holes, options) in WORK.items() if holes == gaps}
     calls = {work: (lambda o=options: sbas.invert(stack, **o)) for work, options in works.items()}
     return interleaved(calls | {BOUND: bound(stack, gaps)}, rounds) | {"peak": peak_gib()}
-
-
-def of_name(name):
-    """Stack S, M or L; L is M, with its gaps, four times."""
-    if name != "L":
-        return make_stack(*STACKS[name])
-    return tiled(with_gaps(make_stack(*STACKS["M"])), 2)
 
 
 def from_files(folder, rounds):
@@ -369,12 +382,11 @@ def run(python, script, folder):
     return spent, time.perf_counter() - start
 
 
-def time_peers(name, rounds):
+def time_peers(name, kept_in, rounds):
     """(processor, elapsed) seconds per pixel of each peer on one stack's crop, or why there are none."""
     python, found = peers_python(), {}
-    full = make_stack(*STACKS[name])
     for gaps in (True, False):
-        stack = with_gaps(full) if gaps else full
+        stack = kept(name, kept_in, gaps)
         crop = stack.isel(zip_(CROP[name]))
         pixels = crop.sizes["y"] * crop.sizes["x"]
         if gaps:
@@ -412,27 +424,26 @@ def zip_(place):
 # -- the table ---------------------------------------------------------------------------------------------------
 
 
-def rows_of(name, with_peers):
+def rows_of(name, folder, with_peers):
     """All rows of one stack."""
-    pixels, rounds = STACKS[name][0] ** 2, {"S": 7, "M": 4, "L": 2}[name]
+    pixels, rounds = STACKS[name][0] ** 2, {"S": 5, "M": 3, "L": 1}[name]
+    keep(name, folder)
     own, rows = {}, []
     for gaps in (True, False) if name != "L" else (True,):
-        found = in_child("from_memory", name, gaps, rounds)
+        found = in_child("from_memory", name, str(folder), gaps, rounds)
         for work in (w for w in found if w not in (BOUND, "peak")):
             own[work] = found[work][0] / pixels
             rows.append(row(work, name, pixels, found[work], found["peak"], found[BOUND][0]))
-    with tempfile.TemporaryDirectory(dir=ENVIRONMENT.parent) as folder:
-        stack = of_name(name)
-        save(stack if name == "L" else with_gaps(stack), Path(folder) / "stack.zarr")
-        found = in_child("from_files", folder, 3 if name == "S" else 2)
-    rows.append(row(FILES, name, pixels, found[FILES], found["peak"], found[COPY][0]))
-    peers = in_child("time_peers", name, 2) if with_peers and name in CROP else []
+    peers = in_child("time_peers", name, str(folder), 2) if with_peers and name in CROP else []
     for peer, gaps, spent in peers:
         if isinstance(spent, str):
             rows.append({"work": peer, "stack": name, "note": spent})
             continue
         like = own[ALL if gaps else PLAIN]
         rows.append(row(peer, name, 2000, [2000 * s for s in spent]) | {"times_ours": spent[0] / like})
+    save(kept(name, folder, True), folder / "stack.zarr")
+    found = in_child("from_files", str(folder), 2)
+    rows.append(row(FILES, name, pixels, found[FILES], found["peak"], found[COPY][0]))
     return rows
 
 
@@ -452,15 +463,24 @@ def row(work, stack, pixels, spent, peak=np.nan, least=np.nan):
 
 
 def main(words):
-    """Time everything and write the table."""
-    names = [n for n in STACKS if n in words] or list(STACKS)
-    rows = [r for name in names for r in rows_of(name, "--no-peers" not in words)]
+    """Time everything; the table is written after each stack."""
+    names, rows = [n for n in STACKS if n in words] or list(STACKS), []
+    ENVIRONMENT.parent.mkdir(exist_ok=True)
+    for name in names:
+        with tempfile.TemporaryDirectory(dir=ENVIRONMENT.parent) as folder:
+            rows += rows_of(name, Path(folder), "--no-peers" not in words)
+        put_table(rows)
     spent = {(r["work"], r["stack"]): r.get("cpu_seconds") for r in rows}
     if {"M", "L"} <= set(names):
         grown = {work: spent[work, "L"] / spent[work, "M"] for work in (RATE, ALL, FILES)}
         rows += [growth_row(work, "M to L, by pixels", ratio) for work, ratio in grown.items()]
-    found = in_child("growth", 4)
+    found = in_child("growth", 3)
     rows.append(growth_row(ALL, "60 to 240 dates", found["240"][0] / found["60"][0]))
+    put_table(rows)
+
+
+def put_table(rows):
+    """Write the table, with the machine named."""
     table = pd.DataFrame(rows)
     table["machine"] = machine()
     TABLE.parent.mkdir(parents=True, exist_ok=True)

@@ -480,7 +480,7 @@ class Bench:
         except (EOFError, ConnectionResetError):
             how = "the process died"
         self.worker.join(10)
-        frames = self.report.read_text()
+        frames = self.report.read_text().split("Current thread")[-1]
         top = next((line for line in frames.splitlines() if line.strip().startswith("File")), "")
         outside = any(f"/{name}" in top for name in LIBRARIES)
         verdict = (

@@ -167,7 +167,7 @@ def test_a_click_in_jupyterlab_changes_the_plot(lab, browser):
         ".then(() => window.jupyterapp.commands.execute('docmanager:open', {path: 'explore.ipynb'}))"
         ".then(widget => widget.context.ready.then(() => widget.sessionContext.ready)).then(() => true)"
     )
-    assert page.run("document.querySelectorAll('.jp-Notebook .jp-CodeCell').length") == 3
+    page.wait("document.querySelectorAll('.jp-Notebook .jp-CodeCell').length == 3", "the cells")
 
     told = "[...document.querySelectorAll('.jp-OutputArea-output')].map(o => o.innerText).join(' ')"
     for _ in range(

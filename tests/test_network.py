@@ -481,6 +481,50 @@ def test_a_rate_of_stable_ground_is_left_where_dates_average_delay_out(n):
     assert taken < 0.35 if n == 90 else taken > 0.6
 
 
+def test_the_rate_left_in_ramps_has_its_sd():
+    """Few dates with ramps on ground that tilts by 1 mm/yr: over draws, the rate's error after the correction is what
+    `delay_rate_std` says, with a mask and without, and the reference's error holds it."""
+    rng = np.random.default_rng(41)
+    n, shape = 16, (12, 16)
+    days = pd.date_range("2016-01-01", periods=n, freq="70D")
+    pairs = [(i, j) for i in range(n) for j in range(i + 1, min(i + 2, n - 1) + 1)]
+    t = np.asarray((days - days[0]) / np.timedelta64(1, "D")) / 365.25
+    v, u = np.mgrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j]
+    everywhere = xr.DataArray(np.ones(shape, bool), dims=("y", "x"))
+    found = {True: [], False: []}
+    for _ in range(60):
+        ramp = rng.normal(0, 3, (2, n, 1, 1))
+        tilt = rng.normal(0, 1, 2)
+        rate = tilt[0] * u + tilt[1] * v * shape[0] / shape[1]
+        history = rate * t[:, None, None] + ramp[0] * u + ramp[1] * v * shape[0] / shape[1]
+        stack = network.reference(make_stack(history, days, pairs), (6, 8))
+        for masked, errors in found.items():
+            out = network.correct_delay(stack, height=False, mask=everywhere if masked else None)
+            after = history - removed_history(stack, out, n, pairs)
+            error = seasonal_part(after - after[:, 6, 8][:, None, None], t)[1].reshape(shape)
+            error = error - (rate - rate[6, 8])
+            errors.append([(error**2).mean(), out.attrs["delay_rate_std"] ** 2])
+            assert network.reference_rate_std(out) >= out.attrs["delay_rate_std"]
+    for errors in found.values():
+        square, stated = np.mean(errors, axis=0)
+        assert np.sqrt(square / stated) == pytest.approx(1, abs=0.2)
+
+
+def test_height_errors_matter_where_baselines_are_long():
+    """Baselines of 350 m turn 5 m of height into 5 mm, those of 20 m into less than 1; unknown ones into nothing."""
+    days, pairs = every_twelve_days(12, 2)
+    rng = np.random.default_rng(3)
+    at_date = rng.normal(0, 1, 12)
+    unit = np.array([at_date[j] - at_date[i] for i, j in pairs])
+    stack = make_stack(np.zeros((12, 2, 2)), days, pairs).assign(
+        incidence_angle=(("y", "x"), np.full((2, 2), 30.0))
+    )
+    for metres, expected in ((350, True), (20, False), (np.nan, False)):
+        there = stack.assign_coords(perpendicular_baseline=("pair", metres * unit))
+        assert network.height_matters(there) is expected
+    assert not network.height_matters(stack.drop_vars("incidence_angle"))
+
+
 def test_delay_correction_lowers_what_is_left_per_date():
     """The sd of the remaining delay about the scene falls, and `atmosphere` says what it is."""
     stack, truth = delayed_scene(4)

@@ -45,7 +45,8 @@ def read_sensor(site: Site, sensor: str) -> xr.Dataset:
         stack = _with_gamma_baselines(stack, sorted(site.raw.glob(sar.baselines)))
     if sar.dem:
         dem = read_raster(site.raw / sar.dem)
-        height = dem.rio.reproject_match(stack, resampling=Resampling.average)
+        with damage_named(site.raw / sar.dem, "its grid cannot be brought onto the stack's"):
+            height = dem.rio.reproject_match(stack, resampling=Resampling.average)
         stack = stack.assign(height=(("y", "x"), height.values, {"units": "m", "long_name": "height"}))
     stack.attrs.update(sensor=sensor, band=sar.band)
     return stack

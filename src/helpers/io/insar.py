@@ -90,21 +90,22 @@ def _reader(path: Path):
 
 def _read_zarr(path: Path) -> xr.Dataset:
     with damage_named(path):
-        opened = _with_coordinates(xr.open_zarr(path, decode_coords="all"))
+        opened = _with_maps(xr.open_zarr(path, decode_coords="all"))
     return check_stack(opened, path)
 
 
 def _read_netcdf(path: Path) -> xr.Dataset:
     with damage_named(path):
-        opened = _with_coordinates(
+        opened = _with_maps(
             xr.open_dataset(path, chunks={}, decode_coords="all", engine="h5netcdf", phony_dims="sort")
         )
     return check_stack(opened, path)
 
 
-def _with_coordinates(data: xr.Dataset) -> xr.Dataset:
-    """Read the coordinates at once: dates that cannot be decoded are met here, not in a computation."""
-    return data.assign_coords({name: coordinate.load() for name, coordinate in data.coords.items()})
+def _with_maps(data: xr.Dataset) -> xr.Dataset:
+    """Read coordinates and maps at once: what cannot be decoded of them is met here, not in a computation."""
+    data = data.assign_coords({name: coordinate.load() for name, coordinate in data.coords.items()})
+    return data.assign({name: layer.load() for name, layer in data.data_vars.items() if layer.ndim < 3})
 
 
 # --- loose GeoTIFFs ------------------------------------------------------------------------------
@@ -215,7 +216,8 @@ def _match(coherence, names) -> tuple:
     lacking = [n for n in names if n not in by_date]
     if lacking:
         raise FileNotFoundError(
-            f"no coherence file for pair {'-'.join(lacking[0])} ({len(lacking)} pairs lack one)"
+            f"no coherence file for pair {'-'.join(lacking[0])} ({len(lacking)} pairs lack one); "
+            f"given are {', '.join(map(str, list(by_date.values())[:3])) or 'none'}"
         )
     return tuple(by_date[n] for n in names)
 

@@ -416,7 +416,7 @@ def load_site(name_or_path: str | Path, size: str = "full", out: str | Path = ""
         raise ValueError(f"{path}: the name {path.stem!r} is that of a folder of build/; choose another")
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _PlainLoader)
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{path}: not readable as YAML ({error}); compare data/sites/template.yml"
         ) from error

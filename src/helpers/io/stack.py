@@ -49,13 +49,13 @@ class Grid:
         )
 
 
-def band_of(wavelength_m: float) -> str:
+def band_of(wavelength_m: float, source="the stack") -> str:
     """Letter of the radar band; a wavelength outside 2.4-30 cm is refused (wrong unit)."""
     for name, (low, high) in _BANDS.items():
         if low <= wavelength_m < high:
             return name
     raise ValueError(
-        f"wavelength {wavelength_m} m is no SAR band (0.024-0.30 m): give metres, not cm, mm or a frequency"
+        f"{source}: wavelength {wavelength_m} m is no SAR band (0.024-0.30 m): give metres, not cm, mm or a frequency"
     )
 
 
@@ -242,7 +242,7 @@ def assemble(
     """
     geometry = {k: v for k, v in (geometry or {}).items() if v is not None}
     attrs = {k: v for k, v in attrs.items() if v is not None}
-    attrs = {"band": band_of(wavelength_m), "wavelength_m": float(wavelength_m), **attrs}
+    attrs = {"band": band_of(wavelength_m, source), "wavelength_m": float(wavelength_m), **attrs}
     if "looks" in attrs and not attrs["looks"] >= 1:
         raise ValueError(f"{source}: effective number of looks {attrs['looks']} must be at least 1")
     _check_geometry(geometry, attrs, source)
@@ -293,6 +293,13 @@ def with_grid_mapping(stack: xr.Dataset) -> xr.Dataset:
     return stack
 
 
+def _coherence_held(values: np.ndarray, source: str) -> np.ndarray:
+    """Refuse a block with impossible values: zarr's compression has no checksum that would notice damage."""
+    if values.size and not (np.nanmin(values, initial=0) >= -1e-4 and np.nanmax(values, initial=0) <= 1.001):
+        raise ValueError(f"{source}: coherence outside 0-1 in a block: it is damaged, or no coherence")
+    return values
+
+
 def check_stack(stack: xr.Dataset, source) -> xr.Dataset:
     """Check a stack read from the project's own files against the data model and sort its pairs."""
     missing = {"unwrapped_phase"} - set(stack.data_vars) | {"reference", "secondary", "x", "y"} - set(
@@ -319,7 +326,7 @@ def check_stack(stack: xr.Dataset, source) -> xr.Dataset:
             raise ValueError(f"{source}: attribute {name} is {stack.attrs[name]!r}, expected a number")
     if "wavelength_m" not in stack.attrs:
         raise ValueError(f"{source}: attribute wavelength_m is missing")
-    band_of(stack.attrs["wavelength_m"])
+    band_of(stack.attrs["wavelength_m"], source)
     if not stack.attrs.get("looks", 1) >= 1:
         raise ValueError(f"{source}: effective number of looks {stack.attrs['looks']} must be at least 1")
     for name, layer in stack.data_vars.items():
@@ -328,6 +335,10 @@ def check_stack(stack: xr.Dataset, source) -> xr.Dataset:
             raise ValueError(f"{source}: {name} is {layer.dtype} {layer.dims}, expected numbers on {dims}")
         if name in _LAYERS and dims == ("y", "x") and bool(np.isinf(layer).any()):
             raise ValueError(f"{source}: {name} has infinite values")
+    if "coherence" in stack:
+        values = stack["coherence"].data
+        held = da.map_blocks(_coherence_held, values, source=str(source), dtype=values.dtype)
+        stack = stack.assign(coherence=stack["coherence"].copy(data=held))
     if "perpendicular_baseline" not in stack.coords:
         unknown = np.full(stack.sizes["pair"], np.nan)
         stack = stack.assign_coords(perpendicular_baseline=("pair", unknown, {"units": "m"}))
