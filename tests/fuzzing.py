@@ -62,8 +62,8 @@ def serve(connection, report: str) -> None:
             writing = writing or (isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR))
             if writing and os.fsdecode(arguments[0]) != os.devnull:
                 acts.append(f"open for writing: {arguments[0]}")
-        elif event == "pickle.find_class" and str(arguments[0]).split(".")[0] in ("dask", "numpy"):
-            pass  # dask names its own graphs so
+        elif event == "pickle.find_class" and str(arguments[0]).split(".")[0] in ("dask", "numpy", "helpers"):
+            pass  # dask names the parts of its graphs so
         elif event in ACTS:
             acts.append(f"{event}{arguments!r:.200}")
 

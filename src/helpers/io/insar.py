@@ -105,7 +105,9 @@ def _read_netcdf(path: Path) -> xr.Dataset:
 def _with_maps(data: xr.Dataset) -> xr.Dataset:
     """Read coordinates and maps at once: what cannot be decoded of them is met here, not in a computation."""
     data = data.assign_coords({name: coordinate.load() for name, coordinate in data.coords.items()})
-    return data.assign({name: layer.load() for name, layer in data.data_vars.items() if layer.ndim < 3})
+    return data.assign(
+        {name: layer.load() for name, layer in data.data_vars.items() if layer.dims == ("y", "x")}
+    )
 
 
 # --- loose GeoTIFFs ------------------------------------------------------------------------------
