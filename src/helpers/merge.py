@@ -17,7 +17,7 @@ import pandas as pd
 import rioxarray  # noqa: F401  (registers the .rio accessor)
 import xarray as xr
 
-from helpers._record import build, solve_block, years
+from helpers._record import YEAR, build, solve_block, years
 from helpers._statements import (
     METRES_PER_DEGREE,
     alternative_references,
@@ -271,11 +271,15 @@ def _variance(track: xr.Dataset, t: np.ndarray, extra: float):
         rest = xr.where(is_datum & first, datum, rest)
     rest = np.maximum(rest, FLOOR_MM**2)
     if "rate_std" in track:
-        columns = [np.ones_like(t), t - t.mean(), np.sin(2 * np.pi * t), np.cos(2 * np.pi * t)]
-        slope = np.linalg.pinv(np.column_stack(columns))[1]
-        explained = (slope**2).sum() * (rest.mean("time") + extra * track.los_up**2)
+        explained = (_rate_weights(t) ** 2).sum() * (rest.mean("time") + extra * track.los_up**2)
         drift = np.sqrt(np.maximum(drift**2 - explained, 0.0))
     return rest, drift
+
+
+def _rate_weights(t: np.ndarray) -> np.ndarray:
+    """Weights (date,) of the least-squares rate at times t (yr), fitted with an offset and an annual wave."""
+    columns = [np.ones_like(t), t - t.mean(), np.sin(2 * np.pi * t), np.cos(2 * np.pi * t)]
+    return np.linalg.pinv(np.column_stack(columns))[1]
 
 
 def _increment_covariance(track: xr.Dataset, number: int) -> np.ndarray:
@@ -367,7 +371,7 @@ def join(
         creep is horizontal and would be read as subsidence.
     deviation_std_mm, deviation_days : float
         Sd of the ground about the model and its correlation time. The latter inflates the deviation's variance
-        by (1 + rho) / (1 - rho), rho the correlation over the sensor's median spacing.
+        until independent dates give a sensor's rate the error that correlated ones do.
     rate_walk_mm_yr, rate_change_std_mm_yr : float
         Random walk of the rate: mm/yr per square root of a year, and the sd of a jump at a knot.
     harmonics, seasonal_std_mm, seasonal_change_std_mm : int, float
@@ -461,10 +465,13 @@ def join(
 
 
 def _inflation(dates, deviation_days: float) -> float:
+    """Variance of a white deviation over that of an AR(1) one for the same error of the sensor's rate."""
     if deviation_days <= 0 or len(dates) < 2:
         return 1.0
-    rho = np.exp(-np.median(np.diff(dates)).astype(float) / deviation_days)
-    return float((1 + rho) / (1 - rho))
+    t = years(dates)
+    weight = _rate_weights(t)
+    correlation = np.exp(-np.abs(t[:, None] - t) * YEAR / deviation_days)
+    return float(weight @ correlation @ weight / (weight @ weight))
 
 
 def _observations(tracks, dates, covariances, noise, like, east, max_slope_deg):
