@@ -3,8 +3,7 @@
 Marked slow: about 40 s a scene. The table data/calibration/epoch_contrast.csv is appended scene by scene, so a run that
 was stopped goes on where it was; `python tests/test_merge_calibration.py 10` adds ten scenes and says what they show.
 
-A first look at seeds 1001 to 1060 led to two corrections (what a field's mean takes from its correlation, and a rate
-error of each sensor in the search for a date) before the tables were made anew; seeds from 1061 on are unseen.
+The method was developed on other seeds (1001 to 1060, 2001 to 2010) and frozen before the first of these was looked at.
 """
 
 import itertools
@@ -22,7 +21,7 @@ from helpers import io, merge, network, sbas, twin
 
 TABLE = io.ROOT / "data" / "calibration" / "epoch_contrast.csv"
 DATES = TABLE.with_name("epoch_contrast_dates.csv")
-SCENES = [(seed, seed % 2 == 1) for seed in range(1001, 1121)]
+SCENES = [(seed, seed % 2 == 1) for seed in range(1061, 1121)]
 NOISE = {"deviation_std_mm": 3.0, "deviation_days": 45.0}
 OLD = ["ers", "envisat", "alos1"]
 # as large as a season: data draw the old missions' series, the join has a model of its own
@@ -299,7 +298,7 @@ def score_dates(table):
 def test_epoch_contrasts_are_unbiased_and_cover():
     """Post-pre contrasts of zones: mean bias below 1 mm/yr, 95 % intervals that cover 90-98 %; without mining no more
     than 5 % alarms per zone. Judged by whether the exact 95 % interval contains the target."""
-    table, _ = extend(SCENES[:60])
+    table, _ = extend(SCENES)
     found = score(table[(table["since"] == "before") & (table["epoch"] == "after")])
     for row in found.itertuples():
         name = f"{row.zone} {row.minus or 'alone'} n={row.n}"

@@ -276,12 +276,16 @@ def error_scale(field: xr.DataArray, std: xr.DataArray, length_m: float) -> floa
     """Size of errors found in a field that should be flat, over their stated sd.
 
     The variance about the field's mean misses what all of its pixels share, a known part for errors of one
-    correlation length: it is added back. Real differences between places count as errors.
+    correlation length: it is added back. Real differences between places count as errors. A variance found in few
+    independent places is uncertain itself: the size is widened as Student's t is, so that 1.96 of it hold 95 %.
     """
     seen = np.isfinite(field * std)
     stated = float((std.where(seen) ** 2).mean())
-    shared = float(_covariance(xr.ones_like(std), [seen.transpose("y", "x").values], length_m)[0, 0])
-    return float(np.sqrt(field.where(seen).var() / (1 - min(shared, 0.9)) / stated))
+    inside, ones = [seen.transpose("y", "x").values], xr.ones_like(std)
+    shared = float(_covariance(ones, inside, length_m)[0, 0])
+    places = 1 / float(_covariance(ones, inside, length_m / 2)[0, 0])  # squares correlate over half the length
+    widen = stats.t.ppf(0.975, places) / stats.norm.ppf(0.975)
+    return float(widen * np.sqrt(field.where(seen).var() / (1 - min(shared, 0.9)) / stated))
 
 
 def zone_contrast(
