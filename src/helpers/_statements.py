@@ -283,7 +283,9 @@ def error_scale(field: xr.DataArray, std: xr.DataArray, length_m: float) -> floa
     stated = float((std.where(seen) ** 2).mean())
     inside, ones = [seen.transpose("y", "x").values], xr.ones_like(std)
     shared = float(_covariance(ones, inside, length_m)[0, 0])
-    places = 1 / float(_covariance(ones, inside, length_m / 2)[0, 0])  # squares correlate over half the length
+    places = 1 / float(
+        _covariance(ones, inside, length_m / 2)[0, 0]
+    )  # squares correlate over half the length
     widen = stats.t.ppf(0.975, places) / stats.norm.ppf(0.975)
     return float(widen * np.sqrt(field.where(seen).var() / (1 - min(shared, 0.9)) / stated))
 
