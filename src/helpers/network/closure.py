@@ -56,6 +56,20 @@ def closure(stack: xr.Dataset) -> xr.Dataset:
     )
 
 
+def closure_histogram(stack: xr.Dataset, bins: np.ndarray) -> tuple[np.ndarray, float]:
+    """Density (1/rad) of the closure phases in bins (rad), and their share beyond half a turn, NaN without any."""
+    phase = closure(stack)["closure_phase"].data
+    if isinstance(phase, da.Array):
+        counts = da.histogram(phase, bins)[0]
+        beyond, total = (abs(phase) > np.pi).sum(), da.isfinite(phase).sum()
+        counts, beyond, total = da.compute(counts, beyond, total)
+    else:
+        counts = np.histogram(phase, bins)[0]
+        beyond, total = (np.abs(phase) > np.pi).sum(), np.isfinite(phase).sum()
+    density = counts / max(counts.sum(), 1) / np.diff(bins)
+    return density, float(beyond / total) if total else np.nan
+
+
 def closure_rms(stack: xr.Dataset) -> xr.DataArray:
     """Rms closure phase (rad) of the triplets each pair is in; dims (pair,), NaN for a pair in no triplet."""
     index = triplets(stack)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import dask.array as da
 import numpy as np
 import scipy.optimize
@@ -456,10 +458,10 @@ def stable_ground(
         the two directions. A ramp fitted to a corner says little of the rest.
     """
     shape = (stack.sizes["y"], stack.sizes["x"])
-    index = np.flatnonzero(stack["unwrapped_phase"].notnull().mean("pair").values.ravel() >= 0.25)
-    mm = -stack.attrs["wavelength_m"] / (4 * np.pi) * 1000 * _columns(stack["unwrapped_phase"], index)
+    often = stack["unwrapped_phase"].notnull().mean("pair").values >= 0.25
+    index = np.flatnonzero(often)
     days = dates(stack)
-    parameters = _fit_ground(stack, mm)[0][:3]
+    parameters = _ground_of(stack, often)[:3]
     if len(parameters) == 0:
         raise ValueError(f"{len(days)} dates are too few to find stable ground: give a mask")
     span = float((days[-1] - days[0]) / np.timedelta64(1, "D")) / DAYS_PER_YEAR
@@ -485,6 +487,18 @@ def stable_ground(
         name="stable",
         attrs={"covers": float(min(*spans, 1.0))},
     )
+
+
+def _ground_of(stack, often) -> np.ndarray:
+    """Rate and season in mm (parameter, pixel) of the pixels marked (y, x), by blocks where the stack is lazy."""
+    phase = stack["unwrapped_phase"].transpose("pair", "y", "x")
+    cuts = np.cumsum([0, *phase.chunks[1]]) if phase.chunks else (0, phase.sizes["y"])
+    to_mm = -stack.attrs["wavelength_m"] / (4 * np.pi) * 1000
+    parts = []
+    for rows in itertools.starmap(slice, itertools.pairwise(cuts)):
+        values = phase.isel(y=rows).values[:, often[rows]].astype(float)
+        parts.append(_fit_ground(stack, to_mm * values)[0])
+    return np.concatenate(parts, axis=1)
 
 
 def _trimmed(design, values, share, limit, turns: int = 30) -> np.ndarray:

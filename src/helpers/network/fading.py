@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
-import dask.array as da
 import numpy as np
 import pandas as pd
 import scipy.ndimage
@@ -21,6 +18,7 @@ SEASONS = {"winter": (12, 1, 2), "spring": (3, 4, 5), "summer": (6, 7, 8), "autu
 _SHARE = {6: (1.0, 0.50, 0.36, 0.299, 0.2476), 12: (1.0, 0.494, 0.297, 0.24, 0.22)}
 _UNBIASED_DAYS = 216.0  # pairs this long are taken as free of bias
 _LEVEL = 0.05  # for all seasons together
+_REACH = 4.0  # sd at which a Gaussian neighbourhood is cut
 
 
 def fading(stack: xr.Dataset, *, seasons: dict | None = None, smooth_pixels: float = 2.0) -> xr.Dataset:
@@ -159,31 +157,39 @@ def _jackknife(normals, sides):
 def _estimate(residual, design, block, smooth):
     """Scene value (season,), covariance, values and sd of places (season, pixel)."""
     data = residual.data
-    shape = data.shape[1:]
-    if isinstance(data, da.Array):
-        # sums add up over pixels: one block of rows after the other
-        cuts = np.cumsum([0, *data.chunks[1]])
-        strips = [np.asarray(data[:, a:b]) for a, b in itertools.pairwise(cuts)]
-    else:
-        strips = [np.asarray(data)]
-    flat = [strip.reshape(len(design), -1) for strip in strips]
-    count = sum(np.isfinite(f).sum(axis=1) for f in flat)
-    scene_values = sum(np.nansum(f, axis=1, dtype=float) for f in flat) / np.maximum(count, 1)
+    strips = _strips(data, round(_REACH * smooth))
+    parts = [_places(strip, own, design, block, smooth) for strip, own in strips]
+    count, total, variance, n_seen = (sum(part[k] for part in parts) for k in range(4))
+    scene_values = total / np.maximum(count, 1)
     scene_values[count < 30] = np.nan
     scene, scene_cov = _jackknife(*_sums(scene_values[:, None], design, block))
-    parts = [_sums(f, design, block) for f in flat]
-    normals, sides = (np.concatenate([p[k] for p in parts], axis=1) for k in range(2))
-    seen = np.trace(normals.sum(axis=0), axis1=-2, axis2=-1) > 0
-    normals, sides = (_smoothed(v, shape, smooth) for v in (normals, sides))
-    pixel, pixel_cov = _jackknife(normals, sides)
-    pixel[~seen] = np.nan
+    pixel = np.concatenate([part[4] for part in parts])
     # the jackknife of one place is itself uncertain: places share its mean
-    std = (
-        np.sqrt(np.mean(np.einsum("css->cs", pixel_cov)[seen], axis=0))
-        if seen.any()
-        else np.zeros(len(scene[0]))
-    )
+    std = np.sqrt(variance / max(n_seen, 1))
     return scene[0], scene_cov[0], pixel.T, np.repeat(std[:, None], len(pixel), axis=1)
+
+
+def _strips(data, halo):
+    """Rows of an array (triplet, y, x) with the rows their neighbourhoods reach into, one strip after the other."""
+    rows = data.shape[1] if isinstance(data, np.ndarray) else max(2 * halo, max(data.chunks[1]))
+    for start in range(0, data.shape[1], rows):
+        first = max(start - halo, 0)
+        own = slice(start - first, min(start + rows, data.shape[1]) - first)
+        yield np.asarray(data[:, first : start + rows + halo]), own
+
+
+def _places(strip, own, design, block, smooth):
+    """Sums over a strip's own rows, by triplet and over places, and the estimates of its places (pixel, season)."""
+    shape = strip.shape[1:]
+    inner = strip[:, own].reshape(len(strip), -1)
+    normals, sides = _sums(strip.reshape(len(strip), -1), design, block)
+    seen = np.trace(normals.sum(axis=0), axis1=-2, axis2=-1) > 0
+    pixel, cov = _jackknife(*(_smoothed(v, shape, smooth) for v in (normals, sides)))
+    pixel[~seen] = np.nan
+    seen, pixel, cov = (v.reshape(*shape, *v.shape[1:])[own] for v in (seen, pixel, cov))
+    variance = np.einsum("css->cs", cov[seen]).sum(axis=0)
+    total = np.nansum(inner, axis=1, dtype=float)
+    return np.isfinite(inner).sum(axis=1), total, variance, seen.sum(), pixel.reshape(-1, pixel.shape[-1])
 
 
 def _smoothed(sums, shape, sd):
@@ -191,7 +197,9 @@ def _smoothed(sums, shape, sd):
     if sd == 0:
         return sums
     maps = sums.reshape(sums.shape[0], *shape, -1)
-    return scipy.ndimage.gaussian_filter(maps, (0, sd, sd, 0), mode="constant").reshape(sums.shape)
+    return scipy.ndimage.gaussian_filter(maps, (0, sd, sd, 0), mode="constant", truncate=_REACH).reshape(
+        sums.shape
+    )
 
 
 def _draw_to_scene(pixel, pixel_std, scene, scene_std, shrink, significant):

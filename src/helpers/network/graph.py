@@ -55,6 +55,12 @@ def height_matters(stack: xr.Dataset, *, height_error_m: float = 5.0, least_mm: 
     return bool(1000 * height_error_m * at_date.std() / (slant_m * sine) > least_mm)
 
 
+def thinned(stack: xr.Dataset, pixels: int = 250_000) -> xr.Dataset:
+    """Every nth row and column of a stack, so many that about ``pixels`` stay: enough for what is said of a scene."""
+    every = max(1, round(np.sqrt(stack.sizes["y"] * stack.sizes["x"] / pixels)))
+    return stack.isel(y=slice(None, None, every), x=slice(None, None, every))
+
+
 def adjacency_depth(stack: xr.Dataset) -> int:
     """Largest number of steps in the list of dates that a pair spans."""
     first, second = pair_index(stack)
@@ -241,7 +247,8 @@ def pair_quality(stack: xr.Dataset, *, closures: bool = True) -> pd.DataFrame:
     unknown = np.full(phase.sizes["pair"], np.nan)
     coherence = unknown
     if "coherence" in stack:
-        coherence = stack["coherence"].where(phase.notnull()).load().median(("y", "x")).values
+        few = thinned(stack[["unwrapped_phase", "coherence"]]).load()
+        coherence = few["coherence"].where(few["unwrapped_phase"].notnull()).median(("y", "x")).values
     return pd.DataFrame(
         {
             "days": pair_length_days(stack),
