@@ -114,7 +114,7 @@ def _remove(path: Path) -> None:
 
 
 def spread(data: xr.Dataset, site: Site, name: str) -> xr.Dataset:
-    """Write a derived file and give the data on, as blocks of that file if they come by blocks or a cluster is there."""
+    """Write a derived file and give the data on, as blocks of that file if they come so or a cluster is there."""
     write(data, site, name)
     return read(site, name, load=True) if site.client or dask.is_dask_collection(data) else data
 

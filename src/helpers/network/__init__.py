@@ -14,6 +14,7 @@ from helpers.network.delay import atmosphere, correct_delay, stable_ground
 from helpers.network.fading import correct_fading, fading
 from helpers.network.graph import (
     adjacency_depth,
+    by_blocks,
     components,
     dates,
     height_matters,
@@ -30,6 +31,7 @@ from helpers.network.reference import reference, reference_rate_std
 __all__ = [
     "adjacency_depth",
     "atmosphere",
+    "by_blocks",
     "closure",
     "closure_histogram",
     "closure_rms",

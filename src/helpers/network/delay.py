@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-
 import dask.array as da
 import numpy as np
 import scipy.optimize
 import xarray as xr
 
 from helpers import _noise
-from helpers.network.graph import components, dates, incidence
+from helpers.network.graph import by_blocks, components, dates, incidence
 from helpers.network.reference import DAYS_PER_YEAR
 
 MAX_SAMPLE = 3000  # pixels are enough for a handful of coefficients
@@ -158,12 +156,17 @@ def _relative(basis, stack) -> xr.DataArray:
 
 
 def _subtract(phase, per_pair, field):
+    """Phase (pair, y, x) less per_pair (pair, term) times field (term, y, x)."""
     per_pair, field = per_pair.astype(np.float32), field.astype(np.float32)
+
+    def less(phase, field):
+        return phase - np.tensordot(per_pair, field, axes=1)
+
     if isinstance(phase, da.Array):
+        phase = phase.rechunk({0: -1})
         field = da.from_array(field, chunks=(-1, *phase.chunks[1:]))
-        per_pair = da.from_array(per_pair, chunks=(phase.chunks[0], -1))
-        return phase - da.einsum("pk,kyx->pyx", per_pair, field)
-    return phase - np.tensordot(per_pair, field, axes=1)
+        return da.blockwise(less, "pyx", phase, "pyx", field, "kyx", concatenate=True, dtype=phase.dtype)
+    return less(phase, field)
 
 
 def _sample(stack, mask, limit=MAX_SAMPLE) -> np.ndarray:
@@ -491,13 +494,11 @@ def stable_ground(
 
 def _ground_of(stack, often) -> np.ndarray:
     """Rate and season in mm (parameter, pixel) of the pixels marked (y, x), by blocks where the stack is lazy."""
-    phase = stack["unwrapped_phase"].transpose("pair", "y", "x")
-    cuts = np.cumsum([0, *phase.chunks[1]]) if phase.chunks else (0, phase.sizes["y"])
     to_mm = -stack.attrs["wavelength_m"] / (4 * np.pi) * 1000
-    parts = []
-    for rows in itertools.starmap(slice, itertools.pairwise(cuts)):
-        values = phase.isel(y=rows).values[:, often[rows]].astype(float)
-        parts.append(_fit_ground(stack, to_mm * values)[0])
+    parts, start = [], 0
+    for rows, _ in by_blocks(stack["unwrapped_phase"].transpose("pair", "y", "x")):
+        here = often[start : (start := start + rows.sizes["y"])]
+        parts.append(_fit_ground(stack, to_mm * rows.values[:, here].astype(float))[0])
     return np.concatenate(parts, axis=1)
 
 
