@@ -2,6 +2,7 @@
 
 Strips of a Sentinel-1 frame at LiCSAR resolution (2500 columns, 240 dates, 900 pairs) are simulated block by block as
 zarr, inverted zarr to zarr by a child process, checked at some pixels against the inversion in memory, and removed.
+Two smaller strips go through every correction of notebook 02 in the same way.
 18 MB a row, uncompressed; a whole frame has 2000 rows. Memory must not grow with the rows; what a frame and a
 million square kilometres cost follows from the growth of time and bytes, on paper.
 """
@@ -130,8 +131,8 @@ def check(rows: int) -> None:
         np.testing.assert_array_equal(blocks[name].values, alone[name].values, err_msg=name)
 
 
-def measure(rows: int) -> dict:
-    """Simulate, invert in a child process, check, remove."""
+def measure(rows: int, step: str = "invert") -> dict:
+    """Simulate, invert (or "correct") in a child process, check, remove."""
     raw = 8 * rows * COLUMNS * PAIRS
     needed = 1.25 * raw  # input 0.88 and output 0.31 of it, compressed
     if shutil.disk_usage(io.ROOT).free - needed < KEEP_FREE:
@@ -141,11 +142,10 @@ def measure(rows: int) -> dict:
     shutil.rmtree(PLACE, ignore_errors=True)
     try:
         simulate(rows)
-        child = subprocess.run(
-            [sys.executable, __file__, "invert"], capture_output=True, text=True, check=True
-        )
+        child = subprocess.run([sys.executable, __file__, step], capture_output=True, text=True, check=True)
         spent = json.loads(child.stdout.splitlines()[-1])
-        check(rows)
+        if step == "invert":
+            check(rows)
         written = size(PLACE / "02_scale.zarr")
         disk = size(PLACE / "01_scale.zarr")
     finally:
@@ -157,7 +157,8 @@ def measure(rows: int) -> dict:
         "pixels_per_s": pixels / spent["seconds"],
         "mb_per_s": raw / 1e6 / spent["seconds"],
     }
-    return {"what": f"{rows} rows", "measured": True, "pixels": pixels} | sizes | spent | rates
+    what = f"{rows} rows" + (", corrections of 02" if step == "correct" else "")
+    return {"what": what, "measured": True, "pixels": pixels} | sizes | spent | rates
 
 
 def on_paper(table: pd.DataFrame, what: str, pixels: float, at_once: float) -> dict:
@@ -178,8 +179,11 @@ def on_paper(table: pd.DataFrame, what: str, pixels: float, at_once: float) -> d
 def write(measured: pd.DataFrame) -> None:
     """Write the table of what was measured, and what follows on paper."""
     frame = FRAME_ROWS * COLUMNS
-    paper = [on_paper(measured, f"a frame ({FRAME_ROWS} rows)", frame, frame)]
-    paper.append(on_paper(measured, "a million km2 at 100 m, two directions, by frames", 2e8, frame))
+    paper = []
+    for step in ("", ", corrections of 02"):
+        lines = measured[measured["what"].str.endswith("rows" + step)]
+        paper.append(on_paper(lines, f"a frame ({FRAME_ROWS} rows){step}", frame, frame))
+        paper.append(on_paper(lines, f"a million km2 at 100 m, two directions, by frames{step}", 2e8, frame))
     table = pd.concat([measured, pd.DataFrame(paper)], ignore_index=True)
     table["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     TABLE.parent.mkdir(parents=True, exist_ok=True)
@@ -191,4 +195,6 @@ if __name__ == "__main__":
     if sys.argv[1:] in (["invert"], ["correct"]):
         globals()[sys.argv[1]]()
     else:
-        write(pd.DataFrame([measure(n) for n in [int(n) for n in sys.argv[1:]] or [24, 48, 96]]))
+        sizes = [int(n) for n in sys.argv[1:]] or [24, 48, 96]
+        steps = [(n, "invert") for n in sizes] + [(n, "correct") for n in (48, 192)]
+        write(pd.DataFrame([measure(*step) for step in steps]))
