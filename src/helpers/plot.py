@@ -142,6 +142,7 @@ def show_map(
     mesh = ax.pcolormesh(x, y, field.values, cmap=cmap, vmin=low, vmax=high, rasterized=True)
     degrees = field.rio.crs is not None and field.rio.crs.is_geographic if hasattr(field, "rio") else False
     ax.set_aspect(1 / np.cos(np.deg2rad(float(field["y"].mean()))) if degrees else "equal")
+    ax.set_anchor("N")  # where its neighbours are taller, the titles stay in line
     if degrees:
         ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3))
         ax.yaxis.set_major_locator(mpl.ticker.MaxNLocator(3))
