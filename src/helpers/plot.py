@@ -74,7 +74,10 @@ def save(fig: mpl.figure.Figure, site: Site, name: str) -> None:
     path = site.figures / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    fig.savefig(part, format="png", metadata={"Software": None, "Description": "\n".join(labels(fig))})
+    fig.set_dpi(mpl.rcParams["savefig.dpi"])  # laid out once, at the size it is drawn
+    told = {"Software": None, "Description": "\n".join(labels(fig))}
+    fig.set_layout_engine("none")
+    fig.savefig(part, format="png", metadata=told)
     part.replace(path)
     plt.close(fig)
     site.record(path)
