@@ -40,11 +40,12 @@ endif
 $(shell whole() { test -f "$$1" && while IFS= read -r f; do test -s "$$f" || return 1; done < "$$1"; }; \
   for s in $(STAMPS); do test ! -f $$s || whole $${s%.ipynb}.outputs || rm -f $$s; done)
 
-# One make at a time works on a notebook or on the environment. A second one says so, waits, and takes what the first made.
+# One make at a time works on a notebook or on the environment. A second one says so, waits, and takes what the first made,
+# also where the first was done before the second came to it (but not under make -B).
 # The lock is the kernel's and falls with the last process that holds it, however that ends; the file itself means nothing.
 LOCK = exec 9>>$(1); python3 -c 'import fcntl; fcntl.flock(9, 6)' 2>/dev/null || { \
-  echo "$(2): another make is at work on it, waiting"; python3 -c 'import fcntl; fcntl.flock(9, 2)'; \
-  test -n "$$(find $^ -newer $@ 2>&1)" || exit 0; }
+  echo "$(2): another make is at work on it, waiting"; python3 -c 'import fcntl; fcntl.flock(9, 2)'; }; \
+  $(if $(findstring B,$(firstword -$(MAKEFLAGS))),,test -n "$$(find $^ -newer $@ 2>&1)" || exit 0)
 
 help: ## list the targets
 	@grep -hE '^[$$A-Za-z0-9_(]+[A-Za-z0-9_)]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^\$$\(NOTEBOOKS\)/NN_name/; s/^([^:]*):.*## /\1\t/' | expand -t 10
