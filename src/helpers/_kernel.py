@@ -9,12 +9,14 @@ from the same factor (Takahashi's recurrences). Arrays are (row, lane): a lane i
 
 from __future__ import annotations
 
+from math import factorial
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
 from ._graph import Pattern
+from ._noise import LARGEST_COHERENCE
 
 OPTIONS = {"nogil": True, "cache": True, "fastmath": {"contract", "nsz", "arcp"}, "error_model": "numpy"}
 OPTIONS |= {
@@ -23,6 +25,11 @@ OPTIONS |= {
 outer = njit(**OPTIONS)
 inner = njit(**OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 TINY_PIVOT = 3e-13
+# single precision, so that loops over lanes stay in it
+PI, ZERO, HALF, ONE, TWO = np.float32([np.pi, 0, 0.5, 1, 2])
+LARGEST = np.float32(LARGEST_COHERENCE)
+S3, S5, S7, S9, S11 = np.float32([(-1) ** (n // 2) / factorial(n) for n in range(3, 12, 2)])
+C2, C4, C6, C8, C10, C12 = np.float32([(-1) ** (n // 2) / factorial(n) for n in range(2, 13, 2)])
 
 
 class Plan(NamedTuple):
@@ -68,18 +75,24 @@ def components(graph, joined, label, number, sets):
                 u += 1
                 for i in range(lanes):
                     joined[t, i] |= joined[a, i] & joined[b, i]
+    sets[:] = 0
+    by_date = True
     for j in range(n - 1, -1, -1):
+        by_date &= graph.order[j] == n - 1 - j
         for i in range(lanes):
-            label[j, i] = j
+            label[j, i] = sets[i]
         for a in range(graph.start[j + 1] - 1, graph.start[j] - 1, -1):
             r = graph.row[a]
             for i in range(lanes):
                 label[j, i] = label[r, i] if joined[a, i] else label[j, i]
-    where = graph.position
+        for i in range(lanes):
+            sets[i] += 1 if label[j, i] == sets[i] else 0
+    if by_date:
+        return
     number[:] = -1
     sets[:] = 0
     for date in range(n):
-        j = where[date]
+        j = graph.position[date]
         for i in range(lanes):
             root = label[j, i]
             if number[root, i] < 0:
@@ -92,7 +105,7 @@ def components(graph, joined, label, number, sets):
 
 @inner
 def eliminate(graph, edge, excess, inverse, x, columns, gram, share):
-    """Factor, solve forward, and add up x' D^-1 x. Afterwards ``edge`` holds minus L, ``inverse`` 1 / D."""
+    """Factor, solve forward, and add up x' D^-1 x, save of the first column alone. Afterwards ``edge`` holds minus L, ``inverse`` 1 / D."""
     n = graph.order.shape[0]
     lanes = inverse.shape[1]
     gram[:] = 0.0
@@ -122,7 +135,7 @@ def eliminate(graph, edge, excess, inverse, x, columns, gram, share):
                     x[r, c, i] += share[i] * x[j, c, i]
             for i in range(lanes):
                 edge[a, i] = share[i]
-        for c in range(columns):
+        for c in range(1, columns):
             for i in range(lanes):
                 share[i] = x[j, c, i] * inv[i]
             for d in range(c + 1):
@@ -229,35 +242,32 @@ def small_root(factor, inverse_pivot, root):
 
 
 @inner
-def residuals(plan, phase, column, x, square, cosine, sine, count):
-    """Sum of squared residuals (mm2) and of their phasors."""
+def residuals(plan, phase, column, x, square, cosine, sine, single):
+    """Sum of squared residuals (mm2) and of their phasors.
+
+    The phasors are in single precision, from series of sine and cosine at half the angle: good to 1e-6.
+    """
+    half, up, along = single[0], single[1], single[2]
     square[:] = 0.0
-    cosine[:] = 0.0
-    sine[:] = 0.0
+    up[:] = 0.0
+    along[:] = 0.0
     turn = 1.0 / (2 * np.pi * plan.mm_per_rad)
     for pair in range(phase.shape[0]):
         row = phase[pair, column : column + square.shape[0]]
         early, late = x[plan.first[pair], 0], x[plan.second[pair], 0]
         for i in range(row.shape[0]):
-            there = np.isfinite(row[i])
-            r = plan.mm_per_rad * row[i] - (late[i] - early[i]) if there else 0.0
+            r = plan.mm_per_rad * row[i] - (late[i] - early[i]) if np.isfinite(row[i]) else 0.0
             square[i] += r * r
-            h = r * turn
-            h = np.pi * (h - np.floor(h + 0.5))  # half the angle, within +-pi/2
+            half[i] = r * turn
+        for i in range(row.shape[0]):
+            h = PI * (half[i] - np.floor(half[i] + HALF))  # within +-pi/2
             q = h * h
-            s = -2.5052108385441720e-08 + q * 1.6059043836821613e-10
-            s = 2.7557319223985893e-06 + q * s
-            s = -1.9841269841269841e-04 + q * s
-            s = 8.3333333333333332e-03 + q * s
-            s = -1.6666666666666666e-01 + q * s
-            s = h + h * q * s
-            c = -2.7557319223985888e-07 + q * (2.0876756987868099e-09 - q * 1.1470745597729725e-11)
-            c = 2.4801587301587302e-05 + q * c
-            c = -1.3888888888888889e-03 + q * c
-            c = 4.1666666666666664e-02 + q * c
-            c = 1.0 + q * (-0.5 + q * c)
-            cosine[i] += 1.0 - 2.0 * s * s if there else 0.0
-            sine[i] += 2.0 * s * c
+            s = h + h * q * (S3 + q * (S5 + q * (S7 + q * (S9 + q * S11))))
+            c = ONE + q * (C2 + q * (C4 + q * (C6 + q * (C8 + q * (C10 + q * C12)))))
+            along[i] += ONE - TWO * s * s if np.isfinite(row[i]) else ZERO
+            up[i] += TWO * s * c
+    for i in range(square.shape[0]):
+        cosine[i], sine[i] = along[i], up[i]
 
 
 class Work(NamedTuple):
@@ -284,6 +294,9 @@ class Work(NamedTuple):
     column: np.ndarray  # (longest column, lane)
     half: np.ndarray  # (k, k, lane)
     inner_root: np.ndarray
+    single: np.ndarray  # (3, lane)
+    bin: np.ndarray
+    picked: np.ndarray  # (lane, 2)
 
 
 def workspace(plan, lanes):
@@ -300,7 +313,7 @@ def workspace(plan, lanes):
         np.empty((max(plan.dates.row.shape[0], 1), lanes), np.bool_),
         np.empty((n, lanes), np.int32),
         np.empty((n, lanes), np.int32),
-        np.empty(lanes, np.int64),
+        np.empty(lanes, np.int32),
         np.empty((n, k, lanes)),
         np.empty((n, lanes)),
         np.empty((m, m, lanes)),
@@ -313,6 +326,9 @@ def workspace(plan, lanes):
         np.empty((unknowns, lanes)),
         np.empty((m, m, lanes)),
         np.empty((m, m, lanes)),
+        np.empty((3, lanes), np.float32),
+        np.empty(lanes, np.uint16),
+        np.empty((lanes, 2), np.float32),
     )
 
 
@@ -325,63 +341,56 @@ def put(out, row, column, value):
 
 
 @inner
+def put_root(out, row, column, value):
+    """Write the square root of one row of lanes."""
+    target = out[row, column : column + value.shape[0]]
+    for i in range(target.shape[0]):
+        target[i] = np.sqrt(np.float32(value[i]))
+
+
+@inner
 def assemble(plan, phase, coherence, column, work):
     """Edges and right-hand side of the normal equations from the pairs; their number and what they join.
 
     The loops over lanes are kept apart so that each is turned into vector instructions.
     """
-    edge, rhs, joined, scale, count, bin_ = (
-        work.edge,
-        work.x,
-        work.joined,
-        work.lane[0],
-        work.lane[1],
-        work.good,
-    )
-    y, w, part = work.lane[5], work.lane[6], work.lane[14]
+    edge, rhs, joined, scale, count, y = work.edge, work.x, work.joined, work.lane[0], work.lane[1], work.lane[5]
+    w, part, bin_, picked = work.single[0], work.single[1], work.bin, work.picked
     edge[:] = 0.0
     rhs[:, 0] = 0.0
     joined[:] = False
     count[:] = 0.0
-    y[:] = 0.0
-    w[:] = 0.0
     lanes = y.shape[0]
     mm_per_rad, pair_variance, table, unit = plan.mm_per_rad, plan.pair_variance, plan.variance, plan.unit
     entry, first, second, link_entry = plan.entry, plan.first, plan.second, plan.date_entry
-    bins = table.shape[0] - 1
+    bins = np.float32(table.shape[0] - 1)
     for pair in range(phase.shape[0]):
         row = phase[pair, column : column + lanes]
         width = row.shape[0]
-        for i in range(width):
-            there = np.isfinite(row[i])
-            y[i] = mm_per_rad * row[i] if there else 0.0
-            w[i] = 1.0 if there else 0.0
-        for i in range(lanes):
-            count[i] += w[i]
         link = joined[link_entry[pair]]
-        for i in range(lanes):
-            link[i] |= w[i] > 0
+        for i in range(width):
+            link[i] = np.isfinite(row[i])
+            w[i] = ONE if np.isfinite(row[i]) else ZERO
+        for i in range(width):
+            count[i] += w[i]
         if not unit:
-            row = coherence[pair, column : column + lanes]
+            seen, add = coherence[pair, column : column + lanes], pair_variance[pair]
             for i in range(width):
-                value = row[i] if row[i] > 0 else np.float32(0.0)  # NaN too
-                at = bins * min(np.float64(value), 0.999)
-                bin_[i] = np.int64(at)
-                part[i] = at - bin_[i]
+                at = bins * min(seen[i] if seen[i] > ZERO else ZERO, LARGEST)  # NaN too
+                bin_[i] = np.uint16(at)
+                part[i] = at - np.float32(bin_[i])
+            for i in range(width):  # by itself: no vector instruction for it
+                value, step = table[bin_[i], 0], table[bin_[i], 1]
+                picked[i, 0], picked[i, 1] = value, step
             for i in range(width):
-                part[i] = table[bin_[i], 0] + part[i] * table[bin_[i], 1]
-            add = pair_variance[pair]
-            for i in range(width):
-                w[i] /= part[i] + add
+                w[i] /= picked[i, 0] + part[i] * picked[i, 1] + add
         own, early, late = edge[entry[pair]], rhs[first[pair], 0], rhs[second[pair], 0]
-        for i in range(lanes):
-            w[i] *= scale[i]
-            y[i] *= w[i]
-        for i in range(lanes):
-            own[i] += w[i]
-        for i in range(lanes):
+        for i in range(width):
+            weight = scale[i] * w[i]
+            own[i] += weight
+            y[i] = weight * (mm_per_rad * row[i]) if w[i] > ZERO else 0.0
+        for i in range(width):
             early[i] -= y[i]
-        for i in range(lanes):
             late[i] += y[i]
 
 
@@ -654,10 +663,10 @@ def report(plan, column, w, out, rows):
                 for i in range(lanes):
                     variance[i] += part[i] * part[i]
             for i in range(lanes):
-                variance[i] = np.sqrt(variance[i]) + w.value[k - 1, i] * 0.0
+                variance[i] += w.value[k - 1, i] * 0.0
                 if date == 0 and which == 0:
                     variance[i] *= 0.0
-            put(out, rows[1 + which] + date, column, variance)
+            put_root(out, rows[1 + which] + date, column, variance)
     for a in range(1, k):
         put(out, rows[13] + a - 1, column, w.value[a])
         for b in range(1, k):
@@ -792,7 +801,7 @@ def solve_interpolation(plan, w, f, phase, coherence, begin, end, out, rows):
             eliminate(plan.unknowns, w.edge, w.excess, w.inverse, w.x, k, w.gram, w.lane[10])
             solve_centred(plan, w)
             substitute(plan.unknowns, w.edge, w.inverse, w.x, k if plan.height > 0 else 1)
-        residuals(plan, phase, column, w.x, square, cosine, sine, count)
+        residuals(plan, phase, column, w.x, square, cosine, sine, w.single)
         unit = w.lane[7]
         for i in range(lanes):
             freedom = count[i] - (n - w.sets[i])
@@ -829,7 +838,7 @@ def solve_posterior(plan, w, phase, coherence, mean, std, begin, end, out, rows)
             )
             if alone:
                 substitute(plan.unknowns, w.edge, w.inverse, w.x, 2 - k // k)
-                residuals(plan, phase, column, w.x, square, cosine, sine, count)
+                residuals(plan, phase, column, w.x, square, cosine, sine, w.single)
                 for i in range(lanes):
                     freedom = count[i] - (plan.design.shape[0] - w.sets[i])
                     scale[i] = 1.0 / max(square[i] / freedom, plan.smallest_unit) if freedom > 0 else 1.0
@@ -855,7 +864,7 @@ def solve_posterior(plan, w, phase, coherence, mean, std, begin, end, out, rows)
             if plan.spread:
                 turn(w.x[j, 1:], w.root)
         substitute(plan.unknowns, w.edge, w.inverse, w.x, 1 + k if plan.spread else 1)
-        residuals(plan, phase, column, w.x, square, cosine, sine, count)
+        residuals(plan, phase, column, w.x, square, cosine, sine, w.single)
         if plan.spread:
             invert_diagonal(plan.unknowns, w.edge, w.inverse, w.column)
         report(plan, column, w, out, rows)
