@@ -105,7 +105,10 @@ def components(graph, joined, label, number, sets):
 
 @inner
 def eliminate(graph, edge, excess, inverse, x, columns, gram, share):
-    """Factor, solve forward, and add up x' D^-1 x, save of the first column alone. Afterwards ``edge`` holds minus L, ``inverse`` 1 / D."""
+    """Factor, solve forward, and add up x' D^-1 x, but for its first element.
+
+    Afterwards ``edge`` holds minus L, ``inverse`` 1 / D.
+    """
     n = graph.order.shape[0]
     lanes = inverse.shape[1]
     gram[:] = 0.0
@@ -120,21 +123,18 @@ def eliminate(graph, edge, excess, inverse, x, columns, gram, share):
             inv[i] = 1.0 / inv[i] if inv[i] > 0 and j < n - 1 else 0.0
         u = graph.update_start[j]
         for a in range(graph.start[j], graph.start[j + 1]):
-            r = graph.row[a]
+            r, factor = graph.row[a], edge[a]
             for i in range(lanes):
-                share[i] = edge[a, i] * inv[i]
-            for i in range(lanes):
-                excess[r, i] += share[i] * excess[j, i]
+                factor[i] *= inv[i]
+                excess[r, i] += factor[i] * excess[j, i]
             for b in range(a + 1, graph.start[j + 1]):
                 t = graph.update[u]
                 u += 1
                 for i in range(lanes):
-                    edge[t, i] += share[i] * edge[b, i]
+                    edge[t, i] += factor[i] * edge[b, i]
             for c in range(columns):
                 for i in range(lanes):
-                    x[r, c, i] += share[i] * x[j, c, i]
-            for i in range(lanes):
-                edge[a, i] = share[i]
+                    x[r, c, i] += factor[i] * x[j, c, i]
         for c in range(1, columns):
             for i in range(lanes):
                 share[i] = x[j, c, i] * inv[i]
@@ -242,7 +242,7 @@ def small_root(factor, inverse_pivot, root):
 
 
 @inner
-def residuals(plan, phase, column, x, square, cosine, sine, single):
+def residuals(plan, phase, x, square, cosine, sine, single):
     """Sum of squared residuals (mm2) and of their phasors.
 
     The phasors are in single precision, from series of sine and cosine at half the angle: good to 1e-6.
@@ -253,7 +253,7 @@ def residuals(plan, phase, column, x, square, cosine, sine, single):
     along[:] = 0.0
     turn = 1.0 / (2 * np.pi * plan.mm_per_rad)
     for pair in range(phase.shape[0]):
-        row = phase[pair, column : column + square.shape[0]]
+        row = phase[pair]
         early, late = x[plan.first[pair], 0], x[plan.second[pair], 0]
         for i in range(row.shape[0]):
             r = plan.mm_per_rad * row[i] - (late[i] - early[i]) if np.isfinite(row[i]) else 0.0
@@ -297,6 +297,8 @@ class Work(NamedTuple):
     single: np.ndarray  # (3, lane)
     bin: np.ndarray
     picked: np.ndarray  # (lane, 2)
+    phase: np.ndarray  # (pair, lane)
+    coherence: np.ndarray
 
 
 def workspace(plan, lanes):
@@ -329,6 +331,8 @@ def workspace(plan, lanes):
         np.empty((3, lanes), np.float32),
         np.empty(lanes, np.uint16),
         np.empty((lanes, 2), np.float32),
+        np.empty((plan.first.shape[0], lanes), np.float32),
+        np.empty((0 if plan.unit else plan.first.shape[0], lanes), np.float32),
     )
 
 
@@ -349,12 +353,29 @@ def put_root(out, row, column, value):
 
 
 @inner
-def assemble(plan, phase, coherence, column, work):
+def load(values, column, block):
+    """Copy a block of pixels, zeros beyond the last one: rows lie far apart, and come sooner in a loop of their own."""
+    block[:] = 0.0
+    for pair in range(block.shape[0]):
+        row, target = values[pair, column : column + block.shape[1]], block[pair]
+        for i in range(row.shape[0]):
+            target[i] = row[i]
+
+
+@inner
+def assemble(plan, work):
     """Edges and right-hand side of the normal equations from the pairs; their number and what they join.
 
     The loops over lanes are kept apart so that each is turned into vector instructions.
     """
-    edge, rhs, joined, scale, count, y = work.edge, work.x, work.joined, work.lane[0], work.lane[1], work.lane[5]
+    edge, rhs, joined, scale, count, y = (
+        work.edge,
+        work.x,
+        work.joined,
+        work.lane[0],
+        work.lane[1],
+        work.lane[5],
+    )
     w, part, bin_, picked = work.single[0], work.single[1], work.bin, work.picked
     edge[:] = 0.0
     rhs[:, 0] = 0.0
@@ -364,32 +385,30 @@ def assemble(plan, phase, coherence, column, work):
     mm_per_rad, pair_variance, table, unit = plan.mm_per_rad, plan.pair_variance, plan.variance, plan.unit
     entry, first, second, link_entry = plan.entry, plan.first, plan.second, plan.date_entry
     bins = np.float32(table.shape[0] - 1)
-    for pair in range(phase.shape[0]):
-        row = phase[pair, column : column + lanes]
-        width = row.shape[0]
-        link = joined[link_entry[pair]]
-        for i in range(width):
+    for pair in range(first.shape[0]):
+        row, link = work.phase[pair], joined[link_entry[pair]]
+        for i in range(lanes):
             link[i] = np.isfinite(row[i])
             w[i] = ONE if np.isfinite(row[i]) else ZERO
-        for i in range(width):
+        for i in range(lanes):
             count[i] += w[i]
         if not unit:
-            seen, add = coherence[pair, column : column + lanes], pair_variance[pair]
-            for i in range(width):
+            seen, add = work.coherence[pair], pair_variance[pair]
+            for i in range(lanes):
                 at = bins * min(seen[i] if seen[i] > ZERO else ZERO, LARGEST)  # NaN too
                 bin_[i] = np.uint16(at)
                 part[i] = at - np.float32(bin_[i])
-            for i in range(width):  # by itself: no vector instruction for it
+            for i in range(lanes):  # by itself: no vector instruction for it
                 value, step = table[bin_[i], 0], table[bin_[i], 1]
                 picked[i, 0], picked[i, 1] = value, step
-            for i in range(width):
+            for i in range(lanes):
                 w[i] /= picked[i, 0] + part[i] * picked[i, 1] + add
         own, early, late = edge[entry[pair]], rhs[first[pair], 0], rhs[second[pair], 0]
-        for i in range(width):
+        for i in range(lanes):
             weight = scale[i] * w[i]
             own[i] += weight
             y[i] = weight * (mm_per_rad * row[i]) if w[i] > ZERO else 0.0
-        for i in range(width):
+        for i in range(lanes):
             early[i] -= y[i]
             late[i] += y[i]
 
@@ -521,13 +540,14 @@ def close_gaps(plan, column, w, out, rows):
                     both = (w.x[j, c + 1, i] - w.x[start, c + 1, i]) * unit[i] + now - then
                     variance -= 2 * b * w.matrix[z, c, i] * both
                 variance = variance if fitted else np.nan
-            std[i] = np.sqrt(max(variance, 0.0)) if own == 0 and count[i] > 0 and plan.spread else np.nan
+            std[i] = np.sqrt(max(variance, 0.0)) if own == 0 and count[i] > 0 else np.nan
             if date == 0:
                 value[i] = 0.0
                 std[i] = 0.0 if std[i] == std[i] else np.nan
             value[i] = value[i] if count[i] > 0 else np.nan
         put(out, rows[0] + date, column, value)
-        put(out, rows[1] + date, column, std)
+        if plan.spread:
+            put(out, rows[1] + date, column, std)
     for a in range(m):
         for b in range(m):
             for i in range(lanes):
@@ -543,7 +563,7 @@ def close_gaps(plan, column, w, out, rows):
 
 
 @inner
-def finish(plan, phase, column, w, out, rows):
+def finish(plan, column, w, out, rows):
     """Statistics of the residuals, and the components."""
     n = plan.design.shape[0]
     count, square, cosine, sine = w.lane[1], w.lane[2], w.lane[3], w.lane[4]
@@ -707,7 +727,7 @@ def factor_complete(plan, f):
 
 
 @inner
-def solve_complete(plan, phase, column, f, diagonal, w):
+def solve_complete(plan, f, diagonal, w):
     """Solve a block with the one factor ``f`` all its pixels share; False if a pixel lacks a pair.
 
     The operations are those of the general way in the same order, with numbers in the place of lanes.
@@ -720,7 +740,7 @@ def solve_complete(plan, phase, column, f, diagonal, w):
     lacking[:] = 0.0
     mm_per_rad, first, second = plan.mm_per_rad, plan.first, plan.second
     for pair in range(first.shape[0]):
-        row = phase[pair, column : column + lanes]
+        row = w.phase[pair]
         early, late = x[first[pair], 0], x[second[pair], 0]
         for i in range(row.shape[0]):
             y[i] = mm_per_rad * row[i]
@@ -791,17 +811,19 @@ def solve_interpolation(plan, w, f, phase, coherence, begin, end, out, rows):
         invert_diagonal(plan.unknowns, w.edge, diagonal, f.column)
     for column in range(begin, end, lanes):
         scale, count, square, cosine, sine = w.lane[0], w.lane[1], w.lane[2], w.lane[3], w.lane[4]
-        done = shared and solve_complete(plan, phase, column, f, diagonal, w)
+        load(phase, column, w.phase)
+        load(coherence, column, w.coherence)
+        done = shared and solve_complete(plan, f, diagonal, w)
         if not done:
             scale[:] = 1.0
-            assemble(plan, phase, coherence, column, w)
+            assemble(plan, w)
             components(plan.dates, w.joined, w.label, w.number, w.sets)
             w.excess[:] = 0.0
             centre_columns(plan, w)
             eliminate(plan.unknowns, w.edge, w.excess, w.inverse, w.x, k, w.gram, w.lane[10])
             solve_centred(plan, w)
             substitute(plan.unknowns, w.edge, w.inverse, w.x, k if plan.height > 0 else 1)
-        residuals(plan, phase, column, w.x, square, cosine, sine, w.single)
+        residuals(plan, w.phase, w.x, square, cosine, sine, w.single)
         unit = w.lane[7]
         for i in range(lanes):
             freedom = count[i] - (n - w.sets[i])
@@ -809,7 +831,7 @@ def solve_interpolation(plan, w, f, phase, coherence, begin, end, out, rows):
         if plan.spread and not done:
             invert_diagonal(plan.unknowns, w.edge, w.inverse, w.column)
         close_gaps(plan, column, w, out, rows)
-        finish(plan, phase, column, w, out, rows)
+        finish(plan, column, w, out, rows)
 
 
 @outer
@@ -822,11 +844,13 @@ def solve_posterior(plan, w, phase, coherence, mean, std, begin, end, out, rows)
     for column in range(begin, end, lanes):
         k = plan.design.shape[1]
         scale, count, square, cosine, sine = w.lane[0], w.lane[1], w.lane[2], w.lane[3], w.lane[4]
+        load(phase, column, w.phase)
+        load(coherence, column, w.coherence)
         scale[:] = 1.0
         for step in range(2 if plan.unit else 1):
             # equal weights: first the network by itself, for the variance of its residuals
             alone = plan.unit and step == 0
-            assemble(plan, phase, coherence, column, w)
+            assemble(plan, w)
             if step == 0:
                 components(plan.dates, w.joined, w.label, w.number, w.sets)
             if alone:
@@ -838,7 +862,7 @@ def solve_posterior(plan, w, phase, coherence, mean, std, begin, end, out, rows)
             )
             if alone:
                 substitute(plan.unknowns, w.edge, w.inverse, w.x, 2 - k // k)
-                residuals(plan, phase, column, w.x, square, cosine, sine, w.single)
+                residuals(plan, w.phase, w.x, square, cosine, sine, w.single)
                 for i in range(lanes):
                     freedom = count[i] - (plan.design.shape[0] - w.sets[i])
                     scale[i] = 1.0 / max(square[i] / freedom, plan.smallest_unit) if freedom > 0 else 1.0
@@ -864,8 +888,8 @@ def solve_posterior(plan, w, phase, coherence, mean, std, begin, end, out, rows)
             if plan.spread:
                 turn(w.x[j, 1:], w.root)
         substitute(plan.unknowns, w.edge, w.inverse, w.x, 1 + k if plan.spread else 1)
-        residuals(plan, phase, column, w.x, square, cosine, sine, w.single)
+        residuals(plan, w.phase, w.x, square, cosine, sine, w.single)
         if plan.spread:
             invert_diagonal(plan.unknowns, w.edge, w.inverse, w.column)
         report(plan, column, w, out, rows)
-        finish(plan, phase, column, w, out, rows)
+        finish(plan, column, w, out, rows)
