@@ -40,7 +40,7 @@ class Plan(NamedTuple):
     free: bool  # no model: NaN where data do not join the first date
     spread: bool  # standard deviations of the series wanted
     mm_per_rad: float
-    variance: np.ndarray  # (bin, 2) mm2 by coherence, and the step to the next bin
+    variance: np.ndarray  # (2, bin) mm2 by coherence, and the step to the next bin
     pair_variance: np.ndarray  # (pair,) mm2
     smallest_unit: float  # mm2, lower bound of the estimated unit variance
     dates: Pattern  # graph of dates joined by pairs
@@ -294,9 +294,8 @@ class Work(NamedTuple):
     column: np.ndarray  # (longest column, lane)
     half: np.ndarray  # (k, k, lane)
     inner_root: np.ndarray
-    single: np.ndarray  # (3, lane)
+    single: np.ndarray  # (4, lane)
     bin: np.ndarray
-    picked: np.ndarray  # (lane, 2)
     phase: np.ndarray  # (pair, lane)
     coherence: np.ndarray
 
@@ -328,9 +327,8 @@ def workspace(plan, lanes):
         np.empty((unknowns, lanes)),
         np.empty((m, m, lanes)),
         np.empty((m, m, lanes)),
-        np.empty((3, lanes), np.float32),
-        np.empty(lanes, np.uint16),
-        np.empty((lanes, 2), np.float32),
+        np.empty((4, lanes), np.float32),
+        np.empty(lanes, np.uint32),
         np.empty((plan.first.shape[0], lanes), np.float32),
         np.empty((0 if plan.unit else plan.first.shape[0], lanes), np.float32),
     )
@@ -368,23 +366,18 @@ def assemble(plan, work):
 
     The loops over lanes are kept apart so that each is turned into vector instructions.
     """
-    edge, rhs, joined, scale, count, y = (
-        work.edge,
-        work.x,
-        work.joined,
-        work.lane[0],
-        work.lane[1],
-        work.lane[5],
-    )
-    w, part, bin_, picked = work.single[0], work.single[1], work.bin, work.picked
+    edge, rhs, joined, single, bin_ = work.edge, work.x, work.joined, work.single, work.bin
+    scale, count, y = work.lane[0], work.lane[1], work.lane[5]
+    w, part, base, step = single[0], single[1], single[2], single[3]
+    value_at, step_at = plan.variance[0], plan.variance[1]
     edge[:] = 0.0
     rhs[:, 0] = 0.0
     joined[:] = False
     count[:] = 0.0
     lanes = y.shape[0]
-    mm_per_rad, pair_variance, table, unit = plan.mm_per_rad, plan.pair_variance, plan.variance, plan.unit
+    mm_per_rad, pair_variance, unit = plan.mm_per_rad, plan.pair_variance, plan.unit
     entry, first, second, link_entry = plan.entry, plan.first, plan.second, plan.date_entry
-    bins = np.float32(table.shape[0] - 1)
+    bins = np.float32(value_at.shape[0] - 1)
     for pair in range(first.shape[0]):
         row, link = work.phase[pair], joined[link_entry[pair]]
         for i in range(lanes):
@@ -396,13 +389,12 @@ def assemble(plan, work):
             seen, add = work.coherence[pair], pair_variance[pair]
             for i in range(lanes):
                 at = bins * min(seen[i] if seen[i] > ZERO else ZERO, LARGEST)  # NaN too
-                bin_[i] = np.uint16(at)
+                bin_[i] = np.uint32(at)
                 part[i] = at - np.float32(bin_[i])
             for i in range(lanes):  # by itself: no vector instruction for it
-                value, step = table[bin_[i], 0], table[bin_[i], 1]
-                picked[i, 0], picked[i, 1] = value, step
+                base[i], step[i] = value_at[bin_[i]], step_at[bin_[i]]
             for i in range(lanes):
-                w[i] /= picked[i, 0] + part[i] * picked[i, 1] + add
+                w[i] /= base[i] + part[i] * step[i] + add
         own, early, late = edge[entry[pair]], rhs[first[pair], 0], rhs[second[pair], 0]
         for i in range(lanes):
             weight = scale[i] * w[i]
@@ -653,7 +645,7 @@ def report(plan, column, w, out, rows):
     value, variance, part, unknown = w.lane[11], w.lane[12], w.lane[13], w.lane[8]
     for i in range(lanes):  # with equal weights and no redundancy there is no variance to propagate
         lost = plan.unit and count[i] - (n - w.sets[i]) <= 0
-        unknown[i] = np.nan if lost else 0.0
+        unknown[i] = np.nan if lost else w.value[k - 1, i] * 0.0
     for date in range(n):
         j, share = plan.ground[date], plan.share[date]
         for i in range(lanes):
@@ -673,25 +665,25 @@ def report(plan, column, w, out, rows):
             for i in range(lanes):
                 variance[i] = share * share * w.inverse[j, i] + plan.extra[which, date] + unknown[i]
             for c in range(k):
+                f = plan.shift[which, date, c]
                 for i in range(lanes):
-                    part[i] = -share * w.x[j, 1 + c, i]
-                for r in range(c + 1):
+                    part[i] = f * w.root[c, c, i] - share * w.x[j, 1 + c, i]
+                for r in range(c):
                     f = plan.shift[which, date, r]
                     if f != 0:
                         for i in range(lanes):
                             part[i] += f * w.root[r, c, i]
                 for i in range(lanes):
                     variance[i] += part[i] * part[i]
-            for i in range(lanes):
-                variance[i] += w.value[k - 1, i] * 0.0
-                if date == 0 and which == 0:
+            if date == 0 and which == 0:
+                for i in range(lanes):
                     variance[i] *= 0.0
             put_root(out, rows[1 + which] + date, column, variance)
     for a in range(1, k):
         put(out, rows[13] + a - 1, column, w.value[a])
         for b in range(1, k):
             for i in range(lanes):
-                variance[i] = unknown[i] + w.value[k - 1, i] * 0.0
+                variance[i] = unknown[i]
             for c in range(max(a, b), k):
                 for i in range(lanes):
                     variance[i] += w.root[a, c, i] * w.root[b, c, i]
