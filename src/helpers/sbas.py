@@ -295,12 +295,12 @@ def _solve_block(phase, coherence, mean, std, *, problem, threads=1):
     return out.reshape(-1, *shape)
 
 
-def _lanes(plan, cache_bytes=600_000):
+def _lanes(plan, cache_bytes=1_500_000):
     """Pixels side by side: as many as keep the scratch memory in the second-level cache, but enough for long loops."""
     n, k = plan.design.shape
     size = len(plan.unknowns.order)
-    per_lane = 8 * (len(plan.unknowns.row) + size * (3 + k)) + 5 * n
-    return int(np.clip(cache_bytes // per_lane // 8 * 8, 48, 128))
+    per_lane = 8 * (len(plan.unknowns.row) + size * (3 + k) + len(plan.first)) + 5 * n
+    return int(np.clip(cache_bytes // per_lane // 8 * 8, 64, 96))
 
 
 # -- what comes out ----------------------------------------------------------------------------------------------
