@@ -488,15 +488,10 @@ def solve_centred(plan, w):
 
 
 @inner
-def close_gaps(plan, column, w, out, rows):
-    """Displacement with the model between components, NaN where there is no model, and its sampling variance."""
+def place_components(plan, most, w):
+    """Level of the model over each component, less that of the data, into slot 0 of ``mean``."""
     n, k = plan.design.shape
-    m = k - 1
-    count, unit = w.lane[1], w.lane[7]
-    lanes = count.shape[0]
-    most = 0
-    for i in range(lanes):
-        most = max(most, w.sets[i])
+    lanes = w.sets.shape[0]
     for s in range(most):
         for i in range(lanes):
             w.mean[s, 0, i] = 0.0
@@ -510,36 +505,68 @@ def close_gaps(plan, column, w, out, rows):
         for c in range(1, k):
             for i in range(lanes):
                 w.mean[s, 0, i] += w.mean[s, c, i] * w.value[c - 1, i]
+
+
+@inner
+def spread_height(plan, date, b, w, unit, variance):
+    """Add what the height error, ``b`` times in displacement, does to the variance of a date."""
+    j, start, z = plan.ground[date], plan.ground[0], plan.height - 1
+    for i in range(unit.shape[0]):
+        variance[i] += b * b * (w.root[z, z, i] * unit[i] + w.cov[z, z, i])
+        for c in range(w.value.shape[0]):
+            now = (plan.design[date, c + 1] - w.mean[0, c + 1, i]) * plan.delay[date]
+            then = (plan.design[0, c + 1] - w.mean[0, c + 1, i]) * plan.delay[0]
+            both = (w.x[j, c + 1, i] - w.x[start, c + 1, i]) * unit[i] + now - then
+            variance[i] -= 2 * b * w.matrix[z, c, i] * both
+        variance[i] = 0.0 if variance[i] < 0 else variance[i]
+
+
+@inner
+def close_gaps(plan, column, w, out, rows):
+    """Displacement with the model between components, NaN where there is no model, and its sampling variance."""
+    n, k = plan.design.shape
+    m = k - 1
+    count, unit = w.lane[1], w.lane[7]
+    lanes = count.shape[0]
+    most = 0
+    for i in range(lanes):
+        most = max(most, w.sets[i])
+    if most > 1:
+        place_components(plan, most, w)
     z = plan.height - 1
-    value, std = w.lane[11], w.lane[12]
-    start = plan.ground[0]
+    value, variance, none, unfit = w.lane[11], w.lane[12], w.lane[13], w.lane[14]
+    for i in range(lanes):
+        none[i] = 0.0 if count[i] > 0 else np.nan
+        unfit[i] = 0.0 if w.good[i] == m and not plan.free else np.nan
     for date in range(n):
         j = plan.ground[date]
+        b = plan.design[date, plan.height] - plan.design[0, plan.height]
         for i in range(lanes):
-            own = w.label[j, i]
-            fitted = w.good[i] == m and not plan.free
-            value[i] = w.x[j, 0, i]
-            if own > 0:
-                value[i] += w.mean[own, 0, i] - w.mean[0, 0, i] if fitted else np.nan
-            variance = w.inverse[j, i] * unit[i] + plan.delay[date] + plan.delay[0]
-            if z >= 0:
-                b = plan.design[date, plan.height] - plan.design[0, plan.height]
-                value[i] -= b * w.value[z, i] if fitted else np.nan
-                variance += b * b * (w.root[z, z, i] * unit[i] + w.cov[z, z, i])
-                for c in range(m):
-                    now = (plan.design[date, c + 1] - w.mean[0, c + 1, i]) * plan.delay[date]
-                    then = (plan.design[0, c + 1] - w.mean[0, c + 1, i]) * plan.delay[0]
-                    both = (w.x[j, c + 1, i] - w.x[start, c + 1, i]) * unit[i] + now - then
-                    variance -= 2 * b * w.matrix[z, c, i] * both
-                variance = variance if fitted else np.nan
-            std[i] = np.sqrt(max(variance, 0.0)) if own == 0 and count[i] > 0 else np.nan
-            if date == 0:
-                value[i] = 0.0
-                std[i] = 0.0 if std[i] == std[i] else np.nan
-            value[i] = value[i] if count[i] > 0 else np.nan
-        put(out, rows[0] + date, column, value)
-        if plan.spread:
-            put(out, rows[1] + date, column, std)
+            value[i] = w.x[j, 0, i] + none[i]
+        if most > 1:
+            for i in range(lanes):
+                own = w.label[j, i]
+                value[i] += w.mean[own, 0, i] - w.mean[0, 0, i] + unfit[i] if own > 0 else 0.0
+        if z >= 0:
+            for i in range(lanes):
+                value[i] -= b * w.value[z, i] + unfit[i]
+        put(out, rows[0] + date, column, value if date > 0 else none)
+        if not plan.spread:
+            continue
+        delay = plan.delay[date] + plan.delay[0]
+        for i in range(lanes):
+            variance[i] = w.inverse[j, i] * unit[i] + delay + none[i]
+        if z >= 0:
+            spread_height(plan, date, b, w, unit, variance)
+            for i in range(lanes):
+                variance[i] += unfit[i]
+        if most > 1:
+            for i in range(lanes):
+                variance[i] = variance[i] if w.label[j, i] == 0 else np.nan
+        if date == 0:
+            for i in range(lanes):
+                variance[i] *= 0.0
+        put_root(out, rows[1] + date, column, variance)
     for a in range(m):
         for b in range(m):
             for i in range(lanes):
@@ -548,10 +575,8 @@ def close_gaps(plan, column, w, out, rows):
                 w.value[a, i] = w.value[a, i] if good else np.nan
             put(out, rows[14] + a * m + b, column, w.cov[a, b])
         put(out, rows[13] + a, column, w.value[a])
-    for i in range(lanes):
-        std[i] = np.sqrt(w.cov[m - 1, m - 1, i])
     put(out, rows[4], column, w.value[m - 1])
-    put(out, rows[5], column, std)
+    put_root(out, rows[5], column, w.cov[m - 1, m - 1])
 
 
 @inner
