@@ -6,8 +6,8 @@ read the input once and multiply it by a ready inverse. Peers run on a fixed cro
 threads, which other users of the machine disturb least; elapsed seconds stand beside them.
 
 Peers come from PyPI into an environment of their own, build/bench-venv; `--no-peers` leaves them out, and `S`, `M` or
-`L` takes these stacks only. The largest needs 10 GiB of memory and 8 GB of disk, and is left out where they are not to be
-had. A quarter of an hour on a machine that is otherwise idle.
+`L` takes these stacks only. The largest needs 10 GiB of memory and 8 GB of disk, and is left out where it has not got
+them. A quarter of an hour on a machine that is otherwise idle.
 """
 
 import json
