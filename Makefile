@@ -4,6 +4,10 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules
+# two at a time where neither needs the other (07 and 08), unless -j says otherwise; a make below has its parent's
+ifeq ($(MAKELEVEL)$(filter -j%,$(MAKEFLAGS)),0)
+  MAKEFLAGS += -j2
+endif
 
 SITE ?= datong_twin
 SIZE ?= full
@@ -36,11 +40,12 @@ endif
 $(shell whole() { test -f "$$1" && while IFS= read -r f; do test -s "$$f" || return 1; done < "$$1"; }; \
   for s in $(STAMPS); do test ! -f $$s || whole $${s%.ipynb}.outputs || rm -f $$s; done)
 
-# One make at a time works on a notebook or on the environment. A second one says so, waits, and takes what the first made.
+# One make at a time works on a notebook or on the environment. A second one says so, waits, and takes what the first made,
+# also where the first was done before the second came to it (but not under make -B).
 # The lock is the kernel's and falls with the last process that holds it, however that ends; the file itself means nothing.
 LOCK = exec 9>>$(1); python3 -c 'import fcntl; fcntl.flock(9, 6)' 2>/dev/null || { \
-  echo "$(2): another make is at work on it, waiting"; python3 -c 'import fcntl; fcntl.flock(9, 2)'; \
-  test -n "$$(find $^ -newer $@ 2>&1)" || exit 0; }
+  echo "$(2): another make is at work on it, waiting"; python3 -c 'import fcntl; fcntl.flock(9, 2)'; }; \
+  $(if $(findstring B,$(firstword -$(MAKEFLAGS))),,test -n "$$(find $^ -newer $@ 2>&1)" || exit 0)
 
 help: ## list the targets
 	@grep -hE '^[$$A-Za-z0-9_(]+[A-Za-z0-9_)]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^\$$\(NOTEBOOKS\)/NN_name/; s/^([^:]*):.*## /\1\t/' | expand -t 10
@@ -70,13 +75,16 @@ module = $(wildcard $(foreach m,$(1),$(H)/$(m).py $(H)/$(m)/*.py))
 counted = $(wildcard $(foreach m,$(1),data/calibration/$(m)*.csv))
 INVERSION := $(call module,sbas timefunc _graph _kernel _noise _plan)
 SITEFILE := $(if $(wildcard data/sites/$(SITE).yml),data/sites/$(SITE).yml)
+# a half-executed copy serves nobody: it is written once, at the end or where it failed
+PAPERMILL := papermill --no-progress-bar --no-request-save-on-cell-execute --autosave-cell-every 0 --log-level WARNING \
+  -k python3 --cwd notebooks
 # The stamp bears the time at which the run began: what changes while it runs is newer, and the next make runs it again.
 $(STAMPS): $(RUN)/%.ipynb: notebooks/%.ipynb $(IO) $(SITEFILE) | $(ENV)
 	@mkdir -p $(RUN)
 	@$(call LOCK,$(RUN)/$*.lock,$*); \
 	touch $(RUN)/$*.lock; \
 	echo "$* ($(SITE), $(SIZE))"; \
-	$(PYTHON) -m papermill --no-progress-bar --log-level WARNING -k python3 --cwd notebooks \
+	$(PYTHON) -m $(PAPERMILL) \
 	  -p site_name $(SITE) -p size $(SIZE) $< $@.part.ipynb > $(RUN)/$*.log 2>&1 \
 	  || { mv -f $@.part.ipynb $(RUN)/$*.failed.ipynb 2>/dev/null || true; \
 	       sed -n '/^Traceback\|Error/,$$p' $(RUN)/$*.log | tail -n 30; \
@@ -86,13 +94,18 @@ $(STAMPS): $(RUN)/%.ipynb: notebooks/%.ipynb $(IO) $(SITEFILE) | $(ENV)
 	mv -f $@.part.ipynb $@
 
 $(RUN)/01_ingest.ipynb: $(call module,twin) $(filter-out $(IO),$(wildcard $(H)/io/*.py)) data/sites/registry.csv
-$(RUN)/02_sbas.ipynb: $(RUN)/01_ingest.ipynb $(call module,network constrained) $(INVERSION)
+$(RUN)/02_sbas.ipynb: $(RUN)/01_ingest.ipynb $(call module,network constrained) $(INVERSION) | build/.compiled
 $(RUN)/03_constrained_sbas.ipynb: $(RUN)/02_sbas.ipynb $(INVERSION) $(call module,constrained) $(call counted,constrained)
 $(RUN)/04_merge.ipynb: $(RUN)/03_constrained_sbas.ipynb $(call module,merge _record _statements)
 $(RUN)/05_thaw_scaling.ipynb: $(RUN)/04_merge.ipynb $(call module,thaw _areas _fractions _degree_days) $(call counted,thaw sg27)
 $(RUN)/06_degradation.ipynb: $(RUN)/05_thaw_scaling.ipynb $(call module,merge _record _statements) $(call counted,epoch_contrast)
 $(RUN)/07_recession.ipynb: $(RUN)/01_ingest.ipynb $(RUN)/06_degradation.ipynb $(call module,recession)
 $(RUN)/08_attribution.ipynb: $(RUN)/06_degradation.ipynb $(call module,attribution) $(call counted,attribution)
+
+# numba compiles the inversion once, for half a minute: beside 01 instead of in 02
+build/.compiled: $(call module,_compile _kernel _graph) $(H)/network/closure.py | $(ENV)
+	@mkdir -p build
+	@$(call LOCK,build/compiled.lock,numba); $(PYTHON) -m helpers._compile; touch $@
 
 $(NOTEBOOKS): %: $(RUN)/%.ipynb ## run one analysis and what it needs, e.g. make 08_attribution SIZE=quick
 
@@ -119,7 +132,7 @@ try: $(ENV) ## what if: make try ONE=05_thaw_scaling P='-p name value'; writes b
 	@test -n "$(ONE)" || { echo "name the notebook: make try ONE=05_thaw_scaling P='-p name value'"; exit 2; }
 	@mkdir -p build/try
 	@$(call LOCK,build/try/$(ONE).lock,$(ONE)); \
-	$(PYTHON) -m papermill --no-progress-bar --log-level WARNING -k python3 --cwd notebooks \
+	$(PYTHON) -m $(PAPERMILL) \
 	  $(P) -p site_name $(SITE) -p size $(SIZE) -p out build/try notebooks/$(ONE).ipynb build/try/$(ONE).ipynb
 	@echo "build/try/$(ONE).ipynb, build/try/figures, build/try/results"
 

@@ -55,6 +55,10 @@ def test_unknown_site_lists_the_known():
             "wavelength_m",
         ),
         ("title: a\nkind: real\nreference_area: {name: n}\n", "exactly one of `polygon`"),
+        (
+            "title: a\nkind: real\nmine: {area_km2: 3, pit_area_km2: 4, pit_volume_m3: 5, source: s}\n",
+            "cannot be below `pit_area_km2`",
+        ),
         ("- a\n- b\n", "holds no keys"),
         ("title: [unclosed\n", "not readable as YAML"),
         ("title: !!python/object/apply:os.system ['true']\nkind: real\n", "not readable as YAML"),

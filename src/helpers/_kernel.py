@@ -9,12 +9,14 @@ from the same factor (Takahashi's recurrences). Arrays are (row, lane): a lane i
 
 from __future__ import annotations
 
+from math import factorial
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
 from ._graph import Pattern
+from ._noise import LARGEST_COHERENCE
 
 OPTIONS = {"nogil": True, "cache": True, "fastmath": {"contract", "nsz", "arcp"}, "error_model": "numpy"}
 OPTIONS |= {
@@ -23,6 +25,11 @@ OPTIONS |= {
 outer = njit(**OPTIONS)
 inner = njit(**OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 TINY_PIVOT = 3e-13
+# single precision, so that loops over lanes stay in it
+PI, ZERO, HALF, ONE, TWO = np.float32([np.pi, 0, 0.5, 1, 2])
+LARGEST = np.float32(LARGEST_COHERENCE)
+S3, S5, S7, S9, S11 = np.float32([(-1) ** (n // 2) / factorial(n) for n in range(3, 12, 2)])
+C2, C4, C6, C8, C10, C12 = np.float32([(-1) ** (n // 2) / factorial(n) for n in range(2, 13, 2)])
 
 
 class Plan(NamedTuple):
@@ -33,7 +40,7 @@ class Plan(NamedTuple):
     free: bool  # no model: NaN where data do not join the first date
     spread: bool  # standard deviations of the series wanted
     mm_per_rad: float
-    variance: np.ndarray  # (bin, 2) mm2 by coherence, and the step to the next bin
+    variance: np.ndarray  # (2, bin) mm2 by coherence, and the step to the next bin
     pair_variance: np.ndarray  # (pair,) mm2
     smallest_unit: float  # mm2, lower bound of the estimated unit variance
     dates: Pattern  # graph of dates joined by pairs
@@ -68,18 +75,24 @@ def components(graph, joined, label, number, sets):
                 u += 1
                 for i in range(lanes):
                     joined[t, i] |= joined[a, i] & joined[b, i]
+    sets[:] = 0
+    by_date = True
     for j in range(n - 1, -1, -1):
+        by_date &= graph.order[j] == n - 1 - j
         for i in range(lanes):
-            label[j, i] = j
+            label[j, i] = sets[i]
         for a in range(graph.start[j + 1] - 1, graph.start[j] - 1, -1):
             r = graph.row[a]
             for i in range(lanes):
                 label[j, i] = label[r, i] if joined[a, i] else label[j, i]
-    where = graph.position
+        for i in range(lanes):
+            sets[i] += 1 if label[j, i] == sets[i] else 0
+    if by_date:
+        return
     number[:] = -1
     sets[:] = 0
     for date in range(n):
-        j = where[date]
+        j = graph.position[date]
         for i in range(lanes):
             root = label[j, i]
             if number[root, i] < 0:
@@ -92,7 +105,10 @@ def components(graph, joined, label, number, sets):
 
 @inner
 def eliminate(graph, edge, excess, inverse, x, columns, gram, share):
-    """Factor, solve forward, and add up x' D^-1 x. Afterwards ``edge`` holds minus L, ``inverse`` 1 / D."""
+    """Factor, solve forward, and add up x' D^-1 x, but for its first element.
+
+    Afterwards ``edge`` holds minus L, ``inverse`` 1 / D.
+    """
     n = graph.order.shape[0]
     lanes = inverse.shape[1]
     gram[:] = 0.0
@@ -107,22 +123,19 @@ def eliminate(graph, edge, excess, inverse, x, columns, gram, share):
             inv[i] = 1.0 / inv[i] if inv[i] > 0 and j < n - 1 else 0.0
         u = graph.update_start[j]
         for a in range(graph.start[j], graph.start[j + 1]):
-            r = graph.row[a]
+            r, factor = graph.row[a], edge[a]
             for i in range(lanes):
-                share[i] = edge[a, i] * inv[i]
-            for i in range(lanes):
-                excess[r, i] += share[i] * excess[j, i]
+                factor[i] *= inv[i]
+                excess[r, i] += factor[i] * excess[j, i]
             for b in range(a + 1, graph.start[j + 1]):
                 t = graph.update[u]
                 u += 1
                 for i in range(lanes):
-                    edge[t, i] += share[i] * edge[b, i]
+                    edge[t, i] += factor[i] * edge[b, i]
             for c in range(columns):
                 for i in range(lanes):
-                    x[r, c, i] += share[i] * x[j, c, i]
-            for i in range(lanes):
-                edge[a, i] = share[i]
-        for c in range(columns):
+                    x[r, c, i] += factor[i] * x[j, c, i]
+        for c in range(1, columns):
             for i in range(lanes):
                 share[i] = x[j, c, i] * inv[i]
             for d in range(c + 1):
@@ -229,35 +242,32 @@ def small_root(factor, inverse_pivot, root):
 
 
 @inner
-def residuals(plan, phase, column, x, square, cosine, sine, count):
-    """Sum of squared residuals (mm2) and of their phasors."""
+def residuals(plan, phase, x, square, cosine, sine, single):
+    """Sum of squared residuals (mm2) and of their phasors.
+
+    The phasors are in single precision, from series of sine and cosine at half the angle: good to 1e-6.
+    """
+    half, up, along = single[0], single[1], single[2]
     square[:] = 0.0
-    cosine[:] = 0.0
-    sine[:] = 0.0
+    up[:] = 0.0
+    along[:] = 0.0
     turn = 1.0 / (2 * np.pi * plan.mm_per_rad)
     for pair in range(phase.shape[0]):
-        row = phase[pair, column : column + square.shape[0]]
+        row = phase[pair]
         early, late = x[plan.first[pair], 0], x[plan.second[pair], 0]
         for i in range(row.shape[0]):
-            there = np.isfinite(row[i])
-            r = plan.mm_per_rad * row[i] - (late[i] - early[i]) if there else 0.0
+            r = plan.mm_per_rad * row[i] - (late[i] - early[i]) if np.isfinite(row[i]) else 0.0
             square[i] += r * r
-            h = r * turn
-            h = np.pi * (h - np.floor(h + 0.5))  # half the angle, within +-pi/2
+            half[i] = r * turn
+        for i in range(row.shape[0]):
+            h = PI * (half[i] - np.floor(half[i] + HALF))  # within +-pi/2
             q = h * h
-            s = -2.5052108385441720e-08 + q * 1.6059043836821613e-10
-            s = 2.7557319223985893e-06 + q * s
-            s = -1.9841269841269841e-04 + q * s
-            s = 8.3333333333333332e-03 + q * s
-            s = -1.6666666666666666e-01 + q * s
-            s = h + h * q * s
-            c = -2.7557319223985888e-07 + q * (2.0876756987868099e-09 - q * 1.1470745597729725e-11)
-            c = 2.4801587301587302e-05 + q * c
-            c = -1.3888888888888889e-03 + q * c
-            c = 4.1666666666666664e-02 + q * c
-            c = 1.0 + q * (-0.5 + q * c)
-            cosine[i] += 1.0 - 2.0 * s * s if there else 0.0
-            sine[i] += 2.0 * s * c
+            s = h + h * q * (S3 + q * (S5 + q * (S7 + q * (S9 + q * S11))))
+            c = ONE + q * (C2 + q * (C4 + q * (C6 + q * (C8 + q * (C10 + q * C12)))))
+            along[i] += ONE - TWO * s * s if np.isfinite(row[i]) else ZERO
+            up[i] += TWO * s * c
+    for i in range(square.shape[0]):
+        cosine[i], sine[i] = along[i], up[i]
 
 
 class Work(NamedTuple):
@@ -284,6 +294,10 @@ class Work(NamedTuple):
     column: np.ndarray  # (longest column, lane)
     half: np.ndarray  # (k, k, lane)
     inner_root: np.ndarray
+    single: np.ndarray  # (4, lane)
+    bin: np.ndarray
+    phase: np.ndarray  # (pair, lane)
+    coherence: np.ndarray
 
 
 def workspace(plan, lanes):
@@ -300,7 +314,7 @@ def workspace(plan, lanes):
         np.empty((max(plan.dates.row.shape[0], 1), lanes), np.bool_),
         np.empty((n, lanes), np.int32),
         np.empty((n, lanes), np.int32),
-        np.empty(lanes, np.int64),
+        np.empty(lanes, np.int32),
         np.empty((n, k, lanes)),
         np.empty((n, lanes)),
         np.empty((m, m, lanes)),
@@ -313,6 +327,10 @@ def workspace(plan, lanes):
         np.empty((unknowns, lanes)),
         np.empty((m, m, lanes)),
         np.empty((m, m, lanes)),
+        np.empty((4, lanes), np.float32),
+        np.empty(lanes, np.uint32),
+        np.empty((plan.first.shape[0], lanes), np.float32),
+        np.empty((0 if plan.unit else plan.first.shape[0], lanes), np.float32),
     )
 
 
@@ -325,63 +343,65 @@ def put(out, row, column, value):
 
 
 @inner
-def assemble(plan, phase, coherence, column, work):
+def put_root(out, row, column, value):
+    """Write the square root of one row of lanes."""
+    target = out[row, column : column + value.shape[0]]
+    for i in range(target.shape[0]):
+        target[i] = np.sqrt(np.float32(value[i]))
+
+
+@inner
+def load(values, column, block):
+    """Copy a block of pixels, zeros beyond the last one: rows lie far apart, and come sooner in a loop of their own."""
+    block[:] = 0.0
+    for pair in range(block.shape[0]):
+        row, target = values[pair, column : column + block.shape[1]], block[pair]
+        for i in range(row.shape[0]):
+            target[i] = row[i]
+
+
+@inner
+def assemble(plan, work):
     """Edges and right-hand side of the normal equations from the pairs; their number and what they join.
 
     The loops over lanes are kept apart so that each is turned into vector instructions.
     """
-    edge, rhs, joined, scale, count, bin_ = (
-        work.edge,
-        work.x,
-        work.joined,
-        work.lane[0],
-        work.lane[1],
-        work.good,
-    )
-    y, w, part = work.lane[5], work.lane[6], work.lane[14]
+    edge, rhs, joined, single, bin_ = work.edge, work.x, work.joined, work.single, work.bin
+    scale, count, y = work.lane[0], work.lane[1], work.lane[5]
+    w, part, base, step = single[0], single[1], single[2], single[3]
+    value_at, step_at = plan.variance[0], plan.variance[1]
     edge[:] = 0.0
     rhs[:, 0] = 0.0
     joined[:] = False
     count[:] = 0.0
-    y[:] = 0.0
-    w[:] = 0.0
     lanes = y.shape[0]
-    mm_per_rad, pair_variance, table, unit = plan.mm_per_rad, plan.pair_variance, plan.variance, plan.unit
+    mm_per_rad, pair_variance, unit = plan.mm_per_rad, plan.pair_variance, plan.unit
     entry, first, second, link_entry = plan.entry, plan.first, plan.second, plan.date_entry
-    bins = table.shape[0] - 1
-    for pair in range(phase.shape[0]):
-        row = phase[pair, column : column + lanes]
-        width = row.shape[0]
-        for i in range(width):
-            there = np.isfinite(row[i])
-            y[i] = mm_per_rad * row[i] if there else 0.0
-            w[i] = 1.0 if there else 0.0
+    bins = np.float32(value_at.shape[0] - 1)
+    for pair in range(first.shape[0]):
+        row, link = work.phase[pair], joined[link_entry[pair]]
+        for i in range(lanes):
+            link[i] = np.isfinite(row[i])
+            w[i] = ONE if np.isfinite(row[i]) else ZERO
         for i in range(lanes):
             count[i] += w[i]
-        link = joined[link_entry[pair]]
-        for i in range(lanes):
-            link[i] |= w[i] > 0
         if not unit:
-            row = coherence[pair, column : column + lanes]
-            for i in range(width):
-                value = row[i] if row[i] > 0 else np.float32(0.0)  # NaN too
-                at = bins * min(np.float64(value), 0.999)
-                bin_[i] = np.int64(at)
-                part[i] = at - bin_[i]
-            for i in range(width):
-                part[i] = table[bin_[i], 0] + part[i] * table[bin_[i], 1]
-            add = pair_variance[pair]
-            for i in range(width):
-                w[i] /= part[i] + add
+            seen, add = work.coherence[pair], pair_variance[pair]
+            for i in range(lanes):
+                at = bins * min(seen[i] if seen[i] > ZERO else ZERO, LARGEST)  # NaN too
+                bin_[i] = np.uint32(at)
+                part[i] = at - np.float32(bin_[i])
+            for i in range(lanes):  # by itself: no vector instruction for it
+                base[i], step[i] = value_at[bin_[i]], step_at[bin_[i]]
+            for i in range(lanes):
+                w[i] /= base[i] + part[i] * step[i] + add
         own, early, late = edge[entry[pair]], rhs[first[pair], 0], rhs[second[pair], 0]
         for i in range(lanes):
-            w[i] *= scale[i]
-            y[i] *= w[i]
-        for i in range(lanes):
-            own[i] += w[i]
+            weight = scale[i] * w[i]
+            own[i] += weight
+            y[i] = weight * (mm_per_rad * row[i]) if w[i] > ZERO else 0.0
         for i in range(lanes):
             early[i] -= y[i]
-        for i in range(lanes):
             late[i] += y[i]
 
 
@@ -468,15 +488,10 @@ def solve_centred(plan, w):
 
 
 @inner
-def close_gaps(plan, column, w, out, rows):
-    """Displacement with the model between components, NaN where there is no model, and its sampling variance."""
+def place_components(plan, most, w):
+    """Level of the model over each component, less that of the data, into slot 0 of ``mean``."""
     n, k = plan.design.shape
-    m = k - 1
-    count, unit = w.lane[1], w.lane[7]
-    lanes = count.shape[0]
-    most = 0
-    for i in range(lanes):
-        most = max(most, w.sets[i])
+    lanes = w.sets.shape[0]
     for s in range(most):
         for i in range(lanes):
             w.mean[s, 0, i] = 0.0
@@ -490,35 +505,68 @@ def close_gaps(plan, column, w, out, rows):
         for c in range(1, k):
             for i in range(lanes):
                 w.mean[s, 0, i] += w.mean[s, c, i] * w.value[c - 1, i]
+
+
+@inner
+def spread_height(plan, date, b, w, unit, variance):
+    """Add what the height error, ``b`` times in displacement, does to the variance of a date."""
+    j, start, z = plan.ground[date], plan.ground[0], plan.height - 1
+    for i in range(unit.shape[0]):
+        variance[i] += b * b * (w.root[z, z, i] * unit[i] + w.cov[z, z, i])
+        for c in range(w.value.shape[0]):
+            now = (plan.design[date, c + 1] - w.mean[0, c + 1, i]) * plan.delay[date]
+            then = (plan.design[0, c + 1] - w.mean[0, c + 1, i]) * plan.delay[0]
+            both = (w.x[j, c + 1, i] - w.x[start, c + 1, i]) * unit[i] + now - then
+            variance[i] -= 2 * b * w.matrix[z, c, i] * both
+        variance[i] = 0.0 if variance[i] < 0 else variance[i]
+
+
+@inner
+def close_gaps(plan, column, w, out, rows):
+    """Displacement with the model between components, NaN where there is no model, and its sampling variance."""
+    n, k = plan.design.shape
+    m = k - 1
+    count, unit = w.lane[1], w.lane[7]
+    lanes = count.shape[0]
+    most = 0
+    for i in range(lanes):
+        most = max(most, w.sets[i])
+    if most > 1:
+        place_components(plan, most, w)
     z = plan.height - 1
-    value, std = w.lane[11], w.lane[12]
-    start = plan.ground[0]
+    value, variance, none, unfit = w.lane[11], w.lane[12], w.lane[13], w.lane[14]
+    for i in range(lanes):
+        none[i] = 0.0 if count[i] > 0 else np.nan
+        unfit[i] = 0.0 if w.good[i] == m and not plan.free else np.nan
     for date in range(n):
         j = plan.ground[date]
+        b = plan.design[date, plan.height] - plan.design[0, plan.height]
         for i in range(lanes):
-            own = w.label[j, i]
-            fitted = w.good[i] == m and not plan.free
-            value[i] = w.x[j, 0, i]
-            if own > 0:
-                value[i] += w.mean[own, 0, i] - w.mean[0, 0, i] if fitted else np.nan
-            variance = w.inverse[j, i] * unit[i] + plan.delay[date] + plan.delay[0]
-            if z >= 0:
-                b = plan.design[date, plan.height] - plan.design[0, plan.height]
-                value[i] -= b * w.value[z, i] if fitted else np.nan
-                variance += b * b * (w.root[z, z, i] * unit[i] + w.cov[z, z, i])
-                for c in range(m):
-                    now = (plan.design[date, c + 1] - w.mean[0, c + 1, i]) * plan.delay[date]
-                    then = (plan.design[0, c + 1] - w.mean[0, c + 1, i]) * plan.delay[0]
-                    both = (w.x[j, c + 1, i] - w.x[start, c + 1, i]) * unit[i] + now - then
-                    variance -= 2 * b * w.matrix[z, c, i] * both
-                variance = variance if fitted else np.nan
-            std[i] = np.sqrt(max(variance, 0.0)) if own == 0 and count[i] > 0 and plan.spread else np.nan
-            if date == 0:
-                value[i] = 0.0
-                std[i] = 0.0 if std[i] == std[i] else np.nan
-            value[i] = value[i] if count[i] > 0 else np.nan
-        put(out, rows[0] + date, column, value)
-        put(out, rows[1] + date, column, std)
+            value[i] = w.x[j, 0, i] + none[i]
+        if most > 1:
+            for i in range(lanes):
+                own = w.label[j, i]
+                value[i] += w.mean[own, 0, i] - w.mean[0, 0, i] + unfit[i] if own > 0 else 0.0
+        if z >= 0:
+            for i in range(lanes):
+                value[i] -= b * w.value[z, i] + unfit[i]
+        put(out, rows[0] + date, column, value if date > 0 else none)
+        if not plan.spread:
+            continue
+        delay = plan.delay[date] + plan.delay[0]
+        for i in range(lanes):
+            variance[i] = w.inverse[j, i] * unit[i] + delay + none[i]
+        if z >= 0:
+            spread_height(plan, date, b, w, unit, variance)
+            for i in range(lanes):
+                variance[i] += unfit[i]
+        if most > 1:
+            for i in range(lanes):
+                variance[i] = variance[i] if w.label[j, i] == 0 else np.nan
+        if date == 0:
+            for i in range(lanes):
+                variance[i] *= 0.0
+        put_root(out, rows[1] + date, column, variance)
     for a in range(m):
         for b in range(m):
             for i in range(lanes):
@@ -527,14 +575,12 @@ def close_gaps(plan, column, w, out, rows):
                 w.value[a, i] = w.value[a, i] if good else np.nan
             put(out, rows[14] + a * m + b, column, w.cov[a, b])
         put(out, rows[13] + a, column, w.value[a])
-    for i in range(lanes):
-        std[i] = np.sqrt(w.cov[m - 1, m - 1, i])
     put(out, rows[4], column, w.value[m - 1])
-    put(out, rows[5], column, std)
+    put_root(out, rows[5], column, w.cov[m - 1, m - 1])
 
 
 @inner
-def finish(plan, phase, column, w, out, rows):
+def finish(plan, column, w, out, rows):
     """Statistics of the residuals, and the components."""
     n = plan.design.shape[0]
     count, square, cosine, sine = w.lane[1], w.lane[2], w.lane[3], w.lane[4]
@@ -624,7 +670,7 @@ def report(plan, column, w, out, rows):
     value, variance, part, unknown = w.lane[11], w.lane[12], w.lane[13], w.lane[8]
     for i in range(lanes):  # with equal weights and no redundancy there is no variance to propagate
         lost = plan.unit and count[i] - (n - w.sets[i]) <= 0
-        unknown[i] = np.nan if lost else 0.0
+        unknown[i] = np.nan if lost else w.value[k - 1, i] * 0.0
     for date in range(n):
         j, share = plan.ground[date], plan.share[date]
         for i in range(lanes):
@@ -644,25 +690,25 @@ def report(plan, column, w, out, rows):
             for i in range(lanes):
                 variance[i] = share * share * w.inverse[j, i] + plan.extra[which, date] + unknown[i]
             for c in range(k):
+                f = plan.shift[which, date, c]
                 for i in range(lanes):
-                    part[i] = -share * w.x[j, 1 + c, i]
-                for r in range(c + 1):
+                    part[i] = f * w.root[c, c, i] - share * w.x[j, 1 + c, i]
+                for r in range(c):
                     f = plan.shift[which, date, r]
                     if f != 0:
                         for i in range(lanes):
                             part[i] += f * w.root[r, c, i]
                 for i in range(lanes):
                     variance[i] += part[i] * part[i]
-            for i in range(lanes):
-                variance[i] = np.sqrt(variance[i]) + w.value[k - 1, i] * 0.0
-                if date == 0 and which == 0:
+            if date == 0 and which == 0:
+                for i in range(lanes):
                     variance[i] *= 0.0
-            put(out, rows[1 + which] + date, column, variance)
+            put_root(out, rows[1 + which] + date, column, variance)
     for a in range(1, k):
         put(out, rows[13] + a - 1, column, w.value[a])
         for b in range(1, k):
             for i in range(lanes):
-                variance[i] = unknown[i] + w.value[k - 1, i] * 0.0
+                variance[i] = unknown[i]
             for c in range(max(a, b), k):
                 for i in range(lanes):
                     variance[i] += w.root[a, c, i] * w.root[b, c, i]
@@ -698,7 +744,7 @@ def factor_complete(plan, f):
 
 
 @inner
-def solve_complete(plan, phase, column, f, diagonal, w):
+def solve_complete(plan, f, diagonal, w):
     """Solve a block with the one factor ``f`` all its pixels share; False if a pixel lacks a pair.
 
     The operations are those of the general way in the same order, with numbers in the place of lanes.
@@ -711,7 +757,7 @@ def solve_complete(plan, phase, column, f, diagonal, w):
     lacking[:] = 0.0
     mm_per_rad, first, second = plan.mm_per_rad, plan.first, plan.second
     for pair in range(first.shape[0]):
-        row = phase[pair, column : column + lanes]
+        row = w.phase[pair]
         early, late = x[first[pair], 0], x[second[pair], 0]
         for i in range(row.shape[0]):
             y[i] = mm_per_rad * row[i]
@@ -782,17 +828,19 @@ def solve_interpolation(plan, w, f, phase, coherence, begin, end, out, rows):
         invert_diagonal(plan.unknowns, w.edge, diagonal, f.column)
     for column in range(begin, end, lanes):
         scale, count, square, cosine, sine = w.lane[0], w.lane[1], w.lane[2], w.lane[3], w.lane[4]
-        done = shared and solve_complete(plan, phase, column, f, diagonal, w)
+        load(phase, column, w.phase)
+        load(coherence, column, w.coherence)
+        done = shared and solve_complete(plan, f, diagonal, w)
         if not done:
             scale[:] = 1.0
-            assemble(plan, phase, coherence, column, w)
+            assemble(plan, w)
             components(plan.dates, w.joined, w.label, w.number, w.sets)
             w.excess[:] = 0.0
             centre_columns(plan, w)
             eliminate(plan.unknowns, w.edge, w.excess, w.inverse, w.x, k, w.gram, w.lane[10])
             solve_centred(plan, w)
             substitute(plan.unknowns, w.edge, w.inverse, w.x, k if plan.height > 0 else 1)
-        residuals(plan, phase, column, w.x, square, cosine, sine, count)
+        residuals(plan, w.phase, w.x, square, cosine, sine, w.single)
         unit = w.lane[7]
         for i in range(lanes):
             freedom = count[i] - (n - w.sets[i])
@@ -800,7 +848,7 @@ def solve_interpolation(plan, w, f, phase, coherence, begin, end, out, rows):
         if plan.spread and not done:
             invert_diagonal(plan.unknowns, w.edge, w.inverse, w.column)
         close_gaps(plan, column, w, out, rows)
-        finish(plan, phase, column, w, out, rows)
+        finish(plan, column, w, out, rows)
 
 
 @outer
@@ -813,11 +861,13 @@ def solve_posterior(plan, w, phase, coherence, mean, std, begin, end, out, rows)
     for column in range(begin, end, lanes):
         k = plan.design.shape[1]
         scale, count, square, cosine, sine = w.lane[0], w.lane[1], w.lane[2], w.lane[3], w.lane[4]
+        load(phase, column, w.phase)
+        load(coherence, column, w.coherence)
         scale[:] = 1.0
         for step in range(2 if plan.unit else 1):
             # equal weights: first the network by itself, for the variance of its residuals
             alone = plan.unit and step == 0
-            assemble(plan, phase, coherence, column, w)
+            assemble(plan, w)
             if step == 0:
                 components(plan.dates, w.joined, w.label, w.number, w.sets)
             if alone:
@@ -829,7 +879,7 @@ def solve_posterior(plan, w, phase, coherence, mean, std, begin, end, out, rows)
             )
             if alone:
                 substitute(plan.unknowns, w.edge, w.inverse, w.x, 2 - k // k)
-                residuals(plan, phase, column, w.x, square, cosine, sine, count)
+                residuals(plan, w.phase, w.x, square, cosine, sine, w.single)
                 for i in range(lanes):
                     freedom = count[i] - (plan.design.shape[0] - w.sets[i])
                     scale[i] = 1.0 / max(square[i] / freedom, plan.smallest_unit) if freedom > 0 else 1.0
@@ -855,8 +905,8 @@ def solve_posterior(plan, w, phase, coherence, mean, std, begin, end, out, rows)
             if plan.spread:
                 turn(w.x[j, 1:], w.root)
         substitute(plan.unknowns, w.edge, w.inverse, w.x, 1 + k if plan.spread else 1)
-        residuals(plan, phase, column, w.x, square, cosine, sine, count)
+        residuals(plan, w.phase, w.x, square, cosine, sine, w.single)
         if plan.spread:
             invert_diagonal(plan.unknowns, w.edge, w.inverse, w.column)
         report(plan, column, w, out, rows)
-        finish(plan, phase, column, w, out, rows)
+        finish(plan, column, w, out, rows)

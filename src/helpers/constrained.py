@@ -45,7 +45,7 @@ def take(stack: xr.Dataset, pixels: np.ndarray) -> xr.Dataset:
     Parameters
     ----------
     stack : Dataset
-        Dims (pair, y, x), in memory; maps (y, x) go along.
+        Dims (pair, y, x), numpy or dask; maps (y, x) go along.
     pixels : array of int or bool
         Positions on the flattened grid, or a mask (y, x).
 
@@ -60,7 +60,7 @@ def take(stack: xr.Dataset, pixels: np.ndarray) -> xr.Dataset:
     for name, field in stack.data_vars.items():
         if {"y", "x"} <= set(field.dims):
             field = field.transpose(..., "y", "x")
-            flat = field.values.reshape(*field.shape[:-2], -1)[..., pixels, None]
+            flat = field.data.reshape(*field.shape[:-2], -1)[..., pixels][..., None]
             columns[name] = (field.dims, flat, field.attrs)
         else:
             columns[name] = field.variable
@@ -105,7 +105,7 @@ def ground_noise(
     Parameters
     ----------
     stack : Dataset
-        As for `sbas.invert`, in memory, with ``atmosphere_std`` (time) and ``pair_std`` (pair), mm.
+        As for `sbas.invert`, with ``atmosphere_std`` (time) and ``pair_std`` (pair), mm.
     rng : numpy Generator
         Draws the pixels.
     mask : DataArray of bool (y, x), optional
@@ -178,7 +178,7 @@ def _own_rate(stack, members, noise) -> xr.Dataset:
     variance = noise["deviation_std_mm"] ** 2
     expected = variance - (run["displacement_model_std"] ** 2).mean("time")
     ratio = (deviation**2).mean("time") / np.maximum(expected, 0.01 * variance)
-    return run[["rate", "rate_std"]].assign(restlessness=ratio)
+    return run[["rate", "rate_std"]].assign(restlessness=ratio).load()
 
 
 class _Likelihood:

@@ -74,7 +74,10 @@ def save(fig: mpl.figure.Figure, site: Site, name: str) -> None:
     path = site.figures / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    fig.savefig(part, format="png", metadata={"Software": None, "Description": "\n".join(labels(fig))})
+    fig.set_dpi(mpl.rcParams["savefig.dpi"])  # laid out once, at the size it is drawn
+    told = {"Software": None, "Description": "\n".join(labels(fig))}
+    fig.set_layout_engine("none")
+    fig.savefig(part, format="png", metadata=told)
     part.replace(path)
     plt.close(fig)
     site.record(path)
@@ -142,6 +145,7 @@ def show_map(
     mesh = ax.pcolormesh(x, y, field.values, cmap=cmap, vmin=low, vmax=high, rasterized=True)
     degrees = field.rio.crs is not None and field.rio.crs.is_geographic if hasattr(field, "rio") else False
     ax.set_aspect(1 / np.cos(np.deg2rad(float(field["y"].mean()))) if degrees else "equal")
+    ax.set_anchor("N")  # where its neighbours are taller, the titles stay in line
     if degrees:
         ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3))
         ax.yaxis.set_major_locator(mpl.ticker.MaxNLocator(3))

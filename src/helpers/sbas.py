@@ -42,10 +42,18 @@ class Problem:
     cycle: np.ndarray | None = None  # (day, seasonal column)
 
     @property
+    def unknown(self) -> tuple[str, ...]:
+        """Series that stay without values."""
+        if not self.plan.spread:
+            return "displacement_std", "displacement_model_std"
+        return ("displacement_model_std",) if self.plan.interpolate else ()
+
+    @property
     def layout(self) -> dict[str, slice]:
         """Rows of the packed result, by name."""
         n, k = len(self.dates), len(self.parameters)
         sizes = dict.fromkeys(SERIES, n) | dict.fromkeys(MAPS, 1)
+        sizes |= dict.fromkeys(self.unknown, 0)
         sizes |= dict.fromkeys(PRIOR_MAPS, 1 if self.with_prior else 0)
         sizes |= {"coefficients": k, "covariance": k * k, "peak_to_peak": 1, "peak_to_peak_std": 1}
         ends = np.cumsum(list(sizes.values()))
@@ -266,10 +274,6 @@ def _solve_block(phase, coherence, mean, std, *, problem, threads=1):
     out[layout["peak_to_peak"].start :] = np.nan
     names = (*SERIES, *MAPS, *PRIOR_MAPS, "coefficients", "covariance")
     rows = np.array([layout[name].start for name in names])
-    if not problem.plan.spread:
-        out[layout["displacement_std"]] = out[layout["displacement_model_std"]] = np.nan
-    elif problem.plan.interpolate:
-        out[layout["displacement_model_std"]] = np.nan
     lanes = _lanes(problem.plan)
     part = lanes * max(1, -(-pixels // (lanes * max(threads, 1) * 4)))
 
@@ -291,12 +295,12 @@ def _solve_block(phase, coherence, mean, std, *, problem, threads=1):
     return out.reshape(-1, *shape)
 
 
-def _lanes(plan, cache_bytes=600_000):
+def _lanes(plan, cache_bytes=1_500_000):
     """Pixels side by side: as many as keep the scratch memory in the second-level cache, but enough for long loops."""
     n, k = plan.design.shape
     size = len(plan.unknowns.order)
-    per_lane = 8 * (len(plan.unknowns.row) + size * (3 + k)) + 5 * n
-    return int(np.clip(cache_bytes // per_lane // 8 * 8, 48, 128))
+    per_lane = 8 * (len(plan.unknowns.row) + size * (3 + k) + len(plan.first)) + 5 * n
+    return int(np.clip(cache_bytes // per_lane // 8 * 8, 64, 96))
 
 
 # -- what comes out ----------------------------------------------------------------------------------------------
@@ -330,6 +334,7 @@ DESCRIPTION = {
 
 def _dataset(stack, problem, form, deviation, packed):
     parts = {name: packed[rows] for name, rows in problem.layout.items()}
+    parts |= {name: _nothing(parts["displacement"]) for name in problem.unknown}
     parts["data_component"] = parts["data_component"].astype("int16")
     parts["filled"] = parts["data_component"] != 0
     parts["n_pairs"] = parts["n_pairs"].astype("int32")
@@ -364,6 +369,13 @@ def _dataset(stack, problem, form, deviation, packed):
         "positive_direction": "toward_satellite",
     }
     return xr.Dataset(out, coords, attrs)
+
+
+def _nothing(like):
+    """NaN in an array's shape, which take no memory."""
+    if hasattr(like, "dask"):
+        return like.map_blocks(_nothing, dtype="float32", meta=like._meta)
+    return np.broadcast_to(np.float32(np.nan), like.shape)
 
 
 def _seasonal(out, problem):

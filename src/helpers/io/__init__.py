@@ -14,7 +14,7 @@ from helpers.io.inputs import (
 )
 from helpers.io.insar import read_geotiff_pairs, read_stack, write_mintpy_timeseries
 from helpers.io.site import DEFAULT_SITE, ROOT, Site, fetch, load_site, progress, registry
-from helpers.io.store import exists, read, read_results, read_truth, spread, write, write_results
+from helpers.io.store import exists, in_memory, read, read_results, read_truth, spread, write, write_results
 
 __all__ = [
     "DEFAULT_SITE",
@@ -24,6 +24,7 @@ __all__ = [
     "cell_size_m",
     "exists",
     "fetch",
+    "in_memory",
     "load_site",
     "mask_of",
     "progress",

@@ -158,6 +158,21 @@ class ReferenceArea(_Strict):
         return self
 
 
+class Mine(_Strict):
+    """What an open-cast mine took up, for the water its pits and the ground it opened may hold (07)."""
+
+    area_km2: float = Field(gt=0, description="pits and heaps")
+    pit_area_km2: float = Field(gt=0, description="pits alone")
+    pit_volume_m3: float = Field(gt=0, description="void of the pits")
+    source: str
+
+    @model_validator(mode="after")
+    def _pits_are_part(self):
+        if self.pit_area_km2 > self.area_km2:
+            raise ValueError("`area_km2` counts pits and heaps: it cannot be below `pit_area_km2`")
+        return self
+
+
 MonthDay = Annotated[str, Field(pattern=r"^\d\d-\d\d$")]
 
 
@@ -172,6 +187,7 @@ class SiteConfig(_Strict):
     reference_area: ReferenceArea | None = None
     permafrost_limit_m: float | None = Field(None, description="lower limit of permafrost, height in m")
     thaw_season: tuple[MonthDay, MonthDay] | None = Field(None, description="first and last day, mm-dd")
+    mine: Mine | None = None
     inputs: Inputs = Inputs()
     physics: dict[str, float | int | bool | str] = Field({}, description="keywords of twin.simulate")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from helpers.io.damage import damage_named, regular_file
 from helpers.io.site import Site
 
 BLOCK_BYTES = 32_000_000
+# stacks and series above this stay on disk and are read by blocks
+IN_MEMORY_BYTES = float(os.environ.get("IN_MEMORY_BYTES", 2e9))
 RESULT_COLUMNS = ["name", "value", "lower", "upper", "unit", "truth", "method"]
 
 
@@ -68,12 +71,18 @@ def _bare(obj):
 
 
 def _in_blocks(data: xr.Dataset) -> xr.Dataset:
-    """Chunk by rows with every pair and date in one block, as an inversion wants it: about 32 MB a block."""
+    """Chunk by rows with every pair and date in one block, as an inversion wants it: about 32 MB a block.
+
+    Blocks that come by rows already are joined whole: cut anew, they would wait for their neighbours in memory.
+    """
     if "y" not in data.dims:
         return data
     other = [size for dim, size in data.sizes.items() if dim in ("pair", "time")]
     row_bytes = 4 * data.sizes.get("x", 1) * max(other, default=1)
     rows = int(min(data.sizes["y"], max(1, BLOCK_BYTES // row_bytes)))
+    given = {v.chunksizes["y"][0] for v in data.variables.values() if "y" in v.chunksizes}
+    if len(given) == 1 and rows > (whole := given.pop()):
+        rows -= rows % whole
     return data.chunk({**dict.fromkeys(data.dims, -1), "y": rows})
 
 
@@ -105,9 +114,16 @@ def _remove(path: Path) -> None:
 
 
 def spread(data: xr.Dataset, site: Site, name: str) -> xr.Dataset:
-    """Write a derived file and give the data on, on a cluster as blocks that its workers read from that file."""
+    """Write a derived file and give the data on, as blocks of that file if they come so or a cluster is there."""
     write(data, site, name)
-    return data if site.client is None else read(site, name)
+    return read(site, name, load=True) if site.client or dask.is_dask_collection(data) else data
+
+
+def in_memory(data: xr.Dataset) -> xr.Dataset:
+    """Load a dataset up to `IN_MEMORY_BYTES`; of a larger one the maps only, its stacks and series stay blocks."""
+    if data.nbytes <= IN_MEMORY_BYTES:
+        return data.load()
+    return data.assign({name: v.load() for name, v in data.data_vars.items() if v.ndim < 3})
 
 
 def read(site: Site, name: str, *, load: bool = False) -> xr.Dataset | pd.DataFrame:
@@ -116,8 +132,8 @@ def read(site: Site, name: str, *, load: bool = False) -> xr.Dataset | pd.DataFr
     Parameters
     ----------
     load : bool
-        Into memory. Where a cluster is at work only what is small comes there; what has pairs or times as well as
-        pixels stays blocks that its workers read.
+        Into memory, up to `IN_MEMORY_BYTES`. Of larger data, and where a cluster is at work, only the maps come
+        there; what has pairs or times as well as pixels stays blocks.
 
     Raises
     ------
@@ -140,8 +156,9 @@ def read(site: Site, name: str, *, load: bool = False) -> xr.Dataset | pd.DataFr
             data = data.assign_coords({name: coord.load() for name, coord in data.coords.items()})
             if not load:
                 return data
-            near = [n for n, v in data.data_vars.items() if site.client is None or v.ndim < 3]
-            return data.assign({n: data[n].load() for n in near})
+            if site.client is None:
+                return in_memory(data)
+            return data.assign({n: v.load() for n, v in data.data_vars.items() if v.ndim < 3})
         if path.suffix == ".nc":
             with xr.open_dataset(path, engine="h5netcdf", decode_coords="all") as data:
                 return _placed(data.load())

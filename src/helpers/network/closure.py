@@ -9,7 +9,7 @@ import numba
 import numpy as np
 import xarray as xr
 
-from helpers.network.graph import loops, triplets
+from helpers.network.graph import by_blocks, loops, triplets
 
 _TURN = 2 * np.pi
 FLAGS = {"closed": 0, "corrected": 1, "unverifiable": 2, "open": 3, "no_data": 4}
@@ -56,10 +56,25 @@ def closure(stack: xr.Dataset) -> xr.Dataset:
     )
 
 
+def closure_histogram(stack: xr.Dataset, bins: np.ndarray) -> tuple[np.ndarray, float]:
+    """Density (1/rad) of the closure phases in bins (rad), and their share beyond half a turn, NaN without any."""
+    counts, beyond, total = np.zeros(len(bins) - 1, int), 0, 0
+    for rows, _ in by_blocks(stack[["unwrapped_phase"]]):
+        phase = closure(rows)["closure_phase"].values
+        counts += np.histogram(phase, bins)[0]
+        beyond, total = beyond + (np.abs(phase) > np.pi).sum(), total + np.isfinite(phase).sum()
+    density = counts / max(counts.sum(), 1) / np.diff(bins)
+    return density, float(beyond / total) if total else np.nan
+
+
 def closure_rms(stack: xr.Dataset) -> xr.DataArray:
     """Rms closure phase (rad) of the triplets each pair is in; dims (pair,), NaN for a pair in no triplet."""
     index = triplets(stack)
-    square = (closure(stack)["closure_phase"].astype(float) ** 2).mean(("y", "x")).values
+    square = number = 0
+    for rows, _ in by_blocks(stack[["unwrapped_phase"]]):
+        phase = closure(rows)["closure_phase"].astype(float)
+        square, number = square + (phase**2).sum(("y", "x")).values, number + phase.count(("y", "x")).values
+    square = np.divide(square, number, out=np.full(len(index), np.nan), where=number > 0)
     total, count = np.zeros(stack.sizes["pair"]), np.zeros(stack.sizes["pair"])
     for column in range(3):
         good = np.isfinite(square)

@@ -8,7 +8,7 @@ import scipy.optimize
 import xarray as xr
 
 from helpers import _noise
-from helpers.network.graph import components, dates, incidence
+from helpers.network.graph import by_blocks, components, dates, incidence
 from helpers.network.reference import DAYS_PER_YEAR
 
 MAX_SAMPLE = 3000  # pixels are enough for a handful of coefficients
@@ -156,12 +156,17 @@ def _relative(basis, stack) -> xr.DataArray:
 
 
 def _subtract(phase, per_pair, field):
+    """Phase (pair, y, x) less per_pair (pair, term) times field (term, y, x)."""
     per_pair, field = per_pair.astype(np.float32), field.astype(np.float32)
+
+    def less(phase, field):
+        return phase - np.tensordot(per_pair, field, axes=1)
+
     if isinstance(phase, da.Array):
+        phase = phase.rechunk({0: -1})
         field = da.from_array(field, chunks=(-1, *phase.chunks[1:]))
-        per_pair = da.from_array(per_pair, chunks=(phase.chunks[0], -1))
-        return phase - da.einsum("pk,kyx->pyx", per_pair, field)
-    return phase - np.tensordot(per_pair, field, axes=1)
+        return da.blockwise(less, "pyx", phase, "pyx", field, "kyx", concatenate=True, dtype=phase.dtype)
+    return less(phase, field)
 
 
 def _sample(stack, mask, limit=MAX_SAMPLE) -> np.ndarray:
@@ -456,10 +461,10 @@ def stable_ground(
         the two directions. A ramp fitted to a corner says little of the rest.
     """
     shape = (stack.sizes["y"], stack.sizes["x"])
-    index = np.flatnonzero(stack["unwrapped_phase"].notnull().mean("pair").values.ravel() >= 0.25)
-    mm = -stack.attrs["wavelength_m"] / (4 * np.pi) * 1000 * _columns(stack["unwrapped_phase"], index)
+    often = stack["unwrapped_phase"].notnull().mean("pair").values >= 0.25
+    index = np.flatnonzero(often)
     days = dates(stack)
-    parameters = _fit_ground(stack, mm)[0][:3]
+    parameters = _ground_of(stack, often)[:3]
     if len(parameters) == 0:
         raise ValueError(f"{len(days)} dates are too few to find stable ground: give a mask")
     span = float((days[-1] - days[0]) / np.timedelta64(1, "D")) / DAYS_PER_YEAR
@@ -485,6 +490,16 @@ def stable_ground(
         name="stable",
         attrs={"covers": float(min(*spans, 1.0))},
     )
+
+
+def _ground_of(stack, often) -> np.ndarray:
+    """Rate and season in mm (parameter, pixel) of the pixels marked (y, x), by blocks where the stack is lazy."""
+    to_mm = -stack.attrs["wavelength_m"] / (4 * np.pi) * 1000
+    parts, start = [], 0
+    for rows, _ in by_blocks(stack["unwrapped_phase"].transpose("pair", "y", "x")):
+        here = often[start : (start := start + rows.sizes["y"])]
+        parts.append(_fit_ground(stack, to_mm * rows.values[:, here].astype(float))[0])
+    return np.concatenate(parts, axis=1)
 
 
 def _trimmed(design, values, share, limit, turns: int = 30) -> np.ndarray:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
-import dask.array as da
 import numpy as np
 import pandas as pd
 import scipy.ndimage
@@ -12,7 +9,7 @@ import scipy.stats
 import xarray as xr
 
 from helpers.network.closure import closure
-from helpers.network.graph import pair_length_days
+from helpers.network.graph import by_blocks, pair_length_days
 from helpers.network.reference import DAYS_PER_YEAR
 
 SEASONS = {"winter": (12, 1, 2), "spring": (3, 4, 5), "summer": (6, 7, 8), "autumn": (9, 10, 11)}
@@ -21,6 +18,8 @@ SEASONS = {"winter": (12, 1, 2), "spring": (3, 4, 5), "summer": (6, 7, 8), "autu
 _SHARE = {6: (1.0, 0.50, 0.36, 0.299, 0.2476), 12: (1.0, 0.494, 0.297, 0.24, 0.22)}
 _UNBIASED_DAYS = 216.0  # pairs this long are taken as free of bias
 _LEVEL = 0.05  # for all seasons together
+_REACH = 4.0  # sd at which a Gaussian neighbourhood is cut
+_TILE = 500  # columns worked on at a time
 
 
 def fading(stack: xr.Dataset, *, seasons: dict | None = None, smooth_pixels: float = 2.0) -> xr.Dataset:
@@ -64,9 +63,8 @@ def fading(stack: xr.Dataset, *, seasons: dict | None = None, smooth_pixels: flo
     pair_design = _design(stack, seasons, step)
     index = [triplet[f"pair_{n}"].values for n in ("12", "23", "13")]
     design = pair_design[index[0]] + pair_design[index[1]] - pair_design[index[2]]
-    residual = (triplet["closure_phase"] - 2 * np.pi * triplet["ambiguity"]).transpose("triplet", "y", "x")
     block = _time_blocks(triplet["second"].values)
-    scene, scene_cov, pixel, pixel_std = _estimate(residual, design, block, smooth_pixels)
+    scene, scene_cov, pixel, pixel_std = _estimate(stack, design, block, smooth_pixels)
     scene_std = np.sqrt(np.diag(scene_cov))
     z = np.divide(scene, scene_std, out=np.zeros_like(scene), where=scene_std > 0)
     significant = np.abs(z) >= _threshold(stack, len(seasons))
@@ -156,34 +154,43 @@ def _jackknife(normals, sides):
     return estimate, (n - 1) / n * np.einsum("bcs,bct->cst", spread, spread)
 
 
-def _estimate(residual, design, block, smooth):
+def _estimate(stack, design, block, smooth):
     """Scene value (season,), covariance, values and sd of places (season, pixel)."""
-    data = residual.data
-    shape = data.shape[1:]
-    if isinstance(data, da.Array):
-        # sums add up over pixels: one block of rows after the other
-        cuts = np.cumsum([0, *data.chunks[1]])
-        strips = [np.asarray(data[:, a:b]) for a, b in itertools.pairwise(cuts)]
-    else:
-        strips = [np.asarray(data)]
-    flat = [strip.reshape(len(design), -1) for strip in strips]
-    count = sum(np.isfinite(f).sum(axis=1) for f in flat)
-    scene_values = sum(np.nansum(f, axis=1, dtype=float) for f in flat) / np.maximum(count, 1)
+    halo = round(_REACH * smooth)  # as far as a neighbourhood reaches
+    sums, bands = [], []
+    for rows, own_y in by_blocks(stack[["unwrapped_phase"]], halo=halo):
+        tiles = []
+        for tile, own_x in by_blocks(rows, "x", halo=halo, size=_TILE):
+            places, *of_tile = _places(tile, (own_y, own_x), design, block, smooth)
+            tiles.append(places)
+            sums.append(of_tile)
+        bands.append(np.concatenate(tiles, axis=1))
+    pixel = np.concatenate(bands).reshape(-1, design.shape[1])
+    count, total, variance, n_seen = (sum(part) for part in zip(*sums, strict=True))
+    scene_values = total / np.maximum(count, 1)
     scene_values[count < 30] = np.nan
     scene, scene_cov = _jackknife(*_sums(scene_values[:, None], design, block))
-    parts = [_sums(f, design, block) for f in flat]
-    normals, sides = (np.concatenate([p[k] for p in parts], axis=1) for k in range(2))
-    seen = np.trace(normals.sum(axis=0), axis1=-2, axis2=-1) > 0
-    normals, sides = (_smoothed(v, shape, smooth) for v in (normals, sides))
-    pixel, pixel_cov = _jackknife(normals, sides)
-    pixel[~seen] = np.nan
     # the jackknife of one place is itself uncertain: places share its mean
-    std = (
-        np.sqrt(np.mean(np.einsum("css->cs", pixel_cov)[seen], axis=0))
-        if seen.any()
-        else np.zeros(len(scene[0]))
-    )
+    std = np.sqrt(variance / max(n_seen, 1))
     return scene[0], scene_cov[0], pixel.T, np.repeat(std[:, None], len(pixel), axis=1)
+
+
+def _places(tile, own, design, block, smooth):
+    """Estimates of a tile's own places (y, x, season); their closures by triplet, number and sum; sum and number of
+    the places' variances.
+    """
+    triplet = closure(tile)
+    phase = (
+        (triplet["closure_phase"] - 2 * np.pi * triplet["ambiguity"]).transpose("triplet", "y", "x").values
+    )
+    inner = phase[:, *own].reshape(len(phase), -1)
+    normals, sides = _sums(phase.reshape(len(phase), -1), design, block)
+    seen = np.trace(normals.sum(axis=0), axis1=-2, axis2=-1) > 0
+    pixel, cov = _jackknife(*(_smoothed(v, phase.shape[1:], smooth) for v in (normals, sides)))
+    pixel[~seen] = np.nan
+    seen, pixel, cov = (v.reshape(*phase.shape[1:], *v.shape[1:])[own] for v in (seen, pixel, cov))
+    variance = np.einsum("css->cs", cov[seen]).sum(axis=0)
+    return pixel, np.isfinite(inner).sum(axis=1), np.nansum(inner, axis=1, dtype=float), variance, seen.sum()
 
 
 def _smoothed(sums, shape, sd):
@@ -191,7 +198,9 @@ def _smoothed(sums, shape, sd):
     if sd == 0:
         return sums
     maps = sums.reshape(sums.shape[0], *shape, -1)
-    return scipy.ndimage.gaussian_filter(maps, (0, sd, sd, 0), mode="constant").reshape(sums.shape)
+    return scipy.ndimage.gaussian_filter(maps, (0, sd, sd, 0), mode="constant", truncate=_REACH).reshape(
+        sums.shape
+    )
 
 
 def _draw_to_scene(pixel, pixel_std, scene, scene_std, shrink, significant):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -53,6 +54,42 @@ def height_matters(stack: xr.Dataset, *, height_error_m: float = 5.0, least_mm: 
     sine = np.sin(np.deg2rad(float(stack["incidence_angle"].mean())))
     slant_m = float(stack.attrs.get("slant_range_m", SLANT_RANGE_M))
     return bool(1000 * height_error_m * at_date.std() / (slant_m * sine) > least_mm)
+
+
+def thinned(stack: xr.Dataset, pixels: int = 50_000) -> xr.Dataset:
+    """Every nth row and column of a stack, so many that about ``pixels`` stay: enough for what is said of a scene."""
+    every = max(1, round(np.sqrt(stack.sizes["y"] * stack.sizes["x"] / pixels)))
+    return stack.isel(y=slice(None, None, every), x=slice(None, None, every))
+
+
+def by_blocks(
+    stack: xr.Dataset | xr.DataArray, dim: str = "y", *, halo: int = 0, size: int | None = None
+) -> Iterator[tuple[xr.Dataset | xr.DataArray, slice]]:
+    """Go through a stack by blocks of rows (or columns), each in memory for as long as it is looked at.
+
+    Parameters
+    ----------
+    dim : {"y", "x"}
+        Dimension to cut.
+    halo : int
+        Rows of the neighbours to give along.
+    size : int, optional
+        Own rows of a block. Default: those of the stack's own blocks, at least twice the halo; all where the stack
+        is in memory.
+
+    Yields
+    ------
+    part : Dataset or DataArray
+        Own rows and the neighbours'.
+    own : slice
+        The own rows of the part.
+    """
+    length = stack.sizes[dim]
+    size = size or (max(2 * halo, *stack.chunksizes[dim]) if stack.chunks else length)
+    for start in range(0, length, size):
+        first = max(start - halo, 0)
+        part = stack.isel({dim: slice(first, start + size + halo)}).load()
+        yield part, slice(start - first, min(start + size, length) - first)
 
 
 def adjacency_depth(stack: xr.Dataset) -> int:
@@ -241,7 +278,8 @@ def pair_quality(stack: xr.Dataset, *, closures: bool = True) -> pd.DataFrame:
     unknown = np.full(phase.sizes["pair"], np.nan)
     coherence = unknown
     if "coherence" in stack:
-        coherence = stack["coherence"].where(phase.notnull()).load().median(("y", "x")).values
+        few = thinned(stack[["unwrapped_phase", "coherence"]]).load()
+        coherence = few["coherence"].where(few["unwrapped_phase"].notnull()).median(("y", "x")).values
     return pd.DataFrame(
         {
             "days": pair_length_days(stack),

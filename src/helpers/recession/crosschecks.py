@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from .regimes import MIN_YEARS, less_control, membership, period_bounds, year_values
+from .regimes import MIN_YEARS, less_control, membership, period_bounds
 
 
 def block_bootstrap(
@@ -44,8 +44,7 @@ def block_bootstrap(
     pandas.DataFrame
         ``value, period_a, period_b, difference, lower, upper`` (basic bootstrap interval), NaN with under 5 years.
     """
-    options = {"statistic": statistic, "min_events": min_events, "year_start_month": year_start_month}
-    years = less_control(year_values(fits, value, **options), control, value, options)
+    years = less_control(fits, control, value, statistic, min_events, year_start_month)
     labels, *_ = bounds = period_bounds(periods)
     member = membership(years.index, bounds, year_start_month)
     y, member = years["value"].to_numpy()[member >= 0], member[member >= 0]

@@ -115,8 +115,7 @@ def regime_test(
     """
     if value not in fits and not (value == "ln_k_ref" and "k_ref" in fits):
         raise ValueError(f"fits: no column {value!r}, found {list(fits.columns)}")
-    options = {"statistic": statistic, "min_events": min_events, "year_start_month": year_start_month}
-    years = less_control(year_values(fits, value, **options), control, value, options)
+    years = less_control(fits, control, value, statistic, min_events, year_start_month)
     extra = _covariates(fits, covariates, year_start_month)
     if extra is not None:
         years = years.loc[years.index.intersection(extra.dropna().index)]
@@ -193,8 +192,7 @@ def trend_test(
         ``value, slope`` (per year, or per unit of `against`), ``lower, upper, slope_std, p_value, n_years,
         minimal_detectable, rho``; all NaN with under 5 years.
     """
-    options = {"statistic": statistic, "min_events": min_events, "year_start_month": year_start_month}
-    years = less_control(year_values(fits, value, **options), control, value, options)
+    years = less_control(fits, control, value, statistic, min_events, year_start_month)
     extra = _covariates(fits, covariates, year_start_month)
     for table in (extra, against):
         if table is not None:
@@ -233,8 +231,7 @@ def change_year(
         Index ``year`` (first of the new level); ``probability`` (sums to 1), ``difference``, ``lower``, ``upper``;
         empty with under ten years.
     """
-    options = {"statistic": statistic, "min_events": min_events, "year_start_month": year_start_month}
-    years = less_control(year_values(fits, value, **options), control, value, options)
+    years = less_control(fits, control, value, statistic, min_events, year_start_month)
     t, y = years.index.to_numpy(float), years["value"].to_numpy()
     rows = []  # none where under ten years have events
     for k in range(MIN_YEARS, len(t) - MIN_YEARS + 1):
@@ -266,8 +263,7 @@ def period_means(
     pandas.DataFrame
         ``label, mean, lower, upper, n_years``; the interval is NaN with under 5 years.
     """
-    options = {"statistic": statistic, "min_events": min_events, "year_start_month": year_start_month}
-    years = year_values(fits, value, **options)
+    years = less_control(fits, None, value, statistic, min_events, year_start_month)
     labels, *_ = bounds = period_bounds(periods)
     member = membership(years.index, bounds, year_start_month)
     t, y = years.index.to_numpy(float), years["value"].to_numpy()
@@ -285,8 +281,10 @@ def period_means(
     return pd.DataFrame(rows)
 
 
-def less_control(years, control, value, options):
-    """Yearly values less those of the control basin, where both have them."""
+def less_control(fits, control, value, statistic, min_events, year_start_month):
+    """Yearly values less those of the control basin where both have them, or as they are without a control."""
+    options = {"statistic": statistic, "min_events": min_events, "year_start_month": year_start_month}
+    years = year_values(fits, value, **options)
     if control is None:
         return years
     other = year_values(control, value, **options)
