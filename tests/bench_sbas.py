@@ -229,7 +229,11 @@ def dense(stack):
 
 
 def peak_gib():
-    """Peak resident memory of this process."""
+    """Peak resident memory of this process; what the system counts for a child includes its parent's."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
@@ -441,8 +445,10 @@ def rows_of(name, folder, with_peers):
         if isinstance(spent, str):
             rows.append({"work": peer, "stack": name, "note": spent})
             continue
-        like = own[ALL if gaps else PLAIN]
-        rows.append(row(peer, name, 2000, [2000 * s for s in spent]) | {"times_ours": spent[0] / like})
+        ratios = {"times_ours": spent[0] / own[ALL if gaps else PLAIN]}
+        if gaps:
+            ratios["times_our_rate"] = spent[0] / own[RATE]
+        rows.append(row(peer, name, 2000, [2000 * s for s in spent]) | ratios)
     save(kept(name, folder, True), folder / "stack.zarr")
     found = in_child("from_files", str(folder), 2)
     rows.append(row(FILES, name, pixels, found[FILES], found["peak"], found[COPY][0]))
