@@ -194,10 +194,10 @@ def test_a_writer_that_is_killed_leaves_the_old_file_or_the_new(tmp_path):
         "from helpers import io\nfrom helpers.io.site import Site, SiteConfig\n"
         "site = Site('s', SiteConfig(title='t', kind='real'))\n"
         "site.derived = Path(sys.argv[1]); site.read_from = [site.derived]\n"
-        "print('ready', flush=True)\n"
         "for k in range(10**9):\n"
         "    data = xr.Dataset({n: (('y', 'x'), np.full((400, 400), k)) for n in 'abc'})\n"
         "    io.write(data, site, '05_a.zarr'); io.write(data, site, '05_a.nc')\n"
+        "    if k == 0: print('ready', flush=True)\n"
     )
     from helpers import io
     from helpers.io.site import Site, SiteConfig
