@@ -75,6 +75,8 @@ module = $(wildcard $(foreach m,$(1),$(H)/$(m).py $(H)/$(m)/*.py))
 counted = $(wildcard $(foreach m,$(1),data/calibration/$(m)*.csv))
 INVERSION := $(call module,sbas timefunc _graph _kernel _noise _plan)
 SITEFILE := $(if $(wildcard data/sites/$(SITE).yml),data/sites/$(SITE).yml)
+# numba compiles the inversion once, for half a minute: beside 01 instead of in 02, where the site has radar
+COMPILED := $(if $(SITEFILE),$(if $(shell grep '^  sar:' $(SITEFILE)),build/.compiled))
 # a half-executed copy serves nobody: it is written once, at the end or where it failed
 PAPERMILL := papermill --no-progress-bar --no-request-save-on-cell-execute --autosave-cell-every 0 --log-level WARNING \
   -k python3 --cwd notebooks
@@ -94,7 +96,7 @@ $(STAMPS): $(RUN)/%.ipynb: notebooks/%.ipynb $(IO) $(SITEFILE) | $(ENV)
 	mv -f $@.part.ipynb $@
 
 $(RUN)/01_ingest.ipynb: $(call module,twin) $(filter-out $(IO),$(wildcard $(H)/io/*.py)) data/sites/registry.csv
-$(RUN)/02_sbas.ipynb: $(RUN)/01_ingest.ipynb $(call module,network constrained) $(INVERSION) | build/.compiled
+$(RUN)/02_sbas.ipynb: $(RUN)/01_ingest.ipynb $(call module,network constrained) $(INVERSION) | $(COMPILED)
 $(RUN)/03_constrained_sbas.ipynb: $(RUN)/02_sbas.ipynb $(INVERSION) $(call module,constrained) $(call counted,constrained)
 $(RUN)/04_merge.ipynb: $(RUN)/03_constrained_sbas.ipynb $(call module,merge _record _statements)
 $(RUN)/05_thaw_scaling.ipynb: $(RUN)/04_merge.ipynb $(call module,thaw _areas _fractions _degree_days) $(call counted,thaw sg27)
@@ -102,7 +104,6 @@ $(RUN)/06_degradation.ipynb: $(RUN)/05_thaw_scaling.ipynb $(call module,merge _r
 $(RUN)/07_recession.ipynb: $(RUN)/01_ingest.ipynb $(RUN)/06_degradation.ipynb $(call module,recession)
 $(RUN)/08_attribution.ipynb: $(RUN)/06_degradation.ipynb $(call module,attribution) $(call counted,attribution)
 
-# numba compiles the inversion once, for half a minute: beside 01 instead of in 02
 build/.compiled: $(call module,_compile _kernel _graph) $(H)/network/closure.py | $(ENV)
 	@mkdir -p build
 	@$(call LOCK,build/compiled.lock,numba); $(PYTHON) -m helpers._compile; touch $@
