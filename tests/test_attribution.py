@@ -56,7 +56,7 @@ def test_known_ranking_of_correlated_drivers():
         x, y, blocks, _ = scene(seed, ice=1.2, mine=0.9, climate=0.15)
         model, _ = attribution.fit_forest(x, y, None, blocks, **FAST)
         out = attribution.grouped_importance(
-            model, x, y, GROUPS, blocks, repeats=2, forests=model.fold_forests_
+            model, x, y, GROUPS, blocks, repeats=2, forests=model.fold_models_
         ).set_index("group")
         right += out["importance"].idxmax() == "ice"
         assert out.loc["ice", "lower"] > out.loc["albedo", "upper"]
@@ -249,7 +249,7 @@ def test_reused_forests_give_what_refits_give():
     model, _ = attribution.fit_forest(x, y, None, blocks, trees=15)
     args = (model, x, y, GROUPS, blocks)
     again = attribution.grouped_importance(*args, repeats=1, draws=10)
-    reused = attribution.grouped_importance(*args, repeats=1, draws=10, forests=model.fold_forests_)
+    reused = attribution.grouped_importance(*args, repeats=1, draws=10, forests=model.fold_models_)
     pd.testing.assert_frame_equal(again, reused)
 
 

@@ -292,7 +292,9 @@ def _truth(networks, fields, base, rivers, seed: int, size: str, p: Physics, on:
 def importance(
     x: dict[str, np.ndarray], base: motion.Basis, seed: int, p: Physics, on: Switches
 ) -> xr.DataArray:
-    """True importance (group) of the drivers for the vertical rate after mining, off pits, heaps and the reference.
+    """True importance (group) of the drivers for the vertical rate after mining, where attribution may ask for it.
+
+    Left out are pits, heaps and the reference, and ground steep enough to creep, whose rate the drivers do not make.
 
     Parameters
     ----------
@@ -302,7 +304,8 @@ def importance(
     value = base.series @ motion.rate_functional(base.time, *motion.EPOCHS["after"])
     nc = base.columns
     names = dict(zip(motion.NAMES, value[-len(motion.NAMES) :], strict=True))
-    usable = (x["pit"] + x["heap"] < 0.05) & (x["reference"] < 0.5)
+    slope = np.degrees(np.arctan(np.hypot(x["slope_east"], x["slope_north"])))
+    usable = (x["pit"] + x["heap"] < 0.05) & (x["reference"] < 0.5) & (slope <= p.creep_slope_deg)
     x = {name: field[usable] for name, field in x.items()}
     trend = np.stack([value[:nc], value[nc : 2 * nc]])
     strength = (names["climate"], names["mining"], names["albedo"])
