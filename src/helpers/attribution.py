@@ -314,8 +314,8 @@ def grouped_importance(
     """Loss of held-out R2 when the columns of a group are permuted together.
 
     Columns that say nearly the same hide each other when permuted one by one; a group is permuted
-    as a whole. The forest is refitted for each fold; the block bootstrap re-scores the held-out
-    blocks and refits nothing, so the interval is that of the scoring, given the forests.
+    as a whole, over the whole scene, and the loss counted on the held-out pixels. The model is refitted for each fold; the block bootstrap re-scores the held-out
+    blocks and refits nothing, so the interval is that of the scoring, given the models.
 
     Parameters
     ----------
@@ -351,10 +351,11 @@ def grouped_importance(
     for train, test, forest in forests:
         base[test] = np.square(y[test] - forest.predict(x[test]))
         for name, at in columns.items():
-            strata = _strata(x, at, train, test, seed) if conditional else np.zeros(len(test), int)
+            strata = _strata(x, at, train, seed) if conditional else np.zeros(len(x), int)
             for _ in range(repeats):
+                donor = _permute_within(strata, rng)[test]  # anywhere in the scene: a fold alone is too alike
                 shuffled = x[test].copy()
-                shuffled[:, at] = x[test][np.ix_(_permute_within(strata, rng), at)]
+                shuffled[:, at] = x[np.ix_(donor, at)]
                 permuted[name][test] += np.square(y[test] - forest.predict(shuffled)) / repeats
     loss = np.column_stack([permuted[g] - base for g in groups])
     point, boot = _bootstrap_blocks(loss, y, w, b, draws, rng)
@@ -754,17 +755,17 @@ def _block_folds(blocks, folds, seed):
     return GroupKFold(folds, shuffle=True, random_state=seed).split(blocks, groups=blocks)
 
 
-def _strata(x, at, train, test, seed):
-    """Leaves of a tree that predicts the group's columns from all others."""
+def _strata(x, at, train, seed):
+    """Leaf of each pixel in a tree, grown on `train`, that predicts the group's columns from all others."""
     others = np.setdiff1d(np.arange(x.shape[1]), at)
     if not others.size:
-        return np.zeros(len(test), int)
+        return np.zeros(len(x), int)
     wanted = x[np.ix_(train, at)]
     spread = wanted.std(axis=0)
     leaf = max(15, len(train) // 60)
     tree = DecisionTreeRegressor(min_samples_leaf=leaf, random_state=seed)
     tree.fit(x[np.ix_(train, others)], wanted / np.where(spread > 0, spread, 1))
-    return tree.apply(x[np.ix_(test, others)])
+    return tree.apply(x[:, others])
 
 
 def _permute_within(strata, rng):
