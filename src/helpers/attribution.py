@@ -314,8 +314,9 @@ def grouped_importance(
     """Loss of held-out R2 when the columns of a group are permuted together.
 
     Columns that say nearly the same hide each other when permuted one by one; a group is permuted
-    as a whole, over the whole scene, and the loss counted on the held-out pixels. The model is refitted for each fold; the block bootstrap re-scores the held-out
-    blocks and refits nothing, so the interval is that of the scoring, given the models.
+    as a whole, over the whole scene, and the loss counted on held-out pixels. The model is refitted
+    for each fold; the block bootstrap re-scores the held-out blocks and refits nothing, so the
+    interval is that of the scoring, given the models.
 
     Parameters
     ----------
