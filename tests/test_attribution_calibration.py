@@ -1,12 +1,12 @@
 """Are drivers ranked as in truth, and is albedo claimed where it acts and only there? Whole twins, seed by seed.
 
-Marked slow: about 15 s a scene. The table data/calibration/attribution.csv is appended scene by scene, so a run that
+Marked slow: about 30 s a scene. The table data/calibration/attribution.csv is appended scene by scene, so a run that
 was stopped goes on where it was; `python tests/test_attribution_calibration.py 10` adds ten scenes and says what they
 show.
 
 A scene is raw inputs, every correction, the inversion of descending Sentinel-1 with the rate of ALOS-2 as its prior,
-and the forests of notebook 08 at quick size. Rules were chosen on other seeds; the first eleven
-from 3001 on had been seen when the effect became a mean of three splits.
+and the models of notebook 08 at quick size. The smooth surface and the moved maps were chosen on seeds 5001 to 5012;
+seeds below 3061 had been seen by earlier rules.
 """
 
 import logging
@@ -25,7 +25,7 @@ from helpers import attribution, io, merge, twin
 
 TABLE = io.ROOT / "data" / "calibration" / "attribution.csv"
 SENSORS = ("s1_desc", "alos2")  # all that the rate after mining needs here
-SCENES = [(seed, seed % 3 == 0) for seed in range(3001, 3121)]
+SCENES = [(seed, seed % 3 == 0) for seed in range(3061, 3121)]
 GROUPS = {
     "climate": ["elevation", "lst", "precipitation"],
     "terrain": ["slope_deg", "radiation_index", "northness", "eastness"],
@@ -185,11 +185,16 @@ def score(table):
     cases = {
         "ranking recovered": without["recovered"],
         "ranking recovered, ties within 10 % of each other": without["recovered_strict"],
+        "ranking recovered by the forest": without["recovered_by_forest"],
+        "ranking recovered by the forest, ties within 10 % of each other": recovered(
+            without, "forest", relative=True
+        ),
         "ranking recovered by impurity": without["recovered_by_impurity"],
         "ranking recovered, albedo acts": acts["recovered"],
         "albedo claimed, none acts": without["claimed"],
         "albedo claimed, it acts": acts["claimed"],
         "interval holds 0, none acts": (without["lower_rich"] <= 0) & (without["upper_rich"] >= 0),
+        "moved maps at 0.05, none acts": without["p_value_rich"] <= 0.05,
     }
     rows = []
     for name, hits in cases.items():
@@ -205,8 +210,10 @@ def score(table):
 def test_ranking_and_albedo_on_unseen_twins():
     """Ranking recovered with probability 0.9; albedo claimed in at most 5 % of the scenes where it does not act and
     in at least half of those where it does. Judged by whether the exact binomial interval contains the target."""
-    found = score(extend(SCENES[:60]))
+    found = score(extend(SCENES))
     assert found.loc["ranking recovered", "upper"] >= 0.9, found.to_string()
+    strict = found.loc["ranking recovered, ties within 10 % of each other", "share"]
+    assert strict > found.loc["ranking recovered by the forest, ties within 10 % of each other", "share"]
     assert found.loc["albedo claimed, none acts", "lower"] <= 0.05, found.to_string()
     assert found.loc["albedo claimed, it acts", "lower"] >= 0.5, found.to_string()
     assert found.loc["interval holds 0, none acts", "upper"] >= 0.95, found.to_string()

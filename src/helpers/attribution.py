@@ -358,9 +358,7 @@ def grouped_importance(
                 shuffled = x[test].copy()
                 shuffled[:, at] = x[np.ix_(donor, at)]
                 permuted[name][test] += np.square(y[test] - forest.predict(shuffled)) / repeats
-    loss = np.column_stack([permuted[g] - base for g in groups])
-    point, boot = _bootstrap_blocks(loss, y, w, b, draws, rng)
-    return _importance_table(list(groups), point, boot)
+    return _importance_table(permuted, base, y, w, b, draws, rng)
 
 
 def drop_column(
@@ -387,9 +385,8 @@ def drop_column(
             keep = np.setdiff1d(np.arange(x.shape[1]), columns.get(name, []))
             forest = _fit(model, x[np.ix_(train, keep)], y[train], w[train])
             error[test] = np.square(y[test] - forest.predict(x[np.ix_(test, keep)]))
-    loss = np.column_stack([errors[g] - errors[None] for g in groups])
-    point, boot = _bootstrap_blocks(loss, y, w, b, draws, np.random.default_rng(seed))
-    return _importance_table(list(groups), point, boot)
+    whole = errors.pop(None)
+    return _importance_table(errors, whole, y, w, b, draws, np.random.default_rng(seed))
 
 
 def null_importances(
@@ -785,17 +782,10 @@ def _shuffle_by_block(y, blocks, rng):
     return rng.permutation(mean)[labels] + inside
 
 
-def _bootstrap_blocks(loss, y, w, blocks, draws, rng):
-    """Weighted loss over weighted variance, for all pixels and for blocks drawn with replacement."""
-    labels = np.unique(blocks, return_inverse=True)[1]
-    centred = np.square(y - np.average(y, weights=w))
-    total = np.column_stack([np.bincount(labels, w * column) for column in loss.T])
-    variance = np.bincount(labels, w * centred)
-    counts = _draw_blocks(labels, draws, rng)
-    return total.sum(axis=0) / variance.sum(), (counts @ total) / (counts @ variance)[:, None]
-
-
-def _importance_table(names, point, boot):
+def _importance_table(errors, base, y, w, blocks, draws, rng):
+    """Table of `grouped_importance` from the squared errors of each group and of the model as it is (pixel,)."""
+    names, loss = list(errors), np.column_stack([error - base for error in errors.values()])
+    point, boot = _bootstrap_blocks(loss, y, w, blocks, draws, rng)
     k = len(names)
     order = np.argsort(-point, kind="stable")
     rank = np.empty(k, int)
@@ -817,3 +807,13 @@ def _importance_table(names, point, boot):
     table.attrs["ranks"] = {n: list(map(float, p)) for n, p in zip(names, probability, strict=True)}
     table.attrs["draws"] = {n: list(map(float, b)) for n, b in zip(names, boot.T, strict=True)}
     return table
+
+
+def _bootstrap_blocks(loss, y, w, blocks, draws, rng):
+    """Weighted loss over weighted variance, for all pixels and for blocks drawn with replacement."""
+    labels = np.unique(blocks, return_inverse=True)[1]
+    centred = np.square(y - np.average(y, weights=w))
+    total = np.column_stack([np.bincount(labels, w * column) for column in loss.T])
+    variance = np.bincount(labels, w * centred)
+    counts = _draw_blocks(labels, draws, rng)
+    return total.sum(axis=0) / variance.sum(), (counts @ total) / (counts @ variance)[:, None]
