@@ -56,13 +56,47 @@ def test_known_ranking_of_correlated_drivers():
         x, y, blocks, _ = scene(seed, ice=1.2, mine=0.9, climate=0.15)
         model, _ = attribution.fit_forest(x, y, None, blocks, **FAST)
         out = attribution.grouped_importance(
-            model, x, y, GROUPS, blocks, repeats=2, forests=model.fold_forests_
+            model, x, y, GROUPS, blocks, repeats=2, forests=model.fold_models_
         ).set_index("group")
         right += out["importance"].idxmax() == "ice"
         assert out.loc["ice", "lower"] > out.loc["albedo", "upper"]
         assert out["rank_probability"].between(0, 1).all()
         np.testing.assert_allclose([sum(p) for p in out.attrs["ranks"].values()], 1)
     assert right == 3
+
+
+def test_a_smooth_surface_does_not_flatten_weak_drivers():
+    """Where parts add up, permuting one costs twice its variance: the surface finds that, the forest less of it."""
+    short = {"forest": [], "smooth": []}
+    for seed in range(3):
+        x, y, blocks, _ = scene(seed, ice=1.2, mine=0.9, climate=0.5, noise=0.1)
+        truth = 2 * np.var(0.5 * x["elevation"]) / np.var(y)
+        for kind, fit in (("forest", attribution.fit_forest), ("smooth", attribution.fit_smooth)):
+            model, scores = fit(x, y, None, blocks, **(FAST if kind == "forest" else {}))
+            out = attribution.grouped_importance(
+                model, x, y, GROUPS, blocks, repeats=2, draws=10, forests=model.fold_models_
+            ).set_index("group")
+            short[kind].append(out.loc["climate", "importance"] / truth)
+            assert scores.attrs["r2_blocked"] > 0.7
+    assert np.mean(short["smooth"]) == pytest.approx(1, abs=0.15)
+    assert np.mean(short["forest"]) < np.mean(short["smooth"]) - 0.15
+
+
+def test_known_noise_of_a_smooth_surface():
+    """Pixels ruined by noise, with the sd to say so, count less; a pixel of weight 0 does not count at all."""
+    x, y, blocks, _ = scene(5, noise=0.05)
+    rng = np.random.default_rng(0)
+    sd = np.where(rng.random(len(y)) < 0.5, 0.1, 4.0)
+    noisy = y + sd * rng.normal(size=len(y))
+    error = {}
+    for name, weight in (
+        ("plain", None),
+        ("weighted", 1 / sd**2),
+        ("without", np.where(sd > 1, 0, 1 / sd**2)),
+    ):
+        model, _ = attribution.fit_smooth(x, noisy, weight, blocks)
+        error[name] = np.mean((model.predict(x.to_numpy()) - y) ** 2)
+    assert error["weighted"] < 0.5 * error["plain"] and error["without"] < 0.5 * error["plain"]
 
 
 def test_no_effect_is_claimed_for_a_driver_that_only_shares_the_dust():
@@ -216,6 +250,24 @@ def test_partial_effect_finds_the_slope_where_it_acts():
     assert abs(poor) < 0.25
 
 
+def test_moved_maps_tell_chance_from_effect():
+    """An effect beats every moved map; of two smooth maps that share nothing, few pairs look related."""
+    x, y, blocks, place = scene(40, albedo=1.0)
+    place = np.column_stack(place)
+    model, _ = attribution.fit_forest(x, y, None, blocks, random_split=False, **FAST)
+    args = {"name": "albedo", "without": ["albedo"], "trees": 15, "repeats": 1}
+    found = attribution.partial_effect(model, x, y, blocks, place=place, moves=99, **args)["all"]
+    assert found["p_value"] == pytest.approx(0.01)
+    assert np.isnan(attribution.partial_effect(model, x, y, blocks, **args)["all"]["p_value"])
+    reached = []
+    for seed in range(100):
+        one, two = (smooth(np.random.default_rng((seed, k)), 3) for k in range(2))
+        moved = np.array(list(attribution._moved(two, place, 99, seed)))
+        assert np.isin(moved, two).all()
+        reached.append(np.mean(np.abs(moved @ one) >= abs(two @ one)))
+    assert np.mean(np.array(reached) <= 0.05) <= 0.1  # nominal 0.05
+
+
 def test_sd_of_a_slope_counts_blocks_not_pixels():
     """Noise common to a block: the sd over many draws is the stated one, though pixels are many."""
     rng = np.random.default_rng(0)
@@ -249,7 +301,7 @@ def test_reused_forests_give_what_refits_give():
     model, _ = attribution.fit_forest(x, y, None, blocks, trees=15)
     args = (model, x, y, GROUPS, blocks)
     again = attribution.grouped_importance(*args, repeats=1, draws=10)
-    reused = attribution.grouped_importance(*args, repeats=1, draws=10, forests=model.fold_forests_)
+    reused = attribution.grouped_importance(*args, repeats=1, draws=10, forests=model.fold_models_)
     pd.testing.assert_frame_equal(again, reused)
 
 

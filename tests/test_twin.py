@@ -577,7 +577,7 @@ def test_albedo_acts_only_when_switched_on(table, air):
     for switch in (False, True):
         on = physics.Switches(albedo_effect=switch)
         fields["darkening"] = drivers.darkening(fields, on)
-        here = {k: np.ravel(v) for k, v in terrain.scene(fields, terrain.Grid(5)).items()}
+        here = terrain.scene(fields, terrain.Grid(5))
         base = motion.basis(air, table, p, on)
         importance[switch] = twin.importance(here, base, SEED, p, on).to_series()
     assert importance[False]["albedo"] == 0 and importance[True]["albedo"] > 0.02

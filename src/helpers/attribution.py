@@ -1,7 +1,7 @@
-"""Which drivers explain a map, with an uncertainty: a forest scored where it was not trained.
+"""Which drivers explain a map, with an uncertainty: models scored where they were not trained.
 
 Thin over scikit-learn. A row is a pixel, a column a driver; `blocks` labels the spatial block of
-each pixel. Every score here is taken on blocks the forest has not seen, because neighbours that
+each pixel. Every score here is taken on blocks the model has not seen, because neighbours that
 share errors make a random split flatter any model. Importance says what a prediction leans on,
 never what causes it. All forests are seeded, grown on all cores and asked on one: equal input, equal output.
 """
@@ -14,15 +14,17 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 from scipy.spatial import cKDTree
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.ensemble import RandomForestRegressor
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GroupKFold, KFold
 from sklearn.tree import DecisionTreeRegressor
 
 
 # ---------------------------------------------------------------------------------------------
-# Forest and blocks
+# Models and blocks
 # ---------------------------------------------------------------------------------------------
 def fit_forest(
     drivers: pd.DataFrame,
@@ -59,7 +61,7 @@ def fit_forest(
     Returns
     -------
     model : RandomForestRegressor
-        Fitted to all pixels. ``model.fold_forests_`` holds (train, test, forest) of each blocked fold, to
+        Fitted to all pixels. ``model.fold_models_`` holds (train, test, model) of each blocked fold, to
         spare `grouped_importance` the refits.
     scores : DataFrame
         fold, r2_random, r2_blocked; attrs r2_random and r2_blocked pool the held-out pixels.
@@ -69,32 +71,111 @@ def fit_forest(
     ValueError
         NaN, unequal lengths, a constant target or fewer blocks than folds.
     """
-    x, y, w, b = _check(drivers, target, weight, blocks, folds)
+    data = _check(drivers, target, weight, blocks, folds)
     model = RandomForestRegressor(
         trees, min_samples_leaf=leaf, max_features=1.0, max_samples=0.7, random_state=seed, n_jobs=1
     )
-    scores, pooled, forests = {}, {}, []
+    return _scored(model, *data, random_split, folds, seed)
+
+
+def fit_smooth(
+    drivers: pd.DataFrame,
+    target: np.ndarray,
+    weight: np.ndarray,
+    blocks: np.ndarray,
+    *,
+    random_split: bool = False,
+    pixels: int = 200,
+    folds: int = 5,
+    seed: int = 0,
+) -> tuple[Smooth, pd.DataFrame]:
+    """Gaussian process of all pixels, and how well it predicts in unseen blocks: the rival of `fit_forest`.
+
+    A forest is a step function that cuts one driver at a time: it flattens weak drivers, gives the first cut's
+    driver the credit of the others and has nothing to say of the combinations a permutation makes. A smooth
+    surface whose reach is learned driver by driver carries on where the ground is sparse.
+
+    Parameters and returns as in `fit_forest`; `pixels` as in `Smooth`.
+    """
+    data = _check(drivers, target, weight, blocks, folds)
+    return _scored(Smooth(pixels, weight is not None, seed), *data, random_split, folds, seed)
+
+
+class Smooth(RegressorMixin, BaseEstimator):
+    """Gaussian process with a length scale for each driver, by scikit-learn.
+
+    Drivers and target are standardised; the noise is the known variance of each pixel plus a common one that is
+    learned with the lengths by marginal likelihood. A driver that says nothing gets a long length.
+
+    Parameters
+    ----------
+    pixels : int
+        Training pixels, drawn at random, that lengths and noise are learned from; the surface takes all.
+    weighted : bool
+        Whether the weights of `fit` are 1 / sd**2 of the target and their inverse is known noise; a pixel of
+        weight 0 is left out.
+    seed : int
+        Of the draw.
+    """
+
+    def __init__(self, pixels: int = 200, weighted: bool = True, seed: int = 0) -> None:
+        self.pixels, self.weighted, self.seed = pixels, weighted, seed
+
+    def fit(self, x: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None) -> Smooth:
+        """Learn lengths and noise, then the surface; x (pixel, driver), y and weight (pixel,)."""
+        w = np.ones(len(y)) if sample_weight is None else sample_weight
+        x, y, w = x[w > 0], y[w > 0], w[w > 0]
+        self.middle_, self.spread_ = x.mean(axis=0), np.where(np.ptp(x, axis=0) > 0, x.std(axis=0), 1)
+        self.level_, self.scale_ = np.average(y, weights=w), np.std(y)
+        z, v = (x - self.middle_) / self.spread_, (y - self.level_) / self.scale_
+        known = 1 / (w * self.scale_**2) if self.weighted else np.full(len(y), 1e-8)
+        kernel = ConstantKernel(3.0, (0.1, 100)) * RBF(np.full(x.shape[1], 3.0), (0.3, 300))
+        kernel += WhiteKernel(0.05, (1e-4, 1))
+        some = np.random.default_rng(self.seed).permutation(len(y))[: self.pixels]
+        part = GaussianProcessRegressor(kernel, alpha=known[some], optimizer=None).fit(z[some], v[some])
+
+        def loss(theta):
+            return tuple(-value for value in part.log_marginal_likelihood(theta, eval_gradient=True))
+
+        best = optimize.minimize(
+            loss, kernel.theta, jac=True, bounds=kernel.bounds, options={"maxiter": 30}
+        )  # bounded, so L-BFGS-B
+        kernel = kernel.clone_with_theta(best.x)
+        self.process_ = GaussianProcessRegressor(kernel, alpha=known, optimizer=None).fit(z, v)
+        return self
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Mean of the process at x (pixel, driver)."""
+        return self.process_.predict((x - self.middle_) / self.spread_) * self.scale_ + self.level_
+
+
+def _scored(model, x, y, w, b, random_split, folds, seed):
+    """Fit a model to all pixels and to each fold; it, and R2 at random and in unseen blocks."""
+    scores, pooled, fitted = {}, {}, []
     for name, split in (("r2_random", KFold(folds, shuffle=True, random_state=seed)), ("r2_blocked", None)):
         if split and not random_split:
             scores[name], pooled[name] = [np.nan] * folds, np.nan
             continue
         pairs = list(split.split(x)) if split else list(_block_folds(b, folds, seed))
         predicted = np.empty(len(y))
-        forests = [(train, test, _fit(model, x[train], y[train], w[train])) for train, test in pairs]
-        for _, test, forest in forests:
-            predicted[test] = forest.predict(x[test])
+        fitted = [(train, test, _fit(model, x[train], y[train], w[train])) for train, test in pairs]
+        for _, test, part in fitted:
+            predicted[test] = part.predict(x[test])
         scores[name] = [r2_score(y[test], predicted[test], sample_weight=w[test]) for _, test in pairs]
         pooled[name] = float(r2_score(y, predicted, sample_weight=w))
     table = pd.DataFrame({"fold": range(folds), **scores})
     table.attrs = pooled
     model = _fit(model, x, y, w)
-    model.fold_forests_ = forests
+    model.fold_models_ = fitted
     return model, table
 
 
 def _fit(model, x, y, w):
-    """A fresh forest like `model`; prediction stays on one core, where sums have one order."""
-    return clone(model).set_params(n_jobs=-1).fit(x, y, w).set_params(n_jobs=1)
+    """A fresh model of the kind; a forest's prediction stays on one core, where sums have one order."""
+    fresh = clone(model)
+    if "n_jobs" not in fresh.get_params():
+        return fresh.fit(x, y, w)
+    return fresh.set_params(n_jobs=-1).fit(x, y, w).set_params(n_jobs=1)
 
 
 def spatial_blocks(x_m: np.ndarray, y_m: np.ndarray, size_m: float) -> np.ndarray:
@@ -207,7 +288,7 @@ def held_out(model: RandomForestRegressor, drivers: pd.DataFrame) -> np.ndarray:
     """Prediction of every pixel by the forest of the fold that did not see its block."""
     x = drivers.to_numpy(float)
     out = np.full(len(x), np.nan)
-    for _, test, forest in model.fold_forests_:
+    for _, test, forest in model.fold_models_:
         out[test] = forest.predict(x[test])
     return out
 
@@ -233,8 +314,9 @@ def grouped_importance(
     """Loss of held-out R2 when the columns of a group are permuted together.
 
     Columns that say nearly the same hide each other when permuted one by one; a group is permuted
-    as a whole. The forest is refitted for each fold; the block bootstrap re-scores the held-out
-    blocks and refits nothing, so the interval is that of the scoring, given the forests.
+    as a whole, over the whole scene, and the loss counted on held-out pixels. The model is refitted
+    for each fold; the block bootstrap re-scores the held-out blocks and refits nothing, so the
+    interval is that of the scoring, given the models.
 
     Parameters
     ----------
@@ -248,7 +330,7 @@ def grouped_importance(
         Permute only among pixels whose other drivers predict the same values of the group (leaves
         of a tree), so that a group gets no credit for what the others say already.
     forests : list of (train, test, forest), optional
-        ``model.fold_forests_``, if fitted to this target and these drivers.
+        ``model.fold_models_``, if fitted to this target and these drivers.
     repeats, draws, folds, seed
         Permutations per fold, bootstrap draws, folds, seed.
 
@@ -270,14 +352,13 @@ def grouped_importance(
     for train, test, forest in forests:
         base[test] = np.square(y[test] - forest.predict(x[test]))
         for name, at in columns.items():
-            strata = _strata(x, at, train, test, seed) if conditional else np.zeros(len(test), int)
+            strata = _strata(x, at, train, seed) if conditional else np.zeros(len(x), int)
             for _ in range(repeats):
+                donor = _permute_within(strata, rng)[test]  # anywhere in the scene: a fold alone is too alike
                 shuffled = x[test].copy()
-                shuffled[:, at] = x[test][np.ix_(_permute_within(strata, rng), at)]
+                shuffled[:, at] = x[np.ix_(donor, at)]
                 permuted[name][test] += np.square(y[test] - forest.predict(shuffled)) / repeats
-    loss = np.column_stack([permuted[g] - base for g in groups])
-    point, boot = _bootstrap_blocks(loss, y, w, b, draws, rng)
-    return _importance_table(list(groups), point, boot)
+    return _importance_table(permuted, base, y, w, b, draws, rng)
 
 
 def drop_column(
@@ -304,9 +385,8 @@ def drop_column(
             keep = np.setdiff1d(np.arange(x.shape[1]), columns.get(name, []))
             forest = _fit(model, x[np.ix_(train, keep)], y[train], w[train])
             error[test] = np.square(y[test] - forest.predict(x[np.ix_(test, keep)]))
-    loss = np.column_stack([errors[g] - errors[None] for g in groups])
-    point, boot = _bootstrap_blocks(loss, y, w, b, draws, np.random.default_rng(seed))
-    return _importance_table(list(groups), point, boot)
+    whole = errors.pop(None)
+    return _importance_table(errors, whole, y, w, b, draws, np.random.default_rng(seed))
 
 
 def null_importances(
@@ -538,6 +618,8 @@ def partial_effect(
     name: str,
     without: list[str],
     error_blocks: np.ndarray | None = None,
+    place: np.ndarray | None = None,
+    moves: int = 199,
     rows: dict | None = None,
     weight: np.ndarray | None = None,
     trees: int = 30,
@@ -562,6 +644,9 @@ def partial_effect(
     error_blocks : (n,) array, optional
         Blocks whose errors are taken as independent; they must be longer than either residual is alike, or
         the interval is too narrow. `blocks` if None.
+    place : (n, 2) array, optional
+        x and y of each pixel, metres. Then the slope is also judged against the null of `moves` maps: what is
+        left of the driver, mirrored and shifted round the scene, is as smooth as before and has lost its place.
     rows : dict of (n,) bool arrays, optional
         Parts of the ground by name; "all" if None.
     trees, repeats, folds, seed
@@ -572,7 +657,8 @@ def partial_effect(
     -------
     dict
         Part -> effect (target per unit of the driver), std, lower, upper (95 %, Student's t with the effective
-        number of blocks less one), blocks (that number), n (pixels). NaN limits below 4 effective blocks.
+        number of blocks less one), blocks (that number), n (pixels), p_value (two-sided: share of moved maps whose
+        slope over its std is as large; NaN without `place`). NaN limits below 4 effective blocks.
     """
     _, y, w, b = _check(drivers, target, weight, blocks, folds)
     if name not in without or not set(without) <= set(drivers.columns):
@@ -590,7 +676,22 @@ def partial_effect(
                 left[test, k] -= expected / repeats
     parts = {"all": np.ones(len(y), bool)} if rows is None else rows
     at = b if error_blocks is None else np.asarray(error_blocks)
-    return {part: _slope(*left[use].T, w[use], at[use]) for part, use in parts.items()}
+    moved = [] if place is None else list(_moved(left[:, 1], np.asarray(place, float), moves, seed))
+    out = {}
+    for part, use in parts.items():
+        own, *null = (_slope(left[use, 0], x[use], w[use], at[use]) for x in (left[:, 1], *moved))
+        reached = sum(abs(v["effect"] / v["std"]) >= abs(own["effect"] / own["std"]) for v in null)
+        out[part] = own | {"p_value": (1 + reached) / (1 + len(null)) if null else np.nan}
+    return out
+
+
+def _moved(values, place, moves, seed):
+    """Values of a map (pixel,) after it was mirrored and shifted, what leaves on one side entering on the other."""
+    rng, tree = np.random.default_rng(seed), cKDTree(place)
+    corner, span = place.min(axis=0), np.ptp(place, axis=0)
+    for _ in range(moves):
+        away = rng.choice((-1, 1), 2) * (place - corner) + rng.random(2) * span
+        yield values[tree.query(corner + away % span)[1]]
 
 
 def _slope(y, x, w, blocks):
@@ -652,17 +753,17 @@ def _block_folds(blocks, folds, seed):
     return GroupKFold(folds, shuffle=True, random_state=seed).split(blocks, groups=blocks)
 
 
-def _strata(x, at, train, test, seed):
-    """Leaves of a tree that predicts the group's columns from all others."""
+def _strata(x, at, train, seed):
+    """Leaf of each pixel in a tree, grown on `train`, that predicts the group's columns from all others."""
     others = np.setdiff1d(np.arange(x.shape[1]), at)
     if not others.size:
-        return np.zeros(len(test), int)
+        return np.zeros(len(x), int)
     wanted = x[np.ix_(train, at)]
     spread = wanted.std(axis=0)
     leaf = max(15, len(train) // 60)
     tree = DecisionTreeRegressor(min_samples_leaf=leaf, random_state=seed)
     tree.fit(x[np.ix_(train, others)], wanted / np.where(spread > 0, spread, 1))
-    return tree.apply(x[np.ix_(test, others)])
+    return tree.apply(x[:, others])
 
 
 def _permute_within(strata, rng):
@@ -681,17 +782,10 @@ def _shuffle_by_block(y, blocks, rng):
     return rng.permutation(mean)[labels] + inside
 
 
-def _bootstrap_blocks(loss, y, w, blocks, draws, rng):
-    """Weighted loss over weighted variance, for all pixels and for blocks drawn with replacement."""
-    labels = np.unique(blocks, return_inverse=True)[1]
-    centred = np.square(y - np.average(y, weights=w))
-    total = np.column_stack([np.bincount(labels, w * column) for column in loss.T])
-    variance = np.bincount(labels, w * centred)
-    counts = _draw_blocks(labels, draws, rng)
-    return total.sum(axis=0) / variance.sum(), (counts @ total) / (counts @ variance)[:, None]
-
-
-def _importance_table(names, point, boot):
+def _importance_table(errors, base, y, w, blocks, draws, rng):
+    """Table of `grouped_importance` from the squared errors of each group and of the model as it is (pixel,)."""
+    names, loss = list(errors), np.column_stack([error - base for error in errors.values()])
+    point, boot = _bootstrap_blocks(loss, y, w, blocks, draws, rng)
     k = len(names)
     order = np.argsort(-point, kind="stable")
     rank = np.empty(k, int)
@@ -713,3 +807,13 @@ def _importance_table(names, point, boot):
     table.attrs["ranks"] = {n: list(map(float, p)) for n, p in zip(names, probability, strict=True)}
     table.attrs["draws"] = {n: list(map(float, b)) for n, b in zip(names, boot.T, strict=True)}
     return table
+
+
+def _bootstrap_blocks(loss, y, w, blocks, draws, rng):
+    """Weighted loss over weighted variance, for all pixels and for blocks drawn with replacement."""
+    labels = np.unique(blocks, return_inverse=True)[1]
+    centred = np.square(y - np.average(y, weights=w))
+    total = np.column_stack([np.bincount(labels, w * column) for column in loss.T])
+    variance = np.bincount(labels, w * centred)
+    counts = _draw_blocks(labels, draws, rng)
+    return total.sum(axis=0) / variance.sum(), (counts @ total) / (counts @ variance)[:, None]

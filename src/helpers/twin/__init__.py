@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import rioxarray  # noqa: F401  (the .rio accessor)
 import xarray as xr
+from scipy.ndimage import maximum_filter
 
 from . import drivers, ground, motion, radar, terrain, water, write
 from . import weather as sky
@@ -292,17 +293,22 @@ def _truth(networks, fields, base, rivers, seed: int, size: str, p: Physics, on:
 def importance(
     x: dict[str, np.ndarray], base: motion.Basis, seed: int, p: Physics, on: Switches
 ) -> xr.DataArray:
-    """True importance (group) of the drivers for the vertical rate after mining, off pits, heaps and the reference.
+    """True importance (group) of the drivers for the vertical rate after mining, where attribution may ask for it.
+
+    Left out are pits and heaps with the cells around them, the reference, and ground steep enough to creep, whose
+    rate the drivers do not make: the share a group has depends on the ground it is asked of.
 
     Parameters
     ----------
     x : dict
-        Fields of terrain.scene with ``darkening``, flat (pixel,).
+        Fields of terrain.scene with ``darkening``, (y, x).
     """
     value = base.series @ motion.rate_functional(base.time, *motion.EPOCHS["after"])
     nc = base.columns
     names = dict(zip(motion.NAMES, value[-len(motion.NAMES) :], strict=True))
-    usable = (x["pit"] + x["heap"] < 0.05) & (x["reference"] < 0.5)
+    slope = np.degrees(np.arctan(np.hypot(x["slope_east"], x["slope_north"])))
+    dug = maximum_filter(x["pit"] + x["heap"], 3)
+    usable = (dug < 0.05) & (x["reference"] < 0.5) & (slope <= p.creep_slope_deg)
     x = {name: field[usable] for name, field in x.items()}
     trend = np.stack([value[:nc], value[nc : 2 * nc]])
     strength = (names["climate"], names["mining"], names["albedo"])
@@ -312,8 +318,7 @@ def importance(
 def _small_truth(here, base, rivers: dict, seed: int, p: Physics, on: Switches) -> xr.Dataset:
     """Truth without pixels: importance of driver groups, recession by event and period, daily weather."""
     out = xr.Dataset()
-    x = {name: np.ravel(field) for name, field in here.items()}
-    out["importance"] = importance(x, base, seed, p, on)
+    out["importance"] = importance(here, base, seed, p, on)
     events = pd.concat([table for _, table in rivers.values()], ignore_index=True)
     for name in ("start", "end"):
         out[f"event_{name}"] = ("event", events[name].to_numpy().astype("datetime64[ns]"))
