@@ -6,7 +6,7 @@ each network, the ground's deviation by the main sensor's gapped network for all
 data/calibration/sbas_tier2.csv is appended seed by seed, so a run that was stopped goes on where it was.
 `python tests/test_sbas_tier2.py 10` adds ten seeds and says what the table shows (about 6 s of processor time each).
 
-What it shows: of all pixels, intervals of the rate hold the truth in 96 to 98 %, those of the series in 92 to 95 %.
+What it shows: of all pixels, intervals of the rate hold the truth in 96 to 98 %, those of the series in 93 to 95 %.
 Where the rate misses, whole turns that are left come first at C band and decorrelation or delay second; at L band it
 is delay. The series of Sentinel-1 misses mostly by form, a season that is no sine; that of Envisat by turns, delay
 and form alike; that of ALOS-2 by delay and form. Fading, height error and steps cause next to none.
