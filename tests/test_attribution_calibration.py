@@ -209,7 +209,12 @@ def score(table):
 @pytest.mark.slow
 def test_ranking_and_albedo_on_unseen_twins():
     """Ranking recovered with probability 0.9; albedo claimed in at most 5 % of the scenes where it does not act and
-    in at least half of those where it does. Judged by whether the exact binomial interval contains the target."""
+    in at least half of those where it does. Judged by whether the exact binomial interval contains the target.
+
+    Ties are truths closer than a tenth of the target's variance. Where only truths within a tenth of each other are
+    ties fewer scenes are right (counted, not asserted): the importance of climate is known to about what parts it from
+    that of vegetation. There the surface must be nearer than the forest.
+    """
     table = extend(SCENES)
     found = score(table)
     assert found.loc["ranking recovered", "upper"] >= 0.9, found.to_string()
