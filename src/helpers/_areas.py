@@ -69,7 +69,7 @@ def area_curve(displacement: xr.DataArray, std: xr.DataArray, full: xr.DataArray
     Returns
     -------
     Dataset
-        mean, mean_std (time) in mm: slope against the pattern times its mean, the sd as if errors were
+        mean, mean_std (time) in mm: slope against the root of the pattern times its mean, the sd as if errors were
         independent between pixels. Only pixels seen on all dates of a season take part in it; NaN on dates that
         few pixels saw.
     """
@@ -82,7 +82,7 @@ def area_curve(displacement: xr.DataArray, std: xr.DataArray, full: xr.DataArray
     whole = [(known | thin).isel(time=years == y).all("time") for y in np.unique(years)]
     full = full.where(xr.concat(whole, "year"))
     pattern = mean_of_others(full, pattern) if isinstance(pattern, str) else pattern
-    weights = area_weights(full.notnull().expand_dims(window=1), pattern, **options).isel(window=0)
+    weights = area_weights(full.notnull().expand_dims(window=1), pattern, **options).isel(power=0, window=0)
     weights = weights.isel(year=xr.DataArray(np.searchsorted(np.unique(years), years), dims="time"))
     mean = (weights * up.fillna(0)).sum(up.dims[1:]).where(~thin & weights.notnull().all(up.dims[1:]))
     spread = np.sqrt(np.square(weights * bare(std).fillna(0)).sum(up.dims[1:])).where(mean.notnull())
@@ -137,12 +137,16 @@ def _smooth_fields(shape, smooth_cells):
     return np.array([np.outer(np.cos(i * y), np.cos(j * x)) for i, j in kept]).reshape(-1, *shape)
 
 
-def area_weights(valid, pattern, nuisance=None, smooth_cells=0.0):
-    """(year, window, ...) weights whose sum with a field is the area's value; NaN where there is none."""
+def area_weights(valid, pattern, nuisance=None, smooth_cells=0.0, powers=(0.5,)):
+    """(power, year, window, ...) weights whose sum with a field is the area's value; NaN where there is none.
+
+    The value is the slope against the pattern to a power, times its mean. To the power 1 ground that sinks most
+    would rule it; to the power 0 all that sinks would count alike against ground that does not.
+    """
     space = [d for d in valid.dims if d not in ("year", "window")]
     if pattern is None:
         count = valid.sum(space)
-        return valid / count.where(count > 0)
+        return (valid / count.where(count > 0)).expand_dims(power=1)
     mask = valid.transpose("year", "window", *space).values
     sizes = pattern.transpose("year", *space).values.reshape(len(mask), -1)
     design = [np.ones((1, sizes.shape[1]))]
@@ -151,7 +155,7 @@ def area_weights(valid, pattern, nuisance=None, smooth_cells=0.0):
     if smooth_cells:
         design.append(_smooth_fields(mask.shape[2:], smooth_cells).reshape(-1, sizes.shape[1]))
     design = np.concatenate(design).T
-    out = np.full((*mask.shape[:2], sizes.shape[1]), np.nan)
+    out = np.full((len(powers), *mask.shape[:2], sizes.shape[1]), np.nan)
     usable = np.isfinite(design).all(axis=1)
     bases = {}  # most years and windows see the same pixels
     for i, j in np.ndindex(*mask.shape[:2]):
@@ -161,10 +165,11 @@ def area_weights(valid, pattern, nuisance=None, smooth_cells=0.0):
         key = used.tobytes()
         if key not in bases:
             bases[key] = np.linalg.qr(design[used])[0]
-        size = sizes[i, used]
-        residual = size - bases[key] @ (bases[key].T @ size)
-        power = np.square(residual).sum()
-        if power > 1e-9 * np.square(size).sum():
-            out[i, j] = 0.0
-            out[i, j, used] = residual / power * size.mean()
-    return xr.DataArray(out.reshape(mask.shape), dims=("year", "window", *space))
+        for k, power in enumerate(powers):
+            size = np.sign(sizes[i, used]) * np.abs(sizes[i, used]) ** power
+            residual = size - bases[key] @ (bases[key].T @ size)
+            square = np.square(residual).sum()
+            if square > 1e-9 * np.square(size).sum():
+                out[k, i, j] = 0.0
+                out[k, i, j, used] = residual / square * size.mean()
+    return xr.DataArray(out.reshape(len(powers), *mask.shape), dims=("power", "year", "window", *space))
