@@ -143,7 +143,7 @@ def columns_of(seed):
 
 
 def left_out(seen, air, high, hidden):
-    """Predictions of hidden years of pixels, low and high, and of the area mean; shrunk toward pixels of like height."""
+    """Predictions of hidden years of pixels, low and high, and of the area mean; shrunk toward those of like height."""
     options = {"temperature": air, "noise_correlation": seen["noise_correlation"], "years": hidden}
     drop, std = seen["drop"], seen["drop_std"]
     table = thaw.leave_one_year_out(drop, std, methods=METHODS, classes=high, **options)
