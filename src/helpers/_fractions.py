@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 from scipy import optimize, stats
 
-from ._areas import area_weights, bare, mean_of_others
+from ._areas import OTHER_FORMS, ROOT, area_weights, bare, mean_of_others
 from ._degree_days import day_of_year
 
 FULL_SEASON = ("05-20", "09-30")  # calendar limits of "full" unless `windows` has its own
@@ -189,9 +189,10 @@ def fraction_of_drops(
         fraction, fraction_noise (window, year): ratio of area means and its noise sd.
         fraction_mean (window): ratio of the sums over years, so that noise in the denominator
         does not bias it. A slope weighs pixels by the contrast of their pattern, not alike, and ground that
-        sinks more need not sink at the same time: weighting_std is what the mean changes when the pattern itself
-        takes the place of its root, half the way from equal weights. It returns every year. fraction_mean_std
-        is that and the delta method's in squares; fraction_mean_boot_std, by bootstrap, has the years alone.
+        sinks more need not sink at the same time: weighting_std is what the mean changes, noise apart, when the
+        pattern itself takes the place of its root, or the pattern and its square, which allow for a fraction that
+        changes with the drop. It returns every year. fraction_mean_std is that and the delta method's in squares;
+        fraction_mean_boot_std, by bootstrap, has the years alone.
         cv_year: interannual sd over mean, noise removed (Paule and Mandel), with its 95 % interval
         cv_year_lower and cv_year_upper (Viechtbauer 2007, doi:10.1002/sim.2514, known noise, normal
         years): lower 0 means that it cannot be told from zero, and upper is its limit.
@@ -212,11 +213,10 @@ def fraction_of_drops(
         pattern = mean_of_others(full, pattern)
     elif pattern is not None:
         pattern = bare(pattern).expand_dims(year=drop.sizes["year"])
-    weights = area_weights(both, pattern, nuisance, smooth_cells, (0.5, 1.0))
+    weights = area_weights(both, pattern, nuisance, smooth_cells, (ROOT, *OTHER_FORMS))
     sums = [(weights * v.fillna(0)).sum(space).where(weights.notnull().all(space)) for v in (drop, full)]
-    of_power = sums[0].sum("year") / sums[1].where(sums[0].notnull()).sum("year")
-    weighting = abs(of_power.isel(power=-1) - of_power.isel(power=0))
-    weights, part, whole = (v.isel(power=0) for v in (weights, *sums))
+    weighting = _of_weighting(*sums)
+    weights, part, whole = (v.isel(form=0) for v in (weights, *sums))
     var_part, var_whole = (noise_factor**2 * np.square(weights * v).sum(space) for v in (std, full_std))
     var_part, var_whole = (v.where(part.notnull()) for v in (var_part, var_whole))
     cov = correlation * np.sqrt(var_part * var_whole)
@@ -284,6 +284,17 @@ def _between_years(apart, noise):
             above = excess(0.0, target) > 0
             out[k, i] = optimize.brentq(excess, 0.0, top, args=(target,), xtol=1e-9) if above else 0.0
     return xr.DataArray(out, dims=("limit", "window"))
+
+
+def _of_weighting(part, whole):
+    """(window) change of the ratio of sums when pixels weigh otherwise, less what noise makes of it (jackknife)."""
+    whole = whole.where(part.notnull())
+    ratio = part.sum("year") / whole.sum("year")
+    without = (part.sum("year") - part.fillna(0)) / (whole.sum("year") - whole.fillna(0))
+    change, changes = ratio - ratio.isel(form=0), without - without.isel(form=0)
+    n = part.notnull().sum("year")
+    noise = np.square(changes - changes.mean("year")).where(part.notnull()).sum("year") * (n - 1) / n
+    return np.sqrt((change**2 - noise).clip(0).fillna(0).max("form"))
 
 
 def _bootstrap_years(part, whole, draws, rng):
