@@ -5,7 +5,7 @@ Pixels and years of a seed share their weather, so a seed counts once: `single` 
 seed, and its mean over seeds is judged by the exact binomial interval; `hits / n` uses all of them. Whole scenes, with
 delay alike over many kilometres, are the second test: there the change of the fraction from year to year is the matter.
 
-Marked slow: about 4 s a seed and 7 s a scene, of one processor. The tables data/calibration/thaw_*.csv are
+Marked slow: about 4 s a seed and 10 s a scene, of one processor. The tables data/calibration/thaw_*.csv are
 appended seed by seed, so a run that was stopped goes on where it was;
 `python tests/test_thaw_calibration.py 50 5` adds 50 seeds and 5 scenes.
 """
