@@ -389,6 +389,23 @@ def test_years_alike_beyond_their_noise_do_not_close_the_interval():
     assert float(out["cv_year"]) == 0 and float(out["cv_year_upper"]) > 0.02
 
 
+@pytest.mark.parametrize("bend", [0.0, 0.006, -0.003])
+def test_fraction_that_changes_with_the_drop_stays_in_the_interval(bend):
+    """Ground that sinks more sinks earlier or later: a slope is off the ratio of means, and the interval says so."""
+    rng = np.random.default_rng(6)
+    field = signal.convolve(rng.random((40, 40)), np.full((5, 5), 0.04), mode="same")
+    size = 30 * ((field - field.min()) / np.ptp(field)) ** 1.5 * (1 + 0.1 * rng.normal(size=(9, 1, 1)))
+    part = size * (0.35 + bend * size) * (1 + 0.05 * rng.normal(size=(9, 1, 1)))
+    drop = xr.DataArray(np.stack([size, part], axis=1), dims=("year", "window", "y", "x"))
+    drop = drop.assign_coords(year=range(2015, 2024), window=["full", "w"]) + rng.normal(0, 2, drop.shape)
+    std = xr.full_like(drop, 2.0)
+    exact = part.sum() / size.sum()
+    at = thaw.fraction_of_drops(drop, std, pattern="others", smooth_cells=20.0, draws=0).sel(window="w")
+    error, weighting = float(at["fraction_mean"]) - exact, float(at["weighting_std"])
+    assert abs(error) < stats.t.ppf(0.975, 8) * float(at["fraction_mean_std"])
+    assert weighting < 0.02 if bend == 0 else weighting > 0.5 * abs(error)
+
+
 def test_sources_add_up_to_the_interval():
     """Squares of the four parts give that of the sd; every part is there where it should be."""
     d, std, air, _ = ground("logistic", 4, range(2015, 2023), noise_mm=4.0)

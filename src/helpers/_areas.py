@@ -69,7 +69,7 @@ def area_curve(displacement: xr.DataArray, std: xr.DataArray, full: xr.DataArray
     Returns
     -------
     Dataset
-        mean, mean_std (time) in mm: slope against the pattern times its mean, the sd as if errors were
+        mean, mean_std (time) in mm: slope against the root of the pattern times its mean, the sd as if errors were
         independent between pixels. Only pixels seen on all dates of a season take part in it; NaN on dates that
         few pixels saw.
     """
@@ -82,7 +82,7 @@ def area_curve(displacement: xr.DataArray, std: xr.DataArray, full: xr.DataArray
     whole = [(known | thin).isel(time=years == y).all("time") for y in np.unique(years)]
     full = full.where(xr.concat(whole, "year"))
     pattern = mean_of_others(full, pattern) if isinstance(pattern, str) else pattern
-    weights = area_weights(full.notnull().expand_dims(window=1), pattern, **options).isel(window=0)
+    weights = area_weights(full.notnull().expand_dims(window=1), pattern, **options).isel(form=0, window=0)
     weights = weights.isel(year=xr.DataArray(np.searchsorted(np.unique(years), years), dims="time"))
     mean = (weights * up.fillna(0)).sum(up.dims[1:]).where(~thin & weights.notnull().all(up.dims[1:]))
     spread = np.sqrt(np.square(weights * bare(std).fillna(0)).sum(up.dims[1:])).where(mean.notnull())
@@ -137,12 +137,20 @@ def _smooth_fields(shape, smooth_cells):
     return np.array([np.outer(np.cos(i * y), np.cos(j * x)) for i, j in kept]).reshape(-1, *shape)
 
 
-def area_weights(valid, pattern, nuisance=None, smooth_cells=0.0):
-    """(year, window, ...) weights whose sum with a field is the area's value; NaN where there is none."""
+ROOT = (0.5,)
+OTHER_FORMS = ((1.0,), (1.0, 2.0))
+
+
+def area_weights(valid, pattern, nuisance=None, smooth_cells=0.0, forms=(ROOT,)):
+    """(form, year, window, ...) weights whose sum with a field is the area's value; NaN where there is none.
+
+    A form is the powers of the pattern that are fitted; the value is the mean of what they explain. To the power 1
+    ground that sinks most would rule it; to the power 0 all that sinks would count alike against ground that does not.
+    """
     space = [d for d in valid.dims if d not in ("year", "window")]
     if pattern is None:
         count = valid.sum(space)
-        return valid / count.where(count > 0)
+        return (valid / count.where(count > 0)).expand_dims(form=1)
     mask = valid.transpose("year", "window", *space).values
     sizes = pattern.transpose("year", *space).values.reshape(len(mask), -1)
     design = [np.ones((1, sizes.shape[1]))]
@@ -151,20 +159,23 @@ def area_weights(valid, pattern, nuisance=None, smooth_cells=0.0):
     if smooth_cells:
         design.append(_smooth_fields(mask.shape[2:], smooth_cells).reshape(-1, sizes.shape[1]))
     design = np.concatenate(design).T
-    out = np.full((*mask.shape[:2], sizes.shape[1]), np.nan)
+    out = np.full((len(forms), *mask.shape[:2], sizes.shape[1]), np.nan)
     usable = np.isfinite(design).all(axis=1)
     bases = {}  # most years and windows see the same pixels
     for i, j in np.ndindex(*mask.shape[:2]):
         used = mask[i, j].ravel() & usable & np.isfinite(sizes[i])
-        if used.sum() <= design.shape[1] + 1:
+        if used.sum() <= design.shape[1] + 2:
             continue
         key = used.tobytes()
         if key not in bases:
             bases[key] = np.linalg.qr(design[used])[0]
-        size = sizes[i, used]
-        residual = size - bases[key] @ (bases[key].T @ size)
-        power = np.square(residual).sum()
-        if power > 1e-9 * np.square(size).sum():
-            out[i, j] = 0.0
-            out[i, j, used] = residual / power * size.mean()
-    return xr.DataArray(out.reshape(mask.shape), dims=("year", "window", *space))
+        unit = np.abs(sizes[i, used]).mean()
+        size = sizes[i, used, None] / (unit if unit > 0 else 1.0)
+        for k, powers in enumerate(forms):
+            wanted = np.sign(size) * np.abs(size) ** np.array(powers)
+            rest = wanted - bases[key] @ (bases[key].T @ wanted)
+            normal = rest.T @ rest
+            if np.linalg.eigvalsh(normal)[0] > 1e-9 * np.square(wanted).sum():
+                out[k, i, j] = 0.0
+                out[k, i, j, used] = rest @ np.linalg.solve(normal, wanted.mean(axis=0))
+    return xr.DataArray(out.reshape(len(forms), *mask.shape), dims=("form", "year", "window", *space))

@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 from scipy import optimize, stats
 
-from ._areas import area_weights, bare, mean_of_others
+from ._areas import OTHER_FORMS, ROOT, area_weights, bare, mean_of_others
 from ._degree_days import day_of_year
 
 FULL_SEASON = ("05-20", "09-30")  # calendar limits of "full" unless `windows` has its own
@@ -169,8 +169,8 @@ def fraction_of_drops(
         Correlation of the noise of two windows; without it only "full" with itself is correlated.
     pattern : "others" or (...) DataArray, optional
         Expected size of the drop: "others" is the mean full drop of the other years, so that no noise is
-        on both sides. The area's drop is then the slope of the drops against the pattern (times its
-        mean): what is common to the scene, such as the error of the reference, cancels. Without it the
+        on both sides. The area's drop is then the slope of the drops against the root of the pattern (times
+        its mean): what is common to the scene, such as the error of the reference, cancels. Without it the
         area's drop is the plain mean.
     nuisance : (term, ...) DataArray, optional
         Fields fitted beside the pattern, for example height and place, which delay may follow.
@@ -188,7 +188,11 @@ def fraction_of_drops(
     Dataset
         fraction, fraction_noise (window, year): ratio of area means and its noise sd.
         fraction_mean (window): ratio of the sums over years, so that noise in the denominator
-        does not bias it; fraction_mean_std by the delta method, fraction_mean_boot_std by bootstrap.
+        does not bias it. A slope weighs pixels by the contrast of their pattern, not alike, and ground that
+        sinks more need not sink at the same time: weighting_std is what the mean changes, noise apart, when the
+        pattern itself takes the place of its root, or the pattern and its square, which allow for a fraction that
+        changes with the drop. It returns every year. fraction_mean_std is that and the delta method's in squares;
+        fraction_mean_boot_std, by bootstrap, has the years alone.
         cv_year: interannual sd over mean, noise removed (Paule and Mandel), with its 95 % interval
         cv_year_lower and cv_year_upper (Viechtbauer 2007, doi:10.1002/sim.2514, known noise, normal
         years): lower 0 means that it cannot be told from zero, and upper is its limit.
@@ -209,12 +213,12 @@ def fraction_of_drops(
         pattern = mean_of_others(full, pattern)
     elif pattern is not None:
         pattern = bare(pattern).expand_dims(year=drop.sizes["year"])
-    weights = area_weights(both, pattern, nuisance, smooth_cells)
-    part, whole = (weights * drop.fillna(0)).sum(space), (weights * full.fillna(0)).sum(space)
+    weights = area_weights(both, pattern, nuisance, smooth_cells, (ROOT, *OTHER_FORMS))
+    sums = [(weights * v.fillna(0)).sum(space).where(weights.notnull().all(space)) for v in (drop, full)]
+    weighting = _of_weighting(*sums)
+    weights, part, whole = (v.isel(form=0) for v in (weights, *sums))
     var_part, var_whole = (noise_factor**2 * np.square(weights * v).sum(space) for v in (std, full_std))
-    part, whole, var_part, var_whole = (
-        v.where(weights.notnull().all(space)) for v in (part, whole, var_part, var_whole)
-    )
+    var_part, var_whole = (v.where(part.notnull()) for v in (var_part, var_whole))
     cov = correlation * np.sqrt(var_part * var_whole)
     ratio = part / whole
     noise = var_part + ratio**2 * var_whole - 2 * ratio * cov
@@ -234,7 +238,9 @@ def fraction_of_drops(
             "fraction": ratio.transpose("window", "year"),
             "fraction_noise": (np.sqrt(noise.clip(0)) / abs(whole)).transpose("window", "year"),
             "fraction_mean": mean,
-            "fraction_mean_std": np.sqrt(total / n_years),
+            # years alike beyond their noise are luck: the noise is known
+            "fraction_mean_std": np.sqrt(np.maximum(total, noise_mean) / n_years + weighting**2),
+            "weighting_std": weighting,
             "cv_year": between[0],
             "cv_year_lower": between[1],
             "cv_year_upper": between[2],
@@ -278,6 +284,17 @@ def _between_years(apart, noise):
             above = excess(0.0, target) > 0
             out[k, i] = optimize.brentq(excess, 0.0, top, args=(target,), xtol=1e-9) if above else 0.0
     return xr.DataArray(out, dims=("limit", "window"))
+
+
+def _of_weighting(part, whole):
+    """(window) change of the ratio of sums when pixels weigh otherwise, less what noise makes of it (jackknife)."""
+    whole = whole.where(part.notnull())
+    ratio = part.sum("year") / whole.sum("year")
+    without = (part.sum("year") - part.fillna(0)) / (whole.sum("year") - whole.fillna(0))
+    change, changes = ratio - ratio.isel(form=0), without - without.isel(form=0)
+    n = part.notnull().sum("year")
+    noise = np.square(changes - changes.mean("year")).where(part.notnull()).sum("year") * (n - 1) / n
+    return np.sqrt((change**2 - noise).clip(0).fillna(0).max("form"))
 
 
 def _bootstrap_years(part, whole, draws, rng):
@@ -370,7 +387,8 @@ def hierarchical(fractions: xr.Dataset, height: xr.DataArray, *, bands: int = 4,
         beta, covariance, year_var = _fit_mixed(cell, known=name == "full")
         mean.append(np.exp(beta[0] + beta[1] * kilometres))
         variance = covariance[0, 0] + 2 * covariance[0, 1] * kilometres + covariance[1, 1] * kilometres**2
-        error.append(mean[-1] * np.sqrt(variance.clip(0)))
+        weighting = float(fractions["weighting_std"].sel(window=name))
+        error.append(np.hypot(mean[-1] * np.sqrt(variance.clip(0)), weighting))
         slope.append(beta[1])
         slope_std.append(np.sqrt(covariance[1, 1]))
         cv.append(np.sqrt(year_var))

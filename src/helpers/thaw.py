@@ -231,7 +231,9 @@ def _estimate(
         "freedom": (f["n_years"] - (2 if dated else 1)).clip(1),
     }
     if dated:
-        terms["estimation"] = spread["cv_total"] ** 2 / f["n_years"]
+        lasting = f["weighting_std"] / f["fraction_mean"]
+        total = np.maximum(spread["cv_total"], f["cv_noise"])
+        terms["estimation"] = total**2 / f["n_years"] + lasting**2
     terms["estimation"] = terms["estimation"].where(~known, 0.0)
     refused, reason = _refuse(f, names, terms, spread["cv_year"], level, min_fraction, max_cv)
     drop = drop.where(~refused)
@@ -441,7 +443,8 @@ def shrink(scaled: xr.Dataset, *, classes: xr.DataArray | None = None) -> xr.Dat
     -------
     Dataset
         shrunk, shrunk_std in mm and weight (share of the pixel's own value), dims as full_season.
-        The unshrunk values stay the reference.
+        The unshrunk values stay the reference. The sd is that of a pixel drawn from its class: where heights or
+        surfaces of a class sink differently, its parts are biased toward each other and the sd does not say so.
     """
     value, common = scaled["full_season"], np.hypot(scaled["std_year"], scaled["std_estimation"])
     noise = scaled["std_noise"] ** 2 + scaled["std_pixel"] ** 2
@@ -458,15 +461,20 @@ def shrink(scaled: xr.Dataset, *, classes: xr.DataArray | None = None) -> xr.Dat
         mean = v.mean(space)
         excess = np.square(v - mean).sum(space) / (n - 1).where(n > 1) - level
         spread = level * np.sqrt(2 / (n - 1).where(n > 1))
-        if "year" in v.dims:  # pixels differ alike in every year: one number is better known
-            certain = spread**-2
-            excess, spread = (certain * excess).sum("year") / certain.sum("year"), certain.sum("year") ** -0.5
-        between = _positive(excess, spread)
+        # Pixels differ in proportion to the mean, alike in every year: one number is better known.
+        size = np.maximum(mean**2 - level / n, level / n)
+        certain = (size / spread) ** 2
+        relative = size * excess / spread**2
+        if "year" in v.dims:
+            certain, relative = certain.sum("year"), relative.sum("year")
+        relative, error = relative / certain, certain**-0.5
+        between = _positive(relative, error) * size
         w = (between / (between + e)).where(inside)
         shrunk = (mean + w * (v - mean)).where(inside, shrunk)
-        std = np.sqrt(w * e + (1 - w) ** 2 * (between + level) / n.where(n > 0) + common**2).where(
-            inside, std
-        )
+        # Too small a spread draws too far and says too little: its own sd is on top of it.
+        own = w**2 * e + (1 - w) ** 2 * (between + error * size)
+        of_mean = (1 - w) ** 2 * (between + level) / n.where(n > 0)
+        std = np.sqrt(own + of_mean + common**2).where(inside, std)
         weight = w.where(inside, weight)
     return (
         xr.Dataset({"shrunk": shrunk, "shrunk_std": std, "weight": weight})
@@ -489,6 +497,7 @@ def leave_one_year_out(
     classes: xr.DataArray | None = None,
     areas: tuple[xr.DataArray, xr.DataArray] | None = None,
     area_mean: bool = False,
+    years: Sequence[int] | None = None,
     level: float = 0.95,
 ) -> pd.DataFrame:
     """Hide one year's full season, predict it from a window, compare.
@@ -508,6 +517,8 @@ def leave_one_year_out(
         As in `shrink`, for "shrunk".
     areas : (drop, std), optional
         Predict these, for example zone means, with the fractions of `drop`; give area_mean=True then.
+    years : sequence of int, optional
+        Hide only these, one at a time; all of them if None.
 
     Returns
     -------
@@ -532,7 +543,7 @@ def leave_one_year_out(
         k: c for k, c in drop.coords.items() if not {"year", "window"} & set(c.dims) and c.dims == (k,)
     }
     tables, refusals = [], []
-    for year in drop["year"].values:
+    for year in drop["year"].values if years is None else years:
         others = drop["year"] != year
         train = fraction_of_drops(learn.sel(year=others), learn_std.sel(year=others), **options)
         fit = fit_degree_days(train, heat) if dated else None
