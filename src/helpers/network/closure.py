@@ -41,9 +41,9 @@ def closure(stack: xr.Dataset) -> xr.Dataset:
     out = xr.Dataset(
         {
             "closure_phase": total.assign_attrs(units="rad", long_name="closure phase"),
-            "ambiguity": np.round(total / np.float32(_TURN)).assign_attrs(
-                units="1", long_name="turns left over"
-            ),
+            "ambiguity": (total / np.float32(_TURN))
+            .round()
+            .assign_attrs(units="1", long_name="turns left over"),
         },
         attrs={k: stack.attrs[k] for k in ("sensor", "band", "wavelength_m") if k in stack.attrs},
     )
