@@ -142,7 +142,13 @@ def measure(rows: int, step: str = "invert") -> dict:
     shutil.rmtree(PLACE, ignore_errors=True)
     try:
         simulate(rows)
-        child = subprocess.run([sys.executable, __file__, step], capture_output=True, text=True, check=True)
+        child = subprocess.run(
+            [sys.executable, __file__, step],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ | {"IN_MEMORY_BYTES": "0"},  # by blocks, whatever the size
+        )
         spent = json.loads(child.stdout.splitlines()[-1])
         if step == "invert":
             check(rows)
