@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules
-# two at a time where neither needs the other (07 and 08), unless -j says otherwise; a make below has its parent's
+# two at a time where neither needs the other (01 and the compiler), unless -j says otherwise; a make below has its parent's
 ifeq ($(MAKELEVEL)$(filter -j%,$(MAKEFLAGS)),0)
   MAKEFLAGS += -j2
 endif
@@ -102,7 +102,9 @@ $(RUN)/04_merge.ipynb: $(RUN)/03_constrained_sbas.ipynb $(call module,merge _rec
 $(RUN)/05_thaw_scaling.ipynb: $(RUN)/04_merge.ipynb $(call module,thaw _areas _fractions _degree_days) $(call counted,thaw sg27)
 $(RUN)/06_degradation.ipynb: $(RUN)/05_thaw_scaling.ipynb $(call module,merge _record _statements) $(call counted,epoch_contrast)
 $(RUN)/07_recession.ipynb: $(RUN)/01_ingest.ipynb $(RUN)/06_degradation.ipynb $(call module,recession)
-$(RUN)/08_attribution.ipynb: $(RUN)/06_degradation.ipynb $(call module,attribution) $(call counted,attribution)
+# after 07: two kernels that start at once may choose the same port, and one of them dies
+$(RUN)/08_attribution.ipynb: $(RUN)/06_degradation.ipynb $(call module,attribution) $(call counted,attribution) \
+  | $(RUN)/07_recession.ipynb
 
 build/.compiled: $(call module,_compile _kernel _graph) $(H)/network/closure.py | $(ENV)
 	@mkdir -p build

@@ -21,7 +21,7 @@ from helpers import io
 from helpers.io.site import Site, SiteConfig
 
 TABLE = Path(__file__).resolve().parents[1] / "data" / "calibration" / "fuzz.csv"
-SEED, EACH = 2026, 420  # of each of the 25 readers: 10,500 inputs
+SEED, EACH = 2027, 420  # of each of the 25 readers: 10,500 inputs
 
 
 def complain(outcomes):
