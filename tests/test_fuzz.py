@@ -248,3 +248,21 @@ def test_a_driver_is_one_band_of_real_numbers_somewhere(site, tmp_path, change, 
     else:
         with pytest.raises(ValueError, match=f"a.tif.*{told}"):
             io.read_drivers(made, grid.rio.write_crs(4326))
+
+
+def test_a_pipe_in_a_zarr_folder_is_refused(site, tmp_path):
+    """Read, it would wait for ever."""
+    (tmp_path / "02_a.zarr").mkdir()
+    os.mkfifo(tmp_path / "02_a.zarr" / ".zmetadata")
+    with pytest.raises(ValueError, match=r"02_a\.zarr/\.zmetadata: is no regular file"):
+        io.read(site(), "02_a.zarr")
+
+
+def test_infinite_heights_are_refused(tmp_path):
+    """They would turn into an infinite delay; the file or its folder is named."""
+    folder = licsar(tmp_path)
+    heights = np.full(SHAPE, 4000, "f4")
+    heights[0, 0] = np.inf
+    write_tif(folder / "GEOC" / "021D_04972_131213.geo.hgt.tif", heights)
+    with pytest.raises(ValueError, match="height holds infinite values"):
+        io.read_stack(folder)

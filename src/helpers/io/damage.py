@@ -32,3 +32,12 @@ def regular_file(path) -> Path:
             raise ValueError(f"{path}: is no regular file")
         raise FileNotFoundError(f"{path}: no such file (or a link that leads nowhere)")
     return path
+
+
+def regular_tree(path) -> Path:
+    """Give the path of a folder that holds nothing but folders and regular files, for the same reason."""
+    path = Path(path)
+    for entry in path.rglob("*"):
+        if not entry.is_dir():
+            regular_file(entry)
+    return path

@@ -47,6 +47,10 @@ def read_sensor(site: Site, sensor: str) -> xr.Dataset:
         dem = read_raster(site.raw / sar.dem)
         with damage_named(site.raw / sar.dem, "its grid cannot be brought onto the stack's"):
             height = dem.rio.reproject_match(stack, resampling=Resampling.average)
+        if np.isinf(height).any():
+            raise ValueError(
+                f"{site.raw / sar.dem}: holds infinite heights; write no data as NaN, or name its value"
+            )
         stack = stack.assign(height=(("y", "x"), height.values, {"units": "m", "long_name": "height"}))
     stack.attrs.update(sensor=sensor, band=sar.band)
     return stack

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from helpers.io.damage import damage_named, regular_file
+from helpers.io.damage import damage_named, regular_file, regular_tree
 from helpers.io.hyp3 import is_hyp3, read_hyp3
 from helpers.io.licsar import is_licsar, read_licsar
 from helpers.io.mintpy import read_ifgram_stack, write_mintpy_stack, write_mintpy_timeseries
@@ -89,6 +89,7 @@ def _reader(path: Path):
 
 
 def _read_zarr(path: Path) -> xr.Dataset:
+    regular_tree(path)
     with damage_named(path):
         opened = _with_maps(xr.open_zarr(path, decode_coords="all"))
     return check_stack(opened, path)

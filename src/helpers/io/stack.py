@@ -269,6 +269,10 @@ def assemble(
         layer = np.asarray(layer, np.float32)
         if layer.shape != (grid.height, grid.width):
             raise ValueError(f"{source}: {name} has shape {layer.shape}, the phase {grid.height, grid.width}")
+        if np.isinf(layer).any():
+            raise ValueError(
+                f"{source}: {name} holds infinite values; write no data as NaN, or name its value"
+            )
         data[name] = (("y", "x"), layer, {"units": units, "long_name": long_name})
     stack = xr.Dataset(
         data,

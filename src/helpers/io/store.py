@@ -13,7 +13,7 @@ import pandas as pd
 import xarray as xr
 import zarr
 
-from helpers.io.damage import damage_named, regular_file
+from helpers.io.damage import damage_named, regular_file, regular_tree
 from helpers.io.site import Site
 
 BLOCK_BYTES = 32_000_000
@@ -147,8 +147,7 @@ def read(site: Site, name: str, *, load: bool = False) -> xr.Dataset | pd.DataFr
             f"{site.derived / name} is missing; run the notebook that starts with {name[:2]}_ first "
             f"(`make all SITE={site.name}{size}` runs all in order)"
         )
-    if path.suffix != ".zarr":
-        regular_file(path)
+    regular_tree(path) if path.suffix == ".zarr" else regular_file(path)
     with damage_named(path, f"remove it and run the notebook that starts with {name[:2]}_ again"):
         if path.suffix == ".zarr":
             _check_chunks(path)
