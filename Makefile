@@ -77,18 +77,21 @@ INVERSION := $(call module,sbas timefunc _graph _kernel _noise _plan)
 SITEFILE := $(if $(wildcard data/sites/$(SITE).yml),data/sites/$(SITE).yml)
 # numba compiles the inversion once, for half a minute: beside 01 instead of in 02, where the site has radar
 COMPILED := $(if $(SITEFILE),$(if $(shell grep '^  sar:' $(SITEFILE)),build/.compiled))
-# a half-executed copy serves nobody: it is written once, at the end or where it failed
-PAPERMILL := papermill --no-progress-bar --no-request-save-on-cell-execute --autosave-cell-every 0 --log-level WARNING \
+# Papermill's validator would build a grammar of URIs at every start, for a second, and no notebook holds one to check.
+# A half-executed copy serves nobody: it is written once, at the end or where it failed.
+PAPERMILL := -c 'import sys; sys.modules["rfc3987_syntax"] = None; from papermill.__main__ import papermill; papermill()' \
+  --no-progress-bar --no-request-save-on-cell-execute --autosave-cell-every 0 --log-level WARNING \
   -k python3 --cwd notebooks
+# Two kernels that start at once may choose the same port, and one of them dies before it ran anything: it is started anew.
 # The stamp bears the time at which the run began: what changes while it runs is newer, and the next make runs it again.
 $(STAMPS): $(RUN)/%.ipynb: notebooks/%.ipynb $(IO) $(SITEFILE) | $(ENV)
 	@mkdir -p $(RUN)
 	@$(call LOCK,$(RUN)/$*.lock,$*); \
 	touch $(RUN)/$*.lock; \
 	echo "$* ($(SITE), $(SIZE))"; \
-	$(PYTHON) -m $(PAPERMILL) \
-	  -p site_name $(SITE) -p size $(SIZE) $< $@.part.ipynb > $(RUN)/$*.log 2>&1 \
-	  || { mv -f $@.part.ipynb $(RUN)/$*.failed.ipynb 2>/dev/null || true; \
+	run() { $(PYTHON) $(PAPERMILL) -p site_name $(SITE) -p size $(SIZE) $< $@.part.ipynb > $(RUN)/$*.log 2>&1; }; \
+	run || { grep -q 'Kernel died before replying' $(RUN)/$*.log && run; } || { \
+	       mv -f $@.part.ipynb $(RUN)/$*.failed.ipynb 2>/dev/null || true; \
 	       sed -n '/^Traceback\|Error/,$$p' $(RUN)/$*.log | tail -n 30; \
 	       echo "$* failed; see $(RUN)/$*.failed.ipynb and $(RUN)/$*.log"; exit 1; }; \
 	rm -f $(RUN)/$*.failed.ipynb; \
@@ -102,9 +105,7 @@ $(RUN)/04_merge.ipynb: $(RUN)/03_constrained_sbas.ipynb $(call module,merge _rec
 $(RUN)/05_thaw_scaling.ipynb: $(RUN)/04_merge.ipynb $(call module,thaw _areas _fractions _degree_days) $(call counted,thaw sg27)
 $(RUN)/06_degradation.ipynb: $(RUN)/05_thaw_scaling.ipynb $(call module,merge _record _statements) $(call counted,epoch_contrast)
 $(RUN)/07_recession.ipynb: $(RUN)/01_ingest.ipynb $(RUN)/06_degradation.ipynb $(call module,recession)
-# after 07: two kernels that start at once may choose the same port, and one of them dies
-$(RUN)/08_attribution.ipynb: $(RUN)/06_degradation.ipynb $(call module,attribution) $(call counted,attribution) \
-  | $(RUN)/07_recession.ipynb
+$(RUN)/08_attribution.ipynb: $(RUN)/06_degradation.ipynb $(call module,attribution) $(call counted,attribution)
 
 build/.compiled: $(call module,_compile _kernel _graph) $(H)/network/closure.py | $(ENV)
 	@mkdir -p build
@@ -135,7 +136,7 @@ try: $(ENV) ## what if: make try ONE=05_thaw_scaling P='-p name value'; writes b
 	@test -n "$(ONE)" || { echo "name the notebook: make try ONE=05_thaw_scaling P='-p name value'"; exit 2; }
 	@mkdir -p build/try
 	@$(call LOCK,build/try/$(ONE).lock,$(ONE)); \
-	$(PYTHON) -m $(PAPERMILL) \
+	$(PYTHON) $(PAPERMILL) \
 	  $(P) -p site_name $(SITE) -p size $(SIZE) -p out build/try notebooks/$(ONE).ipynb build/try/$(ONE).ipynb
 	@echo "build/try/$(ONE).ipynb, build/try/figures, build/try/results"
 

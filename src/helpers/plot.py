@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import xarray as xr
+from cartopy.mpl.ticker import LatitudeFormatter, LongitudeFormatter
 from cmcrameri import cm
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from shapely.geometry.base import BaseGeometry
@@ -149,8 +150,8 @@ def show_map(
     if degrees:
         ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3))
         ax.yaxis.set_major_locator(mpl.ticker.MaxNLocator(3))
-        ax.xaxis.set_major_formatter("{x:.1f}°E" if x.mean() > 0 else "{x:.2f}°")
-        ax.yaxis.set_major_formatter("{x:.1f}°N" if np.ptp(y) > 0.2 else "{x:.2f}°N")
+        ax.xaxis.set_major_formatter(LongitudeFormatter(number_format="g"))
+        ax.yaxis.set_major_formatter(LatitudeFormatter(number_format="g"))
     for name, polygon in (outlines or {}).items():
         draw_outline(ax, polygon, name)
     ax.set(xlim=(x.min(), x.max()), ylim=(y.min(), y.max()))  # an outline may reach beyond the map
@@ -223,7 +224,6 @@ def natural_earth() -> dict:
 def locator(ax: mpl.axes.Axes, lon: float, lat: float) -> None:
     """Fill a cartopy axis with coasts and borders around a place, and mark the place."""
     import cartopy.crs as ccrs
-    from cartopy.mpl.ticker import LatitudeFormatter, LongitudeFormatter
 
     near = 75 < lon < 130 and 15 < lat < 52
     lines, reach = (natural_earth()["asia"], 20.0) if near else (natural_earth()["world"], 40.0)
