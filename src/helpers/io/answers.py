@@ -66,7 +66,7 @@ def parameters(notebook: str) -> dict:
 
 
 def _written(row: pd.Series, part: str) -> str:
-    unit = "" if row["unit"] in ("1", 1) else f" {row['unit']}"
+    unit = "" if row["unit"] in ("1", 1) else f" {'days' if row['unit'] == 'day' else row['unit']}"
     interval = f"[{_short(row['lower'])}, {_short(row['upper'])}]" if pd.notna(row["lower"]) else ""
     forms = {
         "value": _short(row["value"]),
