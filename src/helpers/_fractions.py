@@ -12,6 +12,7 @@ from scipy import optimize, stats
 from ._areas import OTHER_FORMS, ROOT, area_weights, bare, mean_of_others
 from ._degree_days import day_of_year
 
+SLOPE_STD = 0.3  # of a slope between pixels not yet seen: as far as the fraction of a usable window changes
 FULL_SEASON = ("05-20", "09-30")  # calendar limits of "full" unless `windows` has its own
 
 
@@ -198,7 +199,9 @@ def fraction_of_drops(
         years): lower 0 means that it cannot be told from zero, and upper is its limit.
         cv_noise: what noise alone gives one year; cv_total: both.
         cv_pixel: lasting spread between pixels, in proportion to their drop, and
-        lasting_std: lasting misfit in mm that is not; both without noise. n_years (window).
+        lasting_std: lasting misfit in mm that is not; both without noise.
+        pixel_slope: how much of the difference between pixels in their full drops the scaled drops of the
+        window show; below 1 where ground that sinks more does so later. n_years (window).
         full_mean, full_mean_std (year): area mean of the full drop and its noise in mm.
     """
     check_drop(drop, std)
@@ -227,6 +230,7 @@ def fraction_of_drops(
     seen = part.notnull()
     n_years = seen.sum("year")
     mean = part.sum("year") / whole.where(seen).sum("year")
+    slope = _pixel_slope(drop / mean, full, nuisance)
     size = whole.where(seen).mean("year")
     total = np.square(part - mean * whole).sum("year") / (n_years - 1).where(n_years > 1) / size**2
     noise_year = (var_part + mean**2 * var_whole - 2 * mean * cov).clip(0) / size**2
@@ -248,6 +252,7 @@ def fraction_of_drops(
             "cv_total": np.sqrt(total) / abs(mean),
             "cv_pixel": pixel[0],
             "lasting_std": pixel[1],
+            "pixel_slope": slope,
             "n_years": n_years,
             "full_mean": whole.isel(window=at),
             "full_mean_std": np.sqrt(var_whole.isel(window=at)),
@@ -336,6 +341,41 @@ def _lasting_spread(drop, ratio, at, nuisance=None):
     )  # neighbours are alike: ask for more than two
     left = (error - relative * size).mean(space).clip(0).fillna(0)
     return np.sqrt(relative), np.sqrt(left)
+
+
+def _pixel_slope(scaled, full, nuisance=None):
+    """(window) slope of pixels' scaled drops on their full drops; 1 is expected, with sd `SLOPE_STD`.
+
+    Products of different years, as above: noise does not flatten it. Its own sd is a jackknife's over years.
+    """
+    space = [d for d in full.dims if d != "year"]
+    seen = scaled.notnull() & full.notnull()
+    scaled, full = (_without(v.where(seen), space, nuisance) for v in (scaled, full))
+    apart = xr.DataArray(1 - np.eye(seen.sizes["year"]), dims=("year", "year_2"))
+
+    def products(a, b):
+        """Sum over pairs of years, and without those of each year."""
+        pairs = xr.dot(a.fillna(0), b.fillna(0).rename(year="year_2"), dim=space) * apart
+        of_year = pairs.sum("year_2") + pairs.sum("year").rename(year_2="year")
+        return pairs.sum(("year", "year_2")), pairs.sum(("year", "year_2")) - of_year
+
+    (both, fewer_both), (own, fewer_own) = products(scaled, full), products(full, full)
+    n = seen.any(space).sum("year")
+    fewer = (fewer_both / fewer_own.where(fewer_own > 0)).where(seen.any(space))
+    variance = np.square(fewer - fewer.mean("year")).sum("year") * (n - 1) / n.where(n > 2)
+    change = (both / own.where(own > 0) - 1) / (1 + variance / SLOPE_STD**2)
+    return 1 + change.fillna(0.0).clip(-2 * SLOPE_STD, 2 * SLOPE_STD)
+
+
+def _without(field, space, nuisance):
+    """Field (year, ...) less its mean and what of it follows each nuisance."""
+    field = field - field.mean(space)
+    for other in nuisance if nuisance is not None else ():
+        other = bare(other).where(field.notnull())
+        other = other - other.mean(space)
+        power = np.square(other).sum(space)
+        field = field - (field * other).sum(space) / power.where(power > 1e-9) * other
+    return field
 
 
 def _cross_years(field):

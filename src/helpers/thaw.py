@@ -162,6 +162,7 @@ def scale(
         (year, window, ...), for "joint" (year, ...). The interval solves the quadratic of a ratio
         (Fieller), hence is not symmetric. Its sources in mm: std_noise (measurement), std_year (years
         differ), std_estimation (mean fraction known from few noisy years), std_pixel (pixels differ).
+        pixel_slope of the window, of "joint" by pixel, for `shrink`.
         refused (bool) and reason (str) by window. degrees_of_freedom. For "degree_day" and
         "joint" power and lag_days.
 
@@ -241,6 +242,7 @@ def _estimate(
         divisor = fit["kappa"] * form
         index = dd.season(limits[full], heat, years, *curve)
         past = dd.season(limits[full], heat.area_mean, fractions["year"].values, *curve).values
+        terms["slope"] = f["pixel_slope"]
         estimate = _joint(drop, std, divisor, index, terms, _coefficient_cv(fractions, past), given, alone)
     else:
         divisor = fit["kappa"] * form if dated else f["fraction_mean"]
@@ -258,6 +260,7 @@ def _estimate(
                 "relative_pixel": terms["pixel"],
                 "relative_total": terms["total"],
                 "freedom": terms["freedom"],
+                "pixel_slope": f["pixel_slope"],
                 "weight_own": 1 / divisor,
             }
         )
@@ -363,6 +366,7 @@ def _joint(drop, std, divisor, index, terms, spread, given, alone):
             "relative_pixel": np.square(over(steady * np.sqrt(terms["pixel"]))) + 0 * value,
             "relative_total": over(steady * terms["total"]) + 0 * value,
             "freedom": terms["freedom"] if alone else terms["freedom"].min(),
+            "pixel_slope": over(steady * terms["slope"]),
             "weight_own": own_weight * index * over(gain.fillna(0)),
         }
     )
@@ -415,6 +419,7 @@ def _with_interval(estimate, level, extra_noise=0.0):
             "std_year": np.sqrt(of_years + square * estimate["relative_year"]),
             "std_estimation": abs(value) * np.sqrt(estimate["relative_estimation"]),
             "std_pixel": abs(value) * np.sqrt(estimate["relative_pixel"]),
+            "pixel_slope": estimate["pixel_slope"],
             "degrees_of_freedom": freedom.where(value.notnull()),
         }
     )
@@ -429,25 +434,28 @@ def shrink(scaled: xr.Dataset, *, classes: xr.DataArray | None = None) -> xr.Dat
     """Draw noisy pixels toward the mean of their class in the same year.
 
     A prior from other years would assume that nothing changed; the neighbours of the same year do
-    not. Only what is independent between pixels (noise, own fraction) is shrunk: the error that a
-    whole year shares stays as large as it was.
+    not. Only how far pixels of a class differ, in proportion to their mean, is asked of all years given.
+    What is independent between pixels (noise, own fraction) is shrunk; the error that a whole year
+    shares keeps its proportion.
 
     Parameters
     ----------
     scaled : Dataset
-        From `scale`.
+        From `scale`; its pixel_slope puts right differences between pixels that the window shows too small.
     classes : (...) DataArray, optional
         Labels of the areas whose pixels resemble each other; the whole area if None.
 
     Returns
     -------
     Dataset
-        shrunk, shrunk_std in mm and weight (share of the pixel's own value), dims as full_season.
+        shrunk, shrunk_std in mm and weight (of the pixel's own value), dims as full_season. The sd is the
+        posterior one, with what is not known of the weight in it (Morris 1983, doi:10.1080/01621459.1983.10477920).
         The unshrunk values stay the reference. The sd is that of a pixel drawn from its class: where heights or
         surfaces of a class sink differently, its parts are biased toward each other and the sd does not say so.
     """
     value, common = scaled["full_season"], np.hypot(scaled["std_year"], scaled["std_estimation"])
     noise = scaled["std_noise"] ** 2 + scaled["std_pixel"] ** 2
+    slope = scaled["pixel_slope"]
     space = [d for d in value.dims if d not in ("year", "window")]
     groups = [xr.ones_like(value.isel({d: 0 for d in value.dims if d not in space}), dtype=bool)]
     if classes is not None:
@@ -459,28 +467,55 @@ def shrink(scaled: xr.Dataset, *, classes: xr.DataArray | None = None) -> xr.Dat
         # Weights from the class-wide noise: a pixel's std_pixel grows with its own value.
         level = e.mean(space)
         mean = v.mean(space)
-        excess = np.square(v - mean).sum(space) / (n - 1).where(n > 1) - level
-        spread = level * np.sqrt(2 / (n - 1).where(n > 1))
         # Pixels differ in proportion to the mean, alike in every year: one number is better known.
-        size = np.maximum(mean**2 - level / n, level / n)
-        certain = (size / spread) ** 2
-        relative = size * excess / spread**2
-        if "year" in v.dims:
-            certain, relative = certain.sum("year"), relative.sum("year")
-        relative, error = relative / certain, certain**-0.5
-        between = _positive(relative, error) * size
-        w = (between / (between + e)).where(inside)
-        shrunk = (mean + w * (v - mean)).where(inside, shrunk)
-        # Too small a spread draws too far and says too little: its own sd is on top of it.
-        own = w**2 * e + (1 - w) ** 2 * (between + error * size)
+        size = _known_mean(mean, level / n + np.square(common.where(inside)).mean(space))
+        size = np.maximum(size**2, level / n)
+        between, rise = _class_spread(v, level, size, space)
+        w = (between / (between + e)).where(e > 0, 1.0).where(inside)
+        inner = mean + w * (v - mean) / slope
+        shrunk = inner.where(inside, shrunk)
+        of_weight = np.square(rise * w * (1 - w) * (v - mean) / slope)
         of_mean = (1 - w) ** 2 * (between + level) / n.where(n > 0)
-        std = np.sqrt(own + of_mean + common**2).where(inside, std)
-        weight = w.where(inside, weight)
+        # What the year shares goes with the shrunken value: the pixel's own square holds its noise too.
+        shared = np.square(inner) * np.square(common.where(inside)).mean(space) / np.square(v).mean(space)
+        std = np.sqrt(w * e / slope**2 + of_weight + of_mean + shared).where(inside, std)
+        weight = (w / slope).where(inside, weight)
     return (
         xr.Dataset({"shrunk": shrunk, "shrunk_std": std, "weight": weight})
         .where(value.notnull())
         .transpose(*value.dims)
     )
+
+
+def _known_mean(mean, noise):
+    """Means of years, drawn to that of all years as far as their noise accounts for how they differ."""
+    if "year" not in mean.dims:
+        return mean
+    every = mean.mean("year")
+    change = np.square(mean - every).sum("year") / (mean.count("year") - 1).clip(1)
+    keep = (1 - noise.mean("year") / change.where(change > 0)).clip(0).fillna(0.0)
+    return every + keep * (mean - every)
+
+
+def _class_spread(v, level, size, space, nodes=400):
+    """Variance between pixels of a class beyond their noise, and the relative sd of its odds to the noise.
+
+    Posterior moments of the share u that real differences have in the scatter of a class, flat before: the scatter
+    is chi-square about noise plus differences.
+    """
+    n = v.notnull().sum(space)
+    free = (n - 1).clip(0)
+    square = np.square(v - v.mean(space)).sum(space)
+    years = [d for d in v.dims if d == "year"]
+    unit = size * (level.sum(years) / size.sum(years))
+    u = xr.DataArray((np.arange(nodes) + 0.5) / nodes, dims="share")
+    total = level + unit * u / (1 - u)
+    fit = -0.5 * (free * np.log(total) + square / total).fillna(0).sum(years)
+    chance = np.exp(fit - fit.max("share"))
+    chance = chance / chance.sum("share")
+    share = (chance * u).sum("share")
+    sd = np.sqrt((chance * np.square(u - share)).sum("share"))
+    return unit * share / (1 - share), sd / (share * (1 - share))
 
 
 def leave_one_year_out(
@@ -508,7 +543,7 @@ def leave_one_year_out(
         As from `drops`, with "full" and, for temperature, coords window_start and window_end.
     methods : sequence of str
         As in `scale`, and "shrunk": degree_day, then `shrink` over the trailing dims. Each window is used
-        alone, "joint" with the same window of all years: that is what an old mission offers.
+        alone, "joint" and "shrunk" with the same window of all years: that is what an old mission offers.
     temperature : (time, ...) DataArray, optional
         Daily, degrees Celsius.
     noise_correlation, pattern, nuisance, smooth_cells, noise_factor, area_mean, level
@@ -552,9 +587,11 @@ def leave_one_year_out(
         for method in methods:
             estimate, reason = _one_year(drop, std, train, year, windows, method, heat, area_mean, level, fit)
             refusals += [(int(year), w, method, t) for w, t in zip(windows, reason, strict=True) if t]
+            at = list(drop["year"].values).index(year) if estimate.sizes["year"] > 1 else 0
             if method == "shrunk":
-                table = _shrunk(estimate, level, hidden_std**2, shared, classes)
+                table = _shrunk(estimate, level, at, hidden_std**2, shared, classes)
             else:
+                estimate = estimate.isel(year=at)
                 extra = hidden_std**2 - 2 * estimate["weight_own"] * shared
                 table = _with_interval(estimate, level, extra)[["value", "std", "lower", "upper"]]
             table = table.assign(observed=hidden).assign_coords(trailing | {"window": windows})
@@ -568,26 +605,32 @@ def leave_one_year_out(
     return out
 
 
-def _shrunk(estimate, level, hidden_variance, shared, classes):
-    """Value and interval of shrunken predictions of an observed season."""
-    plain = _with_interval(estimate, level)
-    small = shrink(plain.rename(value="full_season"), classes=None if classes is None else bare(classes))
-    extra = hidden_variance - 2 * small["weight"] * estimate["weight_own"] * shared
+def _shrunk(estimate, level, at, hidden_variance, shared, classes):
+    """Value and interval of shrunken predictions of an observed season; how pixels differ, all years say."""
+    plain = _with_interval(estimate, level).rename(value="full_season")
+    small = shrink(plain, classes=None if classes is None else bare(classes))
+    small = small.assign(weight_own=estimate["weight_own"], freedom=plain["degrees_of_freedom"])
+    small = small.isel(year=at)
+    extra = hidden_variance - 2 * small["weight"] * small["weight_own"] * shared
     std = np.sqrt((small["shrunk_std"] ** 2 + extra).clip(0))
-    half = std * xr.apply_ufunc(lambda v: _student(v, level), plain["degrees_of_freedom"])
+    half = std * xr.apply_ufunc(lambda v: _student(v, level), small["freedom"])
     value = small["shrunk"]
     return xr.Dataset({"value": value, "std": std, "lower": value - half, "upper": value + half})
 
 
 def _one_year(drop, std, train, year, windows, method, heat, area_mean, level, fit):
-    """Estimate of a hidden year from each window alone, and the reasons of refused windows."""
+    """Estimate of a hidden year from each window alone, beside that of the others where they take part in it.
+
+    Second, the reasons of refused windows.
+    """
+    every = method in ("joint", "shrunk")
     method = "degree_day" if method == "shrunk" else method
     heat = None if method == "constant" else heat
-    seen = {"window": windows, "year": drop["year"].values if method == "joint" else [year]}
+    seen = {"window": windows, "year": drop["year"].values if every else [year]}
     out, _, reason = _estimate(
         drop.sel(seen), std.sel(seen), train, method, heat, area_mean, level, fit=fit, alone=True
     )
-    return bare(out.sel(year=year)), reason.values.tolist()
+    return bare(out), reason.values.tolist()
 
 
 def score(table: pd.DataFrame, by: Sequence[str] = ("window", "method")) -> pd.DataFrame:
