@@ -43,15 +43,15 @@ FEW = {"S": (slice(100, 101), slice(0, 20)), "M": (slice(250, 251), slice(0, 20)
 PRIOR = (-5.0, 3.0)
 
 # what is timed: gaps in the stack or not, options of sbas.invert
-RATE = "weighted, gaps, linear + annual, rate prior: rate and its std"
+RATE = "weighted, gaps, linear + annual, rate prior: displacement, rate and its std"
 ALL = "the same with every std and statistic"
 FILES = "the same, zarr to zarr"
 BOUND, COPY = "read once and multiply", "read and write alone"
-PLAIN = "classical, unweighted, no gaps"
+PLAIN = "classical, unweighted, no gaps: displacement, rate and its std"
 WORK = {
-    RATE: (True, {"rate_prior": PRIOR, "series_std": False}),
+    RATE: (True, {"rate_prior": PRIOR, "series_std": False, "statistics": False}),
     ALL: (True, {"rate_prior": PRIOR}),
-    PLAIN: (False, {"model": None, "weights": None, "series_std": False}),
+    PLAIN: (False, {"model": None, "weights": None, "series_std": False, "statistics": False}),
 }
 
 

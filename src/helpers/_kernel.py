@@ -39,6 +39,7 @@ class Plan(NamedTuple):
     unit: bool  # equal weights, scaled by the residual
     free: bool  # no model: NaN where data do not join the first date
     spread: bool  # standard deviations of the series wanted
+    statistics: bool  # statistics of the residuals and components wanted
     mm_per_rad: float
     variance: np.ndarray  # (2, bin) mm2 by coherence, and the step to the next bin
     pair_variance: np.ndarray  # (pair,) mm2
@@ -586,13 +587,15 @@ def finish(plan, column, w, out, rows):
     count, square, cosine, sine = w.lane[1], w.lane[2], w.lane[3], w.lane[4]
     lanes = count.shape[0]
     where = plan.dates.position
+    put(out, rows[8], column, count)
+    if not plan.statistics:
+        return
     for i in range(lanes):
         there = count[i] > 0
         cosine[i] = np.sqrt(cosine[i] ** 2 + sine[i] ** 2) / count[i] if there else np.nan
         square[i] = np.sqrt(square[i] / count[i]) if there else np.nan
     put(out, rows[6], column, cosine)
     put(out, rows[7], column, square)
-    put(out, rows[8], column, count)
     for date in range(n):
         j = where[date]
         target = out[rows[3] + date, column : column + lanes]
@@ -747,32 +750,37 @@ def factor_complete(plan, f):
 def solve_complete(plan, f, diagonal, w):
     """Solve a block with the one factor ``f`` all its pixels share; False if a pixel lacks a pair.
 
-    The operations are those of the general way in the same order, with numbers in the place of lanes.
+    The operations are those of the general way in the same order, with numbers in the place of lanes. The sum of
+    squared residuals is that of the phases less what the solution explains.
     """
     graph = plan.unknowns
     x, lanes = w.x, w.sets.shape[0]
-    y, lacking = w.lane[5], w.lane[6]
+    y, square = w.lane[5], w.lane[2]
     n, k = plan.design.shape
-    x[:, 0] = 0.0
-    lacking[:] = 0.0
+    for j in range(n):
+        for i in range(lanes):
+            x[j, 0, i] = 0.0
+    square[:] = 0.0
     mm_per_rad, first, second = plan.mm_per_rad, plan.first, plan.second
     for pair in range(first.shape[0]):
         row = w.phase[pair]
         early, late = x[first[pair], 0], x[second[pair], 0]
         for i in range(row.shape[0]):
             y[i] = mm_per_rad * row[i]
-            lacking[i] += 0.0 if np.isfinite(row[i]) else 1.0
+            square[i] += y[i] * y[i]
         for i in range(row.shape[0]):
             early[i] -= y[i]
         for i in range(row.shape[0]):
             late[i] += y[i]
         if pair % 16 == 0 or pair == first.shape[0] - 1:
             for i in range(lanes):
-                if lacking[i] > 0:
+                if not np.isfinite(square[i]):
                     return False
     w.gram[:] = 0.0
     for j in range(n):
         own = x[j, 0]
+        for i in range(lanes):
+            square[i] -= own[i] * own[i] * f.inverse[j, 0]
         for a in range(graph.start[j], graph.start[j + 1]):
             share, other = f.edge[a, 0], x[graph.row[a], 0]
             for i in range(lanes):
@@ -801,6 +809,7 @@ def solve_complete(plan, f, diagonal, w):
                 w.root[a, b, i] = f.root[a, b, 0]
                 w.cov[a, b, i] = f.cov[a, b, 0]
     for i in range(lanes):
+        square[i] = max(square[i], 0.0)
         w.lane[1, i] = first.shape[0]
         w.good[i] = f.good[0]
         w.sets[i] = 1
@@ -840,7 +849,8 @@ def solve_interpolation(plan, w, f, phase, coherence, begin, end, out, rows):
             eliminate(plan.unknowns, w.edge, w.excess, w.inverse, w.x, k, w.gram, w.lane[10])
             solve_centred(plan, w)
             substitute(plan.unknowns, w.edge, w.inverse, w.x, k if plan.height > 0 else 1)
-        residuals(plan, w.phase, w.x, square, cosine, sine, w.single)
+        if plan.statistics or (plan.unit and not done):
+            residuals(plan, w.phase, w.x, square, cosine, sine, w.single)
         unit = w.lane[7]
         for i in range(lanes):
             freedom = count[i] - (n - w.sets[i])
@@ -868,7 +878,7 @@ def solve_posterior(plan, w, phase, coherence, mean, std, begin, end, out, rows)
             # equal weights: first the network by itself, for the variance of its residuals
             alone = plan.unit and step == 0
             assemble(plan, w)
-            if step == 0:
+            if step == 0 and (plan.unit or plan.statistics):
                 components(plan.dates, w.joined, w.label, w.number, w.sets)
             if alone:
                 w.excess[:] = 0.0
@@ -905,7 +915,8 @@ def solve_posterior(plan, w, phase, coherence, mean, std, begin, end, out, rows)
             if plan.spread:
                 turn(w.x[j, 1:], w.root)
         substitute(plan.unknowns, w.edge, w.inverse, w.x, 1 + k if plan.spread else 1)
-        residuals(plan, w.phase, w.x, square, cosine, sine, w.single)
+        if plan.statistics:
+            residuals(plan, w.phase, w.x, square, cosine, sine, w.single)
         if plan.spread:
             invert_diagonal(plan.unknowns, w.edge, w.inverse, w.column)
         report(plan, column, w, out, rows)
