@@ -41,7 +41,7 @@ class Plan(NamedTuple):
     spread: bool  # standard deviations of the series wanted
     statistics: bool  # statistics of the residuals and components wanted
     mm_per_rad: float
-    variance: np.ndarray  # (2, bin) mm2 by coherence, and the step to the next bin
+    variance: np.ndarray  # (bin,) mm2 by coherence and the step to the next bin, two singles fetched as one double
     pair_variance: np.ndarray  # (pair,) mm2
     smallest_unit: float  # mm2, lower bound of the estimated unit variance
     dates: Pattern  # graph of dates joined by pairs
@@ -295,8 +295,10 @@ class Work(NamedTuple):
     column: np.ndarray  # (longest column, lane)
     half: np.ndarray  # (k, k, lane)
     inner_root: np.ndarray
-    single: np.ndarray  # (4, lane)
+    single: np.ndarray  # (3, lane)
     bin: np.ndarray
+    found: np.ndarray
+    halves: np.ndarray  # (2 lane,) the same memory in single precision
     phase: np.ndarray  # (pair, lane)
     coherence: np.ndarray
 
@@ -306,6 +308,7 @@ def workspace(plan, lanes):
     unknowns = plan.unknowns.order.shape[0]
     n, k = plan.design.shape
     m = k - 1 if plan.interpolate else k  # the intercept needs no column where components are centred
+    found = np.empty(lanes)
     return Work(
         np.empty((max(plan.unknowns.row.shape[0], 1), lanes)),
         np.empty((unknowns, lanes)),
@@ -328,8 +331,10 @@ def workspace(plan, lanes):
         np.empty((unknowns, lanes)),
         np.empty((m, m, lanes)),
         np.empty((m, m, lanes)),
-        np.empty((4, lanes), np.float32),
+        np.empty((3, lanes), np.float32),
         np.empty(lanes, np.uint32),
+        found,
+        found.view(np.float32),
         np.empty((plan.first.shape[0], lanes), np.float32),
         np.empty((0 if plan.unit else plan.first.shape[0], lanes), np.float32),
     )
@@ -369,8 +374,7 @@ def assemble(plan, work):
     """
     edge, rhs, joined, single, bin_ = work.edge, work.x, work.joined, work.single, work.bin
     scale, count, y = work.lane[0], work.lane[1], work.lane[5]
-    w, part, base, step = single[0], single[1], single[2], single[3]
-    value_at, step_at = plan.variance[0], plan.variance[1]
+    w, part, table, found, halves = single[0], single[1], plan.variance, work.found, work.halves
     edge[:] = 0.0
     rhs[:, 0] = 0.0
     joined[:] = False
@@ -378,7 +382,7 @@ def assemble(plan, work):
     lanes = y.shape[0]
     mm_per_rad, pair_variance, unit = plan.mm_per_rad, plan.pair_variance, plan.unit
     entry, first, second, link_entry = plan.entry, plan.first, plan.second, plan.date_entry
-    bins = np.float32(value_at.shape[0] - 1)
+    bins = np.float32(table.shape[0] - 1)
     for pair in range(first.shape[0]):
         row, link = work.phase[pair], joined[link_entry[pair]]
         for i in range(lanes):
@@ -393,9 +397,9 @@ def assemble(plan, work):
                 bin_[i] = np.uint32(at)
                 part[i] = at - np.float32(bin_[i])
             for i in range(lanes):  # by itself: no vector instruction for it
-                base[i], step[i] = value_at[bin_[i]], step_at[bin_[i]]
+                found[i] = table[bin_[i]]
             for i in range(lanes):
-                w[i] /= base[i] + part[i] * step[i] + add
+                w[i] /= halves[2 * i] + part[i] * halves[2 * i + 1] + add
         own, early, late = edge[entry[pair]], rhs[first[pair], 0], rhs[second[pair], 0]
         for i in range(lanes):
             weight = scale[i] * w[i]
