@@ -83,9 +83,10 @@ def components(graph, joined, label, number, sets):
         for i in range(lanes):
             label[j, i] = sets[i]
         for a in range(graph.start[j + 1] - 1, graph.start[j] - 1, -1):
-            r = graph.row[a]
+            own, other, link = label[j], label[graph.row[a]], joined[a]
             for i in range(lanes):
-                label[j, i] = label[r, i] if joined[a, i] else label[j, i]
+                mine, its = own[i], other[i]  # fetched before the choice: a loop without branches
+                own[i] = its if link[i] else mine
         for i in range(lanes):
             sets[i] += 1 if label[j, i] == sets[i] else 0
     if by_date:
