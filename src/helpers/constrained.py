@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
-from statsmodels.robust.norms import HuberT
-from statsmodels.robust.robust_linear_model import RLM
 import xarray as xr
 from scipy import optimize, stats
 from scipy.linalg import lapack, solve_triangular
+from statsmodels.robust.norms import HuberT
+from statsmodels.robust.robust_linear_model import RLM
 
 from . import sbas, timefunc
 
