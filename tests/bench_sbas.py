@@ -455,7 +455,11 @@ def rows_of(name, folder, with_peers):
         ratios = {"times_ours": spent[0] / own[ALL if gaps else PLAIN]}
         if gaps:
             ratios["times_our_rate"] = spent[0] / own[RATE]
-        note = {"note": "GDAL, unused, stands empty"} if peer.startswith("dolphin") else {}
+        note = (
+            {"note": "GDAL, which its solver does not use, is an empty module"}
+            if peer.startswith("dolphin")
+            else {}
+        )
         rows.append(row(peer, name, 2000, [2000 * s for s in spent]) | ratios | note)
     save(kept(name, folder, True), folder / "stack.zarr")
     found = in_child("from_files", str(folder), 2)

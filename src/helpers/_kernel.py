@@ -41,9 +41,7 @@ class Plan(NamedTuple):
     spread: bool  # standard deviations of the series wanted
     statistics: bool  # statistics of the residuals and components wanted
     mm_per_rad: float
-    variance: (
-        np.ndarray
-    )  # (bin,) mm2 by coherence and the step to the next bin, singles fetched as one double
+    variance: np.ndarray  # (bin,) mm2 by coherence, and the step to the next bin: two singles in a double
     pair_variance: np.ndarray  # (pair,) mm2
     smallest_unit: float  # mm2, lower bound of the estimated unit variance
     dates: Pattern  # graph of dates joined by pairs
