@@ -324,6 +324,27 @@ def test_complete_unweighted_pixels_share_a_factor(options):
     np.testing.assert_allclose(a["rate_std"][0], expected["rate_std"], rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rate_prior": (-5.0, 3.0)},
+        {"weights": None},
+        {"model": None, "weights": None},
+        {"deviation_std_mm": None, "weights": None},
+        {"deviation_std_mm": None},
+    ],
+)
+@pytest.mark.parametrize("missing", [0.0, 0.5])
+def test_estimates_do_not_depend_on_statistics(options, missing):
+    """Series, rates and their standard deviations are the same where statistics are left out."""
+    stack = example(missing=missing)
+    whole, lean = (sbas.invert(stack, statistics=wanted, **options) for wanted in (True, False))
+    gone = {*sbas.STATISTICS, "filled", "peak_to_peak", "peak_to_peak_std"}
+    assert set(whole.data_vars) - set(lean.data_vars) == gone
+    for name, values in lean.data_vars.items():
+        np.testing.assert_allclose(values, whole[name], rtol=1e-6, atol=1e-7, err_msg=name)
+
+
 def test_order_of_pairs_does_not_matter():
     """Shuffled pairs give the same result to rounding."""
     stack = example()

@@ -39,8 +39,9 @@ class Plan(NamedTuple):
     unit: bool  # equal weights, scaled by the residual
     free: bool  # no model: NaN where data do not join the first date
     spread: bool  # standard deviations of the series wanted
+    statistics: bool  # statistics of the residuals and components wanted
     mm_per_rad: float
-    variance: np.ndarray  # (2, bin) mm2 by coherence, and the step to the next bin
+    variance: np.ndarray  # (bin,) mm2 by coherence, and the step to the next bin: two singles in a double
     pair_variance: np.ndarray  # (pair,) mm2
     smallest_unit: float  # mm2, lower bound of the estimated unit variance
     dates: Pattern  # graph of dates joined by pairs
@@ -82,9 +83,10 @@ def components(graph, joined, label, number, sets):
         for i in range(lanes):
             label[j, i] = sets[i]
         for a in range(graph.start[j + 1] - 1, graph.start[j] - 1, -1):
-            r = graph.row[a]
+            own, other, link = label[j], label[graph.row[a]], joined[a]
             for i in range(lanes):
-                label[j, i] = label[r, i] if joined[a, i] else label[j, i]
+                mine, its = own[i], other[i]  # fetched before the choice: a loop without branches
+                own[i] = its if link[i] else mine
         for i in range(lanes):
             sets[i] += 1 if label[j, i] == sets[i] else 0
     if by_date:
@@ -294,8 +296,10 @@ class Work(NamedTuple):
     column: np.ndarray  # (longest column, lane)
     half: np.ndarray  # (k, k, lane)
     inner_root: np.ndarray
-    single: np.ndarray  # (4, lane)
+    single: np.ndarray  # (3, lane)
     bin: np.ndarray
+    found: np.ndarray
+    halves: np.ndarray  # (2 lane,) the same memory in single precision
     phase: np.ndarray  # (pair, lane)
     coherence: np.ndarray
 
@@ -305,6 +309,7 @@ def workspace(plan, lanes):
     unknowns = plan.unknowns.order.shape[0]
     n, k = plan.design.shape
     m = k - 1 if plan.interpolate else k  # the intercept needs no column where components are centred
+    found = np.empty(lanes)
     return Work(
         np.empty((max(plan.unknowns.row.shape[0], 1), lanes)),
         np.empty((unknowns, lanes)),
@@ -327,8 +332,10 @@ def workspace(plan, lanes):
         np.empty((unknowns, lanes)),
         np.empty((m, m, lanes)),
         np.empty((m, m, lanes)),
-        np.empty((4, lanes), np.float32),
+        np.empty((3, lanes), np.float32),
         np.empty(lanes, np.uint32),
+        found,
+        found.view(np.float32),
         np.empty((plan.first.shape[0], lanes), np.float32),
         np.empty((0 if plan.unit else plan.first.shape[0], lanes), np.float32),
     )
@@ -368,8 +375,7 @@ def assemble(plan, work):
     """
     edge, rhs, joined, single, bin_ = work.edge, work.x, work.joined, work.single, work.bin
     scale, count, y = work.lane[0], work.lane[1], work.lane[5]
-    w, part, base, step = single[0], single[1], single[2], single[3]
-    value_at, step_at = plan.variance[0], plan.variance[1]
+    w, part, table, found, halves = single[0], single[1], plan.variance, work.found, work.halves
     edge[:] = 0.0
     rhs[:, 0] = 0.0
     joined[:] = False
@@ -377,7 +383,7 @@ def assemble(plan, work):
     lanes = y.shape[0]
     mm_per_rad, pair_variance, unit = plan.mm_per_rad, plan.pair_variance, plan.unit
     entry, first, second, link_entry = plan.entry, plan.first, plan.second, plan.date_entry
-    bins = np.float32(value_at.shape[0] - 1)
+    bins = np.float32(table.shape[0] - 1)
     for pair in range(first.shape[0]):
         row, link = work.phase[pair], joined[link_entry[pair]]
         for i in range(lanes):
@@ -392,9 +398,9 @@ def assemble(plan, work):
                 bin_[i] = np.uint32(at)
                 part[i] = at - np.float32(bin_[i])
             for i in range(lanes):  # by itself: no vector instruction for it
-                base[i], step[i] = value_at[bin_[i]], step_at[bin_[i]]
+                found[i] = table[bin_[i]]
             for i in range(lanes):
-                w[i] /= base[i] + part[i] * step[i] + add
+                w[i] /= halves[2 * i] + part[i] * halves[2 * i + 1] + add
         own, early, late = edge[entry[pair]], rhs[first[pair], 0], rhs[second[pair], 0]
         for i in range(lanes):
             weight = scale[i] * w[i]
@@ -586,13 +592,15 @@ def finish(plan, column, w, out, rows):
     count, square, cosine, sine = w.lane[1], w.lane[2], w.lane[3], w.lane[4]
     lanes = count.shape[0]
     where = plan.dates.position
+    put(out, rows[8], column, count)
+    if not plan.statistics:
+        return
     for i in range(lanes):
         there = count[i] > 0
         cosine[i] = np.sqrt(cosine[i] ** 2 + sine[i] ** 2) / count[i] if there else np.nan
         square[i] = np.sqrt(square[i] / count[i]) if there else np.nan
     put(out, rows[6], column, cosine)
     put(out, rows[7], column, square)
-    put(out, rows[8], column, count)
     for date in range(n):
         j = where[date]
         target = out[rows[3] + date, column : column + lanes]
@@ -747,32 +755,37 @@ def factor_complete(plan, f):
 def solve_complete(plan, f, diagonal, w):
     """Solve a block with the one factor ``f`` all its pixels share; False if a pixel lacks a pair.
 
-    The operations are those of the general way in the same order, with numbers in the place of lanes.
+    The operations are those of the general way in the same order, with numbers in the place of lanes. The sum of
+    squared residuals is that of the phases less what the solution explains.
     """
     graph = plan.unknowns
     x, lanes = w.x, w.sets.shape[0]
-    y, lacking = w.lane[5], w.lane[6]
+    y, square = w.lane[5], w.lane[2]
     n, k = plan.design.shape
-    x[:, 0] = 0.0
-    lacking[:] = 0.0
+    for j in range(n):
+        for i in range(lanes):
+            x[j, 0, i] = 0.0
+    square[:] = 0.0
     mm_per_rad, first, second = plan.mm_per_rad, plan.first, plan.second
     for pair in range(first.shape[0]):
         row = w.phase[pair]
         early, late = x[first[pair], 0], x[second[pair], 0]
         for i in range(row.shape[0]):
             y[i] = mm_per_rad * row[i]
-            lacking[i] += 0.0 if np.isfinite(row[i]) else 1.0
+            square[i] += y[i] * y[i]
         for i in range(row.shape[0]):
             early[i] -= y[i]
         for i in range(row.shape[0]):
             late[i] += y[i]
         if pair % 16 == 0 or pair == first.shape[0] - 1:
             for i in range(lanes):
-                if lacking[i] > 0:
+                if not np.isfinite(square[i]):
                     return False
     w.gram[:] = 0.0
     for j in range(n):
         own = x[j, 0]
+        for i in range(lanes):
+            square[i] -= own[i] * own[i] * f.inverse[j, 0]
         for a in range(graph.start[j], graph.start[j + 1]):
             share, other = f.edge[a, 0], x[graph.row[a], 0]
             for i in range(lanes):
@@ -801,6 +814,7 @@ def solve_complete(plan, f, diagonal, w):
                 w.root[a, b, i] = f.root[a, b, 0]
                 w.cov[a, b, i] = f.cov[a, b, 0]
     for i in range(lanes):
+        square[i] = max(square[i], 0.0)
         w.lane[1, i] = first.shape[0]
         w.good[i] = f.good[0]
         w.sets[i] = 1
@@ -840,7 +854,8 @@ def solve_interpolation(plan, w, f, phase, coherence, begin, end, out, rows):
             eliminate(plan.unknowns, w.edge, w.excess, w.inverse, w.x, k, w.gram, w.lane[10])
             solve_centred(plan, w)
             substitute(plan.unknowns, w.edge, w.inverse, w.x, k if plan.height > 0 else 1)
-        residuals(plan, w.phase, w.x, square, cosine, sine, w.single)
+        if plan.statistics or (plan.unit and not done):
+            residuals(plan, w.phase, w.x, square, cosine, sine, w.single)
         unit = w.lane[7]
         for i in range(lanes):
             freedom = count[i] - (n - w.sets[i])
@@ -868,7 +883,7 @@ def solve_posterior(plan, w, phase, coherence, mean, std, begin, end, out, rows)
             # equal weights: first the network by itself, for the variance of its residuals
             alone = plan.unit and step == 0
             assemble(plan, w)
-            if step == 0:
+            if step == 0 and (plan.unit or plan.statistics):
                 components(plan.dates, w.joined, w.label, w.number, w.sets)
             if alone:
                 w.excess[:] = 0.0
@@ -905,7 +920,8 @@ def solve_posterior(plan, w, phase, coherence, mean, std, begin, end, out, rows)
             if plan.spread:
                 turn(w.x[j, 1:], w.root)
         substitute(plan.unknowns, w.edge, w.inverse, w.x, 1 + k if plan.spread else 1)
-        residuals(plan, w.phase, w.x, square, cosine, sine, w.single)
+        if plan.statistics:
+            residuals(plan, w.phase, w.x, square, cosine, sine, w.single)
         if plan.spread:
             invert_diagonal(plan.unknowns, w.edge, w.inverse, w.column)
         report(plan, column, w, out, rows)

@@ -56,8 +56,8 @@ def noise_of(stack, weights, pair_std_mm, n_pairs):
         )
     scale = -1000 * positive_attribute(stack, "wavelength_m") / (4 * np.pi)
     table = np.zeros(2) if weights is None else variance_table(looks_of(stack)) * scale**2
-    table = np.stack([table, np.append(np.diff(table), 0.0)]).astype("f4")
-    noise = {"variance": table, "pair_variance": variance.astype("f4")}
+    table = np.stack([table, np.append(np.diff(table), 0.0)], axis=1).astype("f4")
+    noise = {"variance": table.view("f8")[:, 0], "pair_variance": variance.astype("f4")}
     return noise | {"unit": weights is None, "mm_per_rad": scale}
 
 
@@ -187,6 +187,7 @@ def assemble_plan(dates, unknowns, first, second, ground, design, height, noise,
         **{name: np.ascontiguousarray(value, dtype=float) for name, value in given.items()},
         **rest,
         spread=True,
+        statistics=True,
         dates=dates,
         date_entry=dates.entry(first, second),
         unknowns=unknowns,

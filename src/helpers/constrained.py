@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
-import statsmodels.api as sm
 import xarray as xr
 from scipy import optimize, stats
 from scipy.linalg import lapack, solve_triangular
+from statsmodels.robust.norms import HuberT
+from statsmodels.robust.robust_linear_model import RLM
 
 from . import sbas, timefunc
 
@@ -301,7 +302,7 @@ def align_rate(
     both = np.asarray(mask) & np.isfinite(difference)
     if both.sum() < 25:
         raise ValueError(f"align_rate: {both.sum()} pixels of stable ground with both rates; 25 are needed")
-    fit = sm.RLM(difference[both], columns[both], M=sm.robust.norms.HuberT()).fit()
+    fit = RLM(difference[both], columns[both], M=HuberT()).fit()
     covariance = fit.bcov_scaled * max(patch_pixels, 1.0)
     spread = np.sqrt(np.einsum("yxi,ij,yxj->yx", columns, covariance, columns))
     out = xr.Dataset({"rate": rate - columns @ fit.params, "std": (("y", "x"), spread)})
