@@ -207,9 +207,9 @@ def zone_rates(
     best known epoch on quiet ground, where nothing else should be left: a stated sd is only their pattern. Both are
     found again with one of nine blocks of that ground left out in turn, and the error is widened by how far the
     zone's own error then moves (`zone_contrast`). Of the best known epoch itself the stated size is kept, since its
-    field holds real differences between places (its length does so too, and errs on the long side). *reference*: what each sensor's scene shares, through the sensor's share
-    in the rate. *geometry*: horizontal motion read as vertical. *sampling*: rms over starting years of the thinning
-    experiment's zone differences, by share.
+    field holds real differences between places (its length does so too, and errs on the long side). *reference*: what
+    each sensor's scene shares, through the sensor's share in the rate. *geometry*: horizontal motion read as vertical.
+    *sampling*: rms over starting years of the thinning experiment's zone differences, by share.
 
     Parameters
     ----------
