@@ -4,8 +4,9 @@ Marked slow: about 20 s of processor time a scene. The table data/calibration/ep
 scene, so a run that was stopped goes on where it was; `python tests/test_merge_calibration.py 10` adds ten scenes and
 says what they show.
 
-The method was developed on other seeds (1001 to 1060, 2001 to 2010) and frozen before the first of these was looked at.
-What they show: bias and coverage meet their targets; alarms without mining do in seven of eight contrasts.
+The method was developed on other seeds (1 to 5, 1001 to 1060, 2001 to 2035), an earlier version was judged by 1061 to
+1120, and this one was frozen before the first of these was looked at.
+What they show: bias, coverage and alarms meet their targets in every zone and contrast.
 """
 
 import itertools
@@ -23,7 +24,7 @@ from helpers import io, merge, network, sbas, twin
 
 TABLE = io.ROOT / "data" / "calibration" / "epoch_contrast.csv"
 DATES = TABLE.with_name("epoch_contrast_dates.csv")
-SCENES = [(seed, seed % 2 == 1) for seed in range(1061, 1121)]
+SCENES = [(seed, seed % 2 == 1) for seed in range(1121, 1181)]
 NOISE = {"deviation_std_mm": 3.0, "deviation_days": 45.0}
 OLD = ["ers", "envisat", "alos1"]
 # as large as a season: data draw the old missions' series, the join has a model of its own
@@ -314,20 +315,13 @@ def test_epoch_contrasts_are_unbiased_and_cover(before_to_after):
         assert row.coverage_high >= 0.90 and row.coverage_low <= 0.98, f"{name}: coverage {row.coverage:.2f}"
 
 
-MISSED = (
-    "5 of 30 (6 to 35 %); in 3 of them the interval misses the truth, which is not 0 as the climate warms"
-)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("minus", ["", "control", "elsewhere"])
 @pytest.mark.parametrize("zone", ZONES)
-def test_no_alarms_without_mining(zone, minus, before_to_after, request):
-    """Without mining no more than 5 % alarms per zone: judged by the exact 95 % interval. One of eight is missed."""
+def test_no_alarms_without_mining(zone, minus, before_to_after):
+    """Without mining no more than 5 % alarms per zone: judged by the exact 95 % interval."""
     if zone == minus:
         pytest.skip("a zone less itself")
-    if (zone, minus) == ("mined", "elsewhere"):
-        request.applymarker(pytest.mark.xfail(reason=MISSED, strict=True))
     row = before_to_after.set_index(["zone", "minus"]).loc[(zone, minus)]
     assert row["alarms_low"] <= 0.05, f"{zone} {minus or 'alone'}: {row['alarms']:.0%} alarms"
 

@@ -204,11 +204,12 @@ def zone_rates(
     """Rates of zones by epoch with the four errors that do not average out alike.
 
     *fit*: noise, delay and deviation. Their correlation length and their size are those of the field less that of the
-    best known epoch on quiet ground, where nothing else should be left: a stated sd is only their pattern. Of the best
-    known epoch itself the stated size is kept, since its field holds real differences between places (its length
-    does so too, and errs on the long side). *reference*: what each sensor's scene shares, through the sensor's share
-    in the rate. *geometry*: horizontal motion read as vertical. *sampling*: rms over starting years of the thinning
-    experiment's zone differences, by share.
+    best known epoch on quiet ground, where nothing else should be left: a stated sd is only their pattern. Both are
+    found again with one of nine blocks of that ground left out in turn, and the error is widened by how far the
+    zone's own error then moves (`zone_contrast`). Of the best known epoch itself the stated size is kept, since its
+    field holds real differences between places (its length does so too, and errs on the long side). *reference*: what
+    each sensor's scene shares, through the sensor's share in the rate. *geometry*: horizontal motion read as vertical.
+    *sampling*: rms over starting years of the thinning experiment's zone differences, by share.
 
     Parameters
     ----------
@@ -224,30 +225,37 @@ def zone_rates(
     -------
     Dataset (zone, label)
         rate, rate_std and its parts fit_std, reference_std, geometry_std, sampling_std; n_pixels, n_effective;
-        fit_covariance (label, zone, other); length_m and scale (label), the latter found over stated sd;
-        sensor_share (zone, label, sensor) and sampling_error (zone, sensor, start), which `zone_contrast` needs.
+        length_m and scale (label), the latter found over stated sd; and what `zone_contrast` needs: fit_covariance
+        (label, zone, other), the same without one block of quiet ground as fit_covariance_without (block, ...),
+        sensor_share (zone, label, sensor), sampling_error (zone, sensor, start).
     """
     labels, names = [str(v) for v in epochs["label"].values], [str(v) for v in zones["zone"].values]
     best = labels[int(epochs["rate_std"].where(quiet).median(("y", "x")).argmin("label"))]
     masks = [inside for _, inside in _masks(zones)]
-    lengths, scales, tables, covariances = [], [], [], []
+    lengths, scales, tables, covariances, without = [], [], [], [], []
     for label in labels:
         field = epochs.sel(label=label)
         known = [m & np.isfinite(field["rate"] * field["rate_std"]).values for m in masks]
         still = (field["rate"] if label == best else field["rate"] - epochs["rate"].sel(label=best)).where(
             quiet
         )
-        length = correlation_length(still)
-        scale = 1.0 if label == best else error_scale(still, field["rate_std"], length)
-        covariances.append(scale**2 * _covariance(field["rate_std"], known, length))
+
+        def errors(still, field=field, known=known, stated=label == best):
+            length = correlation_length(still)
+            scale = 1.0 if stated else error_scale(still, field["rate_std"], length)
+            return length, scale, scale**2 * _covariance(field["rate_std"], known, length)
+
+        length, scale, covariance = errors(still)
+        parts = [covariance] * 9 if label == best else [errors(part)[2] for part in _all_but_one(still)]
         fit = zone_mean(field["rate"], scale * field["rate_std"], zones, length_m=length)
         geometry = zone_mean(field["geometry_std"], field["geometry_std"], zones, length_m=length)["std"]
         tables.append(fit.assign(geometry_std=geometry).loc[names])
-        lengths.append(length)
-        scales.append(scale)
+        for found, value in zip(
+            (lengths, scales, covariances, without), (length, scale, covariance, parts), strict=True
+        ):
+            found.append(value)
     columns = {
         "rate": "mean",
-        "fit_std": "std",
         **{k: k for k in ("geometry_std", "n_pixels", "n_effective")},
     }
     out = xr.Dataset(
@@ -258,6 +266,7 @@ def zone_rates(
         coords={"label": labels, "zone": names, "length_m": ("label", lengths), "scale": ("label", scales)},
     )
     out["fit_covariance"] = (("label", "zone", "other"), np.stack(covariances))
+    out["fit_covariance_without"] = (("block", "label", "zone", "other"), np.stack(without, axis=1))
     out = out.assign_coords(other=names)
     out["sensor_share"] = epochs["sensor_share"].where(zones).mean(("y", "x")).reset_coords(drop=True)
     out["sensor_reference_std"] = epochs["sensor_reference_std"]
@@ -265,35 +274,63 @@ def zone_rates(
         error = thinning["zone_difference"].sel(zone=names).reset_coords(drop=True)
         out["sampling_error"] = error.reindex(sensor=out["sensor"].values)
     parts = [zone_contrast(out, z, e) for e in labels for z in names]
-    for name in ("reference", "sampling"):
+    for name in ("fit", "reference", "sampling"):
         value = np.array([p[f"{name}_std"] for p in parts]).reshape(len(labels), len(names))
         out[f"{name}_std"] = (("label", "zone"), value)
     out["rate_std"] = np.sqrt(sum(out[f"{k}_std"] ** 2 for k in ("fit", "reference", "geometry", "sampling")))
     return out.transpose("zone", "label", ...)
 
 
+def _all_but_one(field: xr.DataArray):
+    """The field without one of nine blocks in turn: thirds of its pixels by row, times thirds by column."""
+    seen = np.isfinite(field)
+    thirds = [
+        np.searchsorted(np.quantile(at, [1 / 3, 2 / 3]), np.arange(n))
+        for at, n in zip(np.nonzero(seen.values), field.shape, strict=True)
+    ]
+    block = 3 * thirds[0][:, None] + thirds[1]
+    return [field.where(field.copy(data=block != b)) for b in range(9)]
+
+
 def error_scale(field: xr.DataArray, std: xr.DataArray, length_m: float) -> float:
     """Size of errors found in a field that should be flat, over their stated sd.
 
     The variance about the field's mean misses what all of its pixels share, a known part for errors of one
-    correlation length: it is added back. Real differences between places count as errors. A variance found in few
-    independent places is uncertain itself: the size is widened as Student's t is, so that 1.96 of it hold 95 %.
+    correlation length: it is added back. Real differences between places count as errors.
     """
     seen = np.isfinite(field * std)
     stated = float((std.where(seen) ** 2).mean())
     inside, ones = [seen.transpose("y", "x").values], xr.ones_like(std)
     shared = float(_covariance(ones, inside, length_m)[0, 0])
-    places = 1 / float(
-        _covariance(ones, inside, length_m / 2)[0, 0]
-    )  # squares correlate over half the length
-    widen = stats.t.ppf(0.975, places) / stats.norm.ppf(0.975)
-    return float(widen * np.sqrt(field.where(seen).var() / (1 - min(shared, 0.9)) / stated))
+    return float(np.sqrt(field.where(seen).var() / (1 - min(shared, 0.9)) / stated))
+
+
+def widening(variance: float, without: Sequence[float]) -> float:
+    """Factor on an sd for the uncertainty of its own variance, so that 1.96 of it hold 95 %.
+
+    The variance of the logarithm by the jackknife over blocks is that of a chi square of 2 / variance degrees of
+    freedom, and the error over its sd is Student's t of as many. Few blocks cannot tell less than 3, which also
+    stands where a block less leaves too little ground.
+
+    Parameters
+    ----------
+    variance : float
+        Found from all blocks.
+    without : sequence of float
+        Found without one of the blocks in turn.
+    """
+    logs = np.log(np.asarray(without, float) / variance)
+    spread = (len(logs) - 1) * float(np.var(logs))
+    freedom = np.inf if spread == 0 else np.fmax(2 / spread, 3.0)
+    return float(stats.t.ppf(0.975, freedom) / stats.norm.ppf(0.975))
 
 
 def zone_contrast(
     rates: xr.Dataset, zone: str, epoch: str, since: str | None = None, minus: str | None = None
 ) -> dict:
     """Rate of a zone in an epoch, since another epoch and/or less another zone, with its error budget.
+
+    The fit error is widened by the uncertainty of its variance, see `widening`.
 
     Parameters
     ----------
@@ -317,13 +354,15 @@ def zone_contrast(
     value = sum(sign * float(r["rate"]) for sign, r in at)
     v = np.array(list(signs.values()))
     chosen = {"zone": list(signs), "other": list(signs)}
-    fits = [
-        v @ rates["fit_covariance"].sel(label=e, **chosen).transpose("zone", "other").values @ v
-        for e in (epoch, since)
-        if e
-    ]
+
+    def fit_variance(name):
+        """Variance of the contrast by one covariance, or by each of several."""
+        parts = rates[name].sel(label=[e for e in (epoch, since) if e], **chosen)
+        return v @ parts.sum("label", skipna=False).transpose(..., "zone", "other").values @ v
+
+    fit = float(fit_variance("fit_covariance"))
     own = {
-        "fit": float(np.sqrt(sum(fits))),
+        "fit": np.sqrt(fit) * widening(fit, fit_variance("fit_covariance_without")),
         "geometry": float(np.sqrt(sum(r["geometry_std"] ** 2 for _, r in at))),
     }
     share = sum(sign * r["sensor_share"] for sign, r in at)
