@@ -1,8 +1,9 @@
 """Are drivers ranked as in truth, and is albedo claimed where it acts and only there? Whole twins, seed by seed.
 
-Marked slow: about 30 s a scene. The table data/calibration/attribution.csv is appended scene by scene, so a run that
-was stopped goes on where it was; `python tests/test_attribution_calibration.py 10` adds ten scenes and says what they
-show.
+Marked slow: about 20 s of processor time a scene, two at a time. The table data/calibration/attribution.csv is
+appended scene by scene, so a run that was stopped goes on where it was; `python tests/test_attribution_calibration.py
+10` adds ten scenes and says what they show. What holds the ranking back is in attribution_limits.csv: the same ranking
+from the noise-free rate, from drivers without error, and from both.
 
 A scene is raw inputs, every correction, the inversion of descending Sentinel-1 with the rate of ALOS-2 as its prior,
 and the models of notebook 08 at quick size. The smooth surface and the moved maps were chosen on seeds 5001 to 5012;
@@ -10,8 +11,10 @@ seeds below 3061 had been seen by earlier rules.
 """
 
 import logging
+import multiprocessing
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from unittest.mock import patch
 
@@ -24,8 +27,10 @@ from test_merge_calibration import corrected, inverted
 from helpers import attribution, io, merge, twin
 
 TABLE = io.ROOT / "data" / "calibration" / "attribution.csv"
+LIMITS = TABLE.with_name("attribution_limits.csv")
 SENSORS = ("s1_desc", "alos2")  # all that the rate after mining needs here
-SCENES = [(seed, seed % 3 == 0) for seed in range(3061, 3121)]
+SCENES = [(seed, seed % 3 == 0) for seed in range(3061, 3181)]
+QUIET = [scene for scene in SCENES if scene[0] > 3120 and not scene[1]]  # whose limits are asked for
 GROUPS = {
     "climate": ["elevation", "lst", "precipitation"],
     "terrain": ["slope_deg", "radiation_index", "northness", "eastness"],
@@ -34,6 +39,9 @@ GROUPS = {
     "distance to mine": ["distance_to_mine"],
     "albedo": ["albedo", "albedo_change"],
 }
+COLUMNS = [column for columns in GROUPS.values() for column in columns] + ["coherence"]
+KINDS = ("observed", "true_rate", "true_drivers", "true_both")
+TRUE = [f"true_{name}" for name in ("ice", "permafrost", "rock", "wetness", "elevation")]
 TIE = 0.1  # of the target's variance, in which importance is measured
 
 
@@ -50,7 +58,7 @@ def observed(seed, albedo_effect):
         main = stacks["s1_desc"]
         maps = io.read_drivers(site, main).merge(io.terrain(main["height"]), compat="override")
         areas = io.areas_on_grid(site, main)
-        importance = io.read_truth(site)["importance"].to_series()
+        truth = io.read_truth(site)[["importance", "rate_up", *TRUE]].load()
     alos2 = inverted(stacks["alos2"])
     there = merge.resample(alos2[["rate", "rate_std", "los_up"]], main)
     scale = main["los_up"] / there["los_up"]
@@ -64,41 +72,83 @@ def observed(seed, albedo_effect):
         y=3, x=3, center=True, min_periods=1
     ).max() > 0
     off_limits = dug | areas["reference"] | (maps["slope_deg"] > 10)
-    return maps.where(~off_limits), importance, io.cell_size_m(areas)
+    return maps.where(~off_limits), truth, io.cell_size_m(areas)
 
 
 def scene(seed, albedo_effect):
     """What notebook 08 says of one twin: a row of the table."""
-    return judged(
-        pd.DataFrame([{"seed": seed, "albedo_effect": albedo_effect} | said(*observed(seed, albedo_effect))])
+    maps, truth, cell_m = observed(seed, albedo_effect)
+    found = said(maps, truth["importance"].to_series(), cell_m)
+    return judged(pd.DataFrame([{"seed": seed, "albedo_effect": albedo_effect} | found]))
+
+
+def sampled(maps, cell_m):
+    """Pixels drawn by block, a row each: all maps, place, weight, block and long block; range of the residuals."""
+    cell_y_m, cell_x_m = cell_m
+    values = maps.transpose("y", "x").to_array().values.reshape(len(maps), -1)
+    use = np.isfinite(values).all(axis=0)
+    table = pd.DataFrame(dict(zip(maps, values[:, use], strict=True)))
+    table["weight"] = 1 / np.maximum(table["rate_std"], 0.5 * np.median(table["rate_std"])) ** 2
+    row, column = (v.ravel()[use] for v in np.indices(maps["rate"].transpose("y", "x").shape))
+    x_m, y_m = column * cell_x_m, row * cell_y_m
+    parts = table[COLUMNS], table["rate"].to_numpy(), table["weight"].to_numpy()
+    side_m, range_m = attribution.block_side(*parts, x_m, y_m)
+    # errors of residuals are taken as independent between blocks as long as sixteen of them allow
+    long_m = min(np.ptp(x_m), np.ptp(y_m)) / 4
+    table = table.assign(x_m=x_m, y_m=y_m, block=attribution.spatial_blocks(x_m, y_m, side_m))
+    table["long_block"] = attribution.spatial_blocks(x_m, y_m, long_m)
+    drawn = attribution.draw_by_block(table["block"].to_numpy(), 1000)
+    return table.iloc[drawn].reset_index(drop=True), range_m
+
+
+def limits(seed, albedo_effect):
+    """Ranking of one twin by the surface from the noise-free rate, from drivers without error, and from both."""
+    return limited(seed, *observed(seed, albedo_effect))
+
+
+def limited(seed, maps, truth, cell_m):
+    """Row of the table of limits from the maps and the truth of one twin."""
+    flat = {name: truth[name].transpose("y", "x").values for name in TRUE}
+    flat["rate"] = truth["rate_up"].sel(epoch="after").transpose("y", "x").values
+    maps = maps[[*COLUMNS, "rate", "rate_std"]].assign(
+        {f"{k}_here": (("y", "x"), v) for k, v in flat.items()}
     )
+    table, _ = sampled(maps, cell_m)
+    ice = table["true_ice_here"] * table["true_permafrost_here"] * (1 - table["true_rock_here"])
+    exact = table[COLUMNS].assign(
+        ground_ice=ice, elevation=table["true_elevation_here"], soil_moisture=table["true_wetness_here"]
+    )
+    out, blocks = {"seed": seed}, table["block"].to_numpy()
+    for kind, drivers, target, weight in (
+        ("observed", table[COLUMNS], "rate", table["weight"]),
+        ("true_rate", table[COLUMNS], "rate_here", None),
+        ("true_drivers", exact, "rate", table["weight"]),
+        ("true_both", exact, "rate_here", None),
+    ):
+        data = {"drivers": drivers, "target": table[target].to_numpy(), "blocks": blocks, "weight": weight}
+        surface, _ = attribution.fit_smooth(**data)
+        found = attribution.grouped_importance(
+            surface, **data, groups=GROUPS, forests=surface.fold_models_, repeats=2, draws=2
+        )
+        out |= named(kind, found.set_index("group")["importance"])
+    row = pd.DataFrame([out | named("truth", truth["importance"].to_series())])
+    return row.assign(**{f"recovered_{kind}": recovered(row, kind, relative=True)[0] for kind in KINDS})
+
+
+def named(kind, values):
+    """Values of groups under names of columns."""
+    return {f"{kind}_{g.replace(' ', '_')}": values[g] for g in GROUPS}
 
 
 def said(maps, truth, cell_m):
     """Models, ranking and answer on albedo from the maps of one twin, with the true importance."""
-    cell_y_m, cell_x_m = cell_m
-    columns = [c for names in GROUPS.values() for c in names] + ["coherence"]
-    values = (
-        maps[[*columns, "rate", "rate_std"]]
-        .transpose("y", "x")
-        .to_array()
-        .values.reshape(len(columns) + 2, -1)
-    )
-    use = np.isfinite(values).all(axis=0)
-    frame = pd.DataFrame(dict(zip(columns, values[:-2, use], strict=True)))
-    rate, sd = values[-2:, use]
-    weight = 1 / np.maximum(sd, 0.5 * np.median(sd)) ** 2
-    row, column = (v.ravel()[use] for v in np.indices(maps["rate"].transpose("y", "x").shape))
-    x_m, y_m = column * cell_x_m, row * cell_y_m
-    side_m, range_m = attribution.block_side(frame, rate, weight, x_m, y_m)
-    blocks = attribution.spatial_blocks(x_m, y_m, side_m)
-    drawn = attribution.draw_by_block(blocks, 1000)
+    table, range_m = sampled(maps[[*COLUMNS, "rate", "rate_std"]], cell_m)
+    weight = table["weight"].to_numpy()
     data = {
-        "drivers": frame.iloc[drawn].reset_index(drop=True),
-        "target": rate[drawn],
-        "blocks": blocks[drawn],
+        "drivers": table[COLUMNS],
+        "target": table["rate"].to_numpy(),
+        "blocks": table["block"].to_numpy(),
     }
-    weight = weight[drawn]
     model, scores = attribution.fit_forest(**data, weight=weight, random_split=False, trees=33)
     smooth, smooth_scores = attribution.fit_smooth(**data, weight=weight)
     ranked = {
@@ -112,8 +162,6 @@ def said(maps, truth, cell_m):
     impurity = attribution.impurity_importance(model, data["drivers"], GROUPS).set_index("group")[
         "importance"
     ]
-    # errors of residuals are taken as independent between blocks as long as sixteen of them allow
-    quarters = attribution.spatial_blocks(x_m, y_m, min(np.ptp(x_m), np.ptp(y_m)) / 4)
     rich = data["drivers"]["ground_ice"].to_numpy() > 0.5
     effect = attribution.partial_effect(
         model,
@@ -121,12 +169,12 @@ def said(maps, truth, cell_m):
         weight=weight,
         name="albedo_change",
         without=["albedo", "albedo_change", "lst"],
-        error_blocks=quarters[drawn],
-        place=np.column_stack([x_m, y_m])[drawn],
+        error_blocks=table["long_block"].to_numpy(),
+        place=table[["x_m", "y_m"]].to_numpy(),
         rows={"rich": rich, "poor": ~rich},
     )
     local = attribution.accumulated_local_effects(model, data["drivers"], "albedo_change", rows=rich, bins=8)
-    out = {"pixels": len(drawn), "range_m": range_m, "local_rich": local.attrs["span"][0]}
+    out = {"pixels": len(table), "range_m": range_m, "local_rich": local.attrs["span"][0]}
     out |= {f"r2_{kind}": value for kind, value in r2.items()}
     for part, value in effect.items():
         out |= {f"{k}_{part}": value[k] for k in ("effect", "std", "lower", "upper", "blocks", "p_value")}
@@ -140,42 +188,58 @@ def said(maps, truth, cell_m):
     forest = ranked["forest"].set_index("group")["importance"]
     kinds = {"importance": importance, "truth": truth, "forest": forest, "impurity": impurity}
     for kind, of in kinds.items():
-        out |= {f"{kind}_{g.replace(' ', '_')}": of[g] for g in GROUPS}
+        out |= named(kind, of)
     return out
 
 
 def judged(table):
-    """Add whether the true ranking is recovered: by permutation, with close truths kept apart, by impurity."""
+    """Add whether the true ranking is recovered: by permutation, with close truths kept apart, by impurity.
+
+    Detectable are groups whose truth is above all that is found, in the same scene, for groups that do nothing.
+    """
+    found, truth = (
+        table[[f"{k}_{g.replace(' ', '_')}" for g in GROUPS]].to_numpy() for k in ("importance", "truth")
+    )
+    chance = np.where(truth == 0, found, 0).max(axis=1)
     return table.assign(
         recovered=recovered(table),
         recovered_strict=recovered(table, relative=True),
+        recovered_detectable=recovered(table, relative=True, above=chance),
         recovered_by_forest=recovered(table, "forest"),
         recovered_by_impurity=recovered(table, "impurity"),
     )
 
 
-def extend(scenes):
-    """Add scenes that the table does not have; give the table."""
-    table = pd.read_csv(TABLE) if TABLE.exists() else pd.DataFrame()
-    done = set(zip(table["seed"], table["albedo_effect"], strict=True)) if len(table) else set()
-    for seed, albedo_effect in scenes:
-        if (seed, albedo_effect) in done:
-            continue
-        table = pd.concat([table, scene(seed, albedo_effect)], ignore_index=True)
-        TABLE.parent.mkdir(parents=True, exist_ok=True)
-        part = TABLE.with_suffix(".part")
-        table.to_csv(part, index=False, float_format="%.6g", lineterminator="\n")
-        part.replace(TABLE)
+def extend(scenes, path=TABLE, make=scene):
+    """Add scenes that the table does not have, two at a time; give the table."""
+    table = pd.read_csv(path) if path.exists() else pd.DataFrame()
+    done = set(table["seed"]) if len(table) else set()
+    left = [scene for scene in scenes if scene[0] not in done]
+    if not left:
+        return table
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        for row in pool.map(make, *zip(*left, strict=True)):
+            table = pd.concat([table, row], ignore_index=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_suffix(".part")
+            table.to_csv(part, index=False, float_format="%.6g", lineterminator="\n")
+            part.replace(path)
     return table
 
 
-def recovered(table, kind="importance", tie=TIE, relative=False):
-    """Whether every pair of groups that are no tie in truth stands in the true order (a value per scene)."""
+def recovered(table, kind="importance", tie=TIE, relative=False, above=None):
+    """Whether every pair of groups that are no tie in truth stands in the true order (a value per scene).
+
+    Of a scene only groups whose truth is `above` (scene,) count.
+    """
     names = [c.removeprefix("truth_") for c in table if c.startswith("truth_")]
     truth, found = (table[[f"{k}_{n}" for n in names]].to_numpy() for k in ("truth", kind))
     gap = truth[:, :, None] - truth[:, None, :]
     limit = tie * (truth[:, :, None] if relative else np.ones_like(gap))
     wrong = (gap > limit) & (found[:, :, None] <= found[:, None, :])
+    if above is not None:
+        counts = truth > np.asarray(above)[:, None]
+        wrong &= counts[:, :, None] & counts[:, None, :]
     return ~wrong.any(axis=(1, 2))
 
 
@@ -185,6 +249,7 @@ def score(table):
     cases = {
         "ranking recovered": without["recovered"],
         "ranking recovered, ties within 10 % of each other": without["recovered_strict"],
+        "the same, groups above chance": without["recovered_detectable"],
         "ranking recovered by the forest": without["recovered_by_forest"],
         "ranking recovered by the forest, ties within 10 % of each other": recovered(
             without, "forest", relative=True
@@ -212,8 +277,8 @@ def test_ranking_and_albedo_on_unseen_twins():
     in at least half of those where it does. Judged by whether the exact binomial interval contains the target.
 
     Ties are truths closer than a tenth of the target's variance. Where only truths within a tenth of each other are
-    ties fewer scenes are right (counted, not asserted): the importance of climate is known to about what parts it from
-    that of vegetation. There the surface must be nearer than the forest.
+    ties fewer scenes are right (counted, not asserted; why, `test_what_holds_the_ranking_back` asks): the importance of
+    climate is known to about what parts it from that of vegetation. There the surface must be nearer than the forest.
     """
     table = extend(SCENES)
     found = score(table)
@@ -225,6 +290,19 @@ def test_ranking_and_albedo_on_unseen_twins():
     assert found.loc["albedo claimed, none acts", "lower"] <= 0.05, found.to_string()
     assert found.loc["albedo claimed, it acts", "lower"] >= 0.5, found.to_string()
     assert found.loc["interval holds 0, none acts", "upper"] >= 0.95, found.to_string()
+
+
+@pytest.mark.slow
+def test_what_holds_the_ranking_back():
+    """Truths within a tenth of each other are ties. Without the errors of the rate, of the driver maps, or of both, the
+    ranking is right more often and the importance of ground ice nearer its truth: noise holds it back, not the surface.
+    """
+    table = extend(QUIET, LIMITS, limits)
+    right = {kind: table[f"recovered_{kind}"].mean() for kind in KINDS}
+    short = {kind: abs((table[f"{kind}_ground_ice"] - table["truth_ground_ice"]).mean()) for kind in KINDS}
+    for kind in ("true_rate", "true_drivers"):
+        assert right["observed"] < right[kind] < right["true_both"], right
+        assert short["observed"] > short[kind] > short["true_both"], short
 
 
 if __name__ == "__main__":
