@@ -439,7 +439,7 @@ def zip_(place):
 
 def rows_of(name, folder, with_peers):
     """All rows of one stack."""
-    pixels, rounds = STACKS[name][0] ** 2, {"S": 5, "M": 3, "L": 1}[name]
+    pixels, rounds = STACKS[name][0] ** 2, {"S": 5, "M": 3, "L": 3}[name]
     keep(name, folder)
     own, rows = {}, []
     for gaps in (True, False) if name != "L" else (True,):
