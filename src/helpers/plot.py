@@ -40,6 +40,7 @@ COLOURS = {
 
 #: what a key of a site file is called in a figure
 NAMES = {
+    "s1": "Sentinel-1",
     "s1_desc": "Sentinel-1 desc.",
     "s1_asc": "Sentinel-1 asc.",
     "alos1": "ALOS-1",
