@@ -21,6 +21,7 @@ from helpers._record import YEAR, build, solve_block, years
 from helpers._statements import (
     METRES_PER_DEGREE,
     alternative_references,
+    block_interval,
     change_point,
     contrast,
     correlation_length,
@@ -37,6 +38,7 @@ from helpers._statements import (
 __all__ = [
     "METRES_PER_DEGREE",
     "alternative_references",
+    "block_interval",
     "change_point",
     "contrast",
     "correlation_length",

@@ -124,6 +124,7 @@ def show_map(
     cmap: mpl.colors.Colormap | str | None = None,
     vmin: float | None = None,
     vmax: float | None = None,
+    log: bool = False,
     colorbar: bool = True,
     outlines: dict | None = None,
     title: str = "",
@@ -136,6 +137,8 @@ def show_map(
         Quantity and unit, as it stands at the colour bar.
     center : float, optional
         Middle of a diverging map (0 for rates); without it the map is sequential.
+    log : bool
+        Colours by the logarithm, for what spans powers of ten; give ``vmin`` and ``vmax`` above 0.
     outlines : dict, optional
         Name to lon/lat polygon (`io.read_areas`), drawn as thin lines.
     """
@@ -144,7 +147,8 @@ def show_map(
     cmap = cmap or (cm.vik_r if center is not None else cm.batlow)
     ax.set_facecolor(NO_DATA)
     x, y = _edges(field["x"].values), _edges(field["y"].values)
-    mesh = ax.pcolormesh(x, y, field.values, cmap=cmap, vmin=low, vmax=high, rasterized=True)
+    norm = (mpl.colors.LogNorm if log else mpl.colors.Normalize)(low, high)
+    mesh = ax.pcolormesh(x, y, field.values, cmap=cmap, norm=norm, rasterized=True)
     degrees = field.rio.crs is not None and field.rio.crs.is_geographic if hasattr(field, "rio") else False
     ax.set_aspect(1 / np.cos(np.deg2rad(float(field["y"].mean()))) if degrees else "equal")
     ax.set_anchor("N")  # where its neighbours are taller, the titles stay in line
@@ -161,6 +165,10 @@ def show_map(
         # an inset is as high as the map itself, whatever room the layout gives
         bar = ax.figure.colorbar(mesh, cax=ax.inset_axes([1.03, 0.0, 0.04, 1.0]), label=label, extend=beyond)
         bar.outline.set_linewidth(0.5)
+        if log:
+            bar.ax.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+            bar.ax.yaxis.set_major_formatter("{x:g}")
+            bar.minorticks_off()
     if title:
         ax.set_title(title)
     return mesh

@@ -56,15 +56,31 @@ def closure(stack: xr.Dataset) -> xr.Dataset:
     )
 
 
-def closure_histogram(stack: xr.Dataset, bins: np.ndarray) -> tuple[np.ndarray, float]:
-    """Density (1/rad) of the closure phases in bins (rad), and their share beyond half a turn, NaN without any."""
-    counts, beyond, total = np.zeros(len(bins) - 1, int), 0, 0
+def closure_histogram(stack: xr.Dataset, bins: np.ndarray) -> tuple[np.ndarray, xr.Dataset]:
+    """How far the triplets of a stack are from closing.
+
+    Parameters
+    ----------
+    stack : Dataset
+        `unwrapped_phase` (pair, y, x), rad.
+    bins : (n + 1,) ndarray
+        Edges, rad.
+
+    Returns
+    -------
+    density : (n,) ndarray
+        1/rad, of the closure phases in the bins.
+    counts : Dataset, dims (y, x)
+        ``closures``, number of triplets with data, and ``open``, those of them beyond half a turn; NaN without any.
+    """
+    counts, parts = np.zeros(len(bins) - 1, int), []
     for rows, _ in by_blocks(stack[["unwrapped_phase"]]):
-        phase = closure(rows)["closure_phase"].values
-        counts += np.histogram(phase, bins)[0]
-        beyond, total = beyond + (np.abs(phase) > np.pi).sum(), total + np.isfinite(phase).sum()
+        phase = closure(rows)["closure_phase"]
+        counts += np.histogram(phase.values, bins)[0]
+        number = {"closures": phase.notnull().sum("triplet"), "open": (np.abs(phase) > np.pi).sum("triplet")}
+        parts.append(xr.Dataset(number).where(number["closures"] > 0))
     density = counts / max(counts.sum(), 1) / np.diff(bins)
-    return density, float(beyond / total) if total else np.nan
+    return density, xr.concat(parts, "y")
 
 
 def closure_rms(stack: xr.Dataset) -> xr.DataArray:
