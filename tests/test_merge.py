@@ -598,6 +598,32 @@ def test_zone_errors_found_on_one_field_cover_with_their_uncertainty():
     assert 0.91 <= share["widened"] <= 0.985 and share["as found"] < share["widened"], share
 
 
+@pytest.mark.parametrize("statistic", ["mean", "median", "share", "robust sd"])
+def test_scores_of_one_scene_cover_what_many_scenes_give(statistic):
+    """Errors alike over a tenth of a block: over 300 fields the limits by leaving out ninths hold 91 to 98 % of the
+    time, those of a share, which is skewed, 88 to 98 %; pixels counted as independent hold less than half."""
+    of_map = {
+        "mean": np.mean, "median": np.median, "share": lambda f: (f > 1).mean(),
+        "robust sd": lambda f: 1.4826 * np.median(np.abs(f - np.median(f))),
+    }[statistic]  # fmt: skip
+    expected = {"mean": 0.0, "median": 0.0, "share": stats.norm.sf(1), "robust sd": 1.0}[statistic]
+    rng = np.random.default_rng(35)
+    found = [merge.block_interval(of_map, field) for field in noise_field(rng, 45, 750.0, spin=300)]
+    held = np.mean([low <= expected <= high for _, low, high in found])
+    assert (0.88 if statistic == "share" else 0.91) <= held <= 0.98, held
+    if statistic == "mean":
+        assert np.mean([abs(v) < 1.96 / 45 for v, _, _ in found]) < 0.5
+
+
+def test_a_score_without_ground_to_leave_out_has_no_interval():
+    """Pixels in fewer than three ninths give the value alone, none give nothing."""
+    field = xr.DataArray(np.full((9, 9), np.nan), grid(9, 9), ("y", "x"))
+    assert np.isnan(merge.block_interval(np.mean, field)).all()
+    field[4, 4] = 2.0
+    value, low, high = merge.block_interval(np.mean, field)
+    assert value == 2.0 and np.isnan([low, high]).all()
+
+
 def record_of(rng, n, sigma, step, references, seasonal):
     """A record (label, y, x) of two epochs and sensors with known errors, and its zones."""
     coords = grid(n, n)

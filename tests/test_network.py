@@ -183,6 +183,20 @@ def test_low_coherence_noise_is_not_taken_for_turns():
     assert (network.correct_unwrapping(stack)["unwrapping_turns"] != 0).mean() < 5e-5
 
 
+def test_open_closures_are_counted_where_they_are():
+    """A turn in one corner opens its triplet there and nowhere else, whole or by blocks; no data is not closed."""
+    days = pd.date_range("2016-01-01", periods=3, freq="12D")
+    stack = make_stack(walk(np.random.default_rng(4), 3, (6, 8)), days, [(0, 1), (1, 2), (0, 2)])
+    stack["unwrapped_phase"][1, :3, :3] += 2 * np.pi
+    stack["unwrapped_phase"][0, 5, :] = np.nan
+    bins = np.linspace(-10, 10, 21)
+    for one in (stack, stack.chunk(y=2)):
+        density, counts = network.closure_histogram(one, bins)
+        assert (density * np.diff(bins)).sum() == pytest.approx(1)
+        assert counts["open"].sum() == 9 and counts["open"][:3, :3].min() == 1
+        assert counts["closures"].sum() == 40 and counts["open"][5].isnull().all()
+
+
 def test_without_a_majority_nothing_is_shifted_and_the_pairs_are_marked():
     """One triplet, one turn: any of the three may be wrong. A pair in no loop is unverifiable."""
     days = pd.date_range("2016-01-01", periods=4, freq="12D")
