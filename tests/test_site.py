@@ -124,6 +124,7 @@ def test_missing_inputs_are_all_named(site):
 def test_needs_are_answered(site):
     """A site says which of a notebook's needs it lacks."""
     assert site.lacks(("sar", "discharge", "climate", "areas")) == ["sar", "discharge", "climate", "areas"]
+    assert "second stack (key sar)" in repr(site)  # in words a user finds in the template
     twin = io.load_site("datong_twin")
     assert twin.lacks(("sar", "tracks", "rate_prior", "discharge", "climate", "drivers", "areas")) == []
 

@@ -21,6 +21,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 ROOT = Path(__file__).resolve().parents[3]
 SITES = ROOT / "data" / "sites"
 DEFAULT_SITE = "datong_twin"
+#: how a need is told to whoever lacks it; the others are keys of the site file
+NEEDS = {
+    "sar": "stack of role main (key sar)",
+    "tracks": "second stack (key sar)",
+    "rate_prior": "stack of role rate_prior (key sar)",
+}
 _TAKEN = ("quick", "try", "report", "raw", "derived", "results", "figures")
 _log = logging.getLogger(__name__)
 
@@ -291,7 +297,7 @@ class Site:
         missing = self.lacks(needs)
         if missing:
             _say(
-                f"{notebook}: site {self.name!r} has no {', '.join(missing)}; nothing done. "
+                f"{notebook}: site {self.name!r} has no {', '.join(NEEDS.get(m, m) for m in missing)}; nothing done. "
                 f"To supply it, name it under `inputs` in data/sites/{self.name}.yml (see template.yml)."
             )
             self.finish()
@@ -338,7 +344,7 @@ class Site:
         lines += [f"  climate    {inputs.climate.path}"] if inputs.climate else []
         lines += [f"  drivers    {', '.join(inputs.drivers)}"] if inputs.drivers else []
         lacking = self.lacks(("sar", "tracks", "rate_prior", "discharge", "climate", "drivers", "areas"))
-        lines += [f"  not given  {', '.join(lacking)}"] if lacking else []
+        lines += [f"  not given  {', '.join(NEEDS.get(k, k) for k in lacking)}"] if lacking else []
         assumed = [f"{name}.looks" for name, s in inputs.sar.items() if s.looks is None and s.unwrapped]
         lines += [f"  assumed    {', '.join(assumed)}"] if assumed else []
         return "\n".join(lines)
