@@ -4,11 +4,15 @@ That the whole study gives the same bytes in two folders is part of the slow tes
 """
 
 import os
+import shutil
 import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
+import pytest
 import xarray as xr
+from test_interruption import copy_of_checkout, make
 
 TOLERANCE_MM = (
     1e-5  # and mm/yr, for another number of threads: a bit of the result; OpenBLAS 1 against 2 gave 0
@@ -74,3 +78,29 @@ def test_two_processes_two_folders_and_two_threads(quick_twin, tmp_path):
     ):
         for name in ("displacement", "displacement_std", "rate", "rate_std"):
             np.testing.assert_allclose(two[name], one[name], rtol=0, atol=TOLERANCE_MM, err_msg=name)
+
+
+@pytest.mark.slow
+def test_the_truth_enters_no_estimate(tmp_path):
+    """The quick twin read once more as a real basin, its truth deleted: every number both runs give is the same."""
+    variables = copy_of_checkout(tmp_path)
+    study = ("07_recession", "08_attribution", "SIZE=quick")
+    status, words = make(tmp_path, *study, seconds=1800, **variables)
+    assert status == 0, words[-3000:]
+
+    quick, blind = tmp_path / "build" / "quick", tmp_path / "build" / "quick" / "blind"
+    shutil.copytree(
+        quick / "raw", blind / "raw", ignore=shutil.ignore_patterns("truth.zarr", "twin.json", "made_by.txt")
+    )
+    told = (tmp_path / "data" / "sites" / "datong_twin.yml").read_text()
+    (tmp_path / "data" / "sites" / "blind.yml").write_text(told.replace("kind: twin", "kind: real"))
+    status, words = make(tmp_path, *study, "SITE=blind", seconds=1800, **variables)
+    assert status == 0, words[-3000:]
+
+    for path in sorted((quick / "results").glob("*.csv")):
+        seen, unseen = (pd.read_csv(p).set_index("name") for p in (path, blind / "results" / path.name))
+        assert set(unseen.index) < set(seen.index) or set(unseen.index) == set(seen.index), path.name
+        both = ["value", "lower", "upper"]
+        pd.testing.assert_frame_equal(unseen[both], seen.loc[unseen.index, both], check_exact=True)
+        if not path.name.startswith("03"):  # there an error of known size is planted
+            assert unseen["truth"].isna().all(), path.name
