@@ -123,7 +123,7 @@ RC1.md: data/RC1.template.md $(STAMPS)
 FIGURES := $(if $(filter quick,$(SIZE)),$(RUN)/figures,figures$(if $(filter-out datong_twin,$(SITE)),/$(SITE)))
 RESULTS := $(if $(filter quick,$(SIZE)),$(RUN)/results,data/results$(if $(filter-out datong_twin,$(SITE)),/$(SITE)))
 report: all ## build/report/index.html: executed notebooks, gallery, RC1 and results; opens without a network
-	@$(call LOCK,build/report.lock,$@); $(PYTHON) -m helpers.io.report $(RUN) $(FIGURES) $(RESULTS) $(if $(DEFAULT),RC1.md,none) build/report
+	@$(call LOCK,build/report.lock,$@); $(PYTHON) -m helpers.io.report $(SITE) $(RUN) $(FIGURES) $(RESULTS) $(if $(DEFAULT),RC1.md,none) build/report
 	@echo build/report/index.html
 
 quick: ## the whole study on a small twin; writes below build/quick only

@@ -220,14 +220,16 @@ def _written_report(folder):
     outputs = [nbformat.v4.new_output("display_data", {"image/png": png, "text/plain": "picture"})]
     outputs += [nbformat.v4.new_output("display_data", {"text/html": "<b>table</b>", "text/plain": "table"})]
     cells = [
-        nbformat.v4.new_markdown_cell("# 05\n$a = Q^b$"),
-        nbformat.v4.new_code_cell("1", outputs=outputs),
+        nbformat.v4.new_markdown_cell("# 05\n$a = Q^b$, what it *costs*"),
+        nbformat.v4.new_code_cell('plot.save(fig, site, "05_a")', outputs=outputs),
     ]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "05_thaw_scaling.ipynb")
     (folder / "RC1.md").write_text(
         "# Answers\n[05_a](figures/05_a.png), [preprint](https://doi.org/10.5194/x)\n"
     )
-    return report.build(folder, site.figures, site.results, folder / "RC1.md", folder / "report")
+    return report.build(
+        "Some & other basin", folder, site.figures, site.results, folder / "RC1.md", folder / "report"
+    )
 
 
 def test_the_report_needs_no_network(tmp_path):
@@ -242,7 +244,10 @@ def test_the_report_needs_no_network(tmp_path):
             file, _, anchor = place.partition("#")
             assert file.startswith("http") or (index.parent / file).exists(), place
             assert file or f'id="{anchor}"' in text, place
-    assert "0.2" in index.read_text() and "05_a" in index.read_text()
+    text = index.read_text(encoding="utf-8")
+    assert "0.2" in text and "<h1>Some &amp; other basin</h1>" in text
+    caption = re.search(r"<figcaption>(.*?)</figcaption>", text, re.S).group(1)
+    assert "05_a" in caption and "<em>costs</em>" in caption and "# 05" not in caption
 
 
 def test_the_report_opens_from_disk(browser, tmp_path):

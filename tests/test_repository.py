@@ -2,6 +2,7 @@
 
 import ast
 import csv
+import itertools
 import json
 import re
 import subprocess
@@ -83,6 +84,17 @@ def test_notebook_checks_before_it_draws(path):
     code = [t for t, _ in cells(path, "code")]
     draws = next(i for i, t in enumerate(code) if "plot.save(" in t)
     assert any(re.search(r"^\s*assert ", t, re.M) for t in code[:draws]), "no check before the first figure"
+
+
+def test_every_figure_has_its_caption():
+    """The cell that saves a figure stands below a text that says what it shows; the report takes it as its caption."""
+    bare = []
+    for path in NOTEBOOKS:
+        for before, cell in itertools.pairwise(json.loads(path.read_text())["cells"]):
+            saved = re.findall(r'plot\.save\(fig, site, "(\w+)"\)', "".join(cell["source"]))
+            words = [line for line in before["source"] if not line.startswith("#")]
+            bare += saved if before["cell_type"] != "markdown" or not words else []
+    assert not bare, f"no text before the cell that saves {', '.join(bare)}"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=ids)

@@ -270,11 +270,20 @@ RESULTS = pd.DataFrame(
 
 
 def test_answers_carry_value_interval_and_unit():
-    """A placeholder becomes the number of the table."""
+    """A placeholder becomes the number of the table, to the digits its interval leaves it."""
     text = answers.fill(
         "a {{03_x:bias}} b {{03_x:bias|value}} c {{03_x:cover}} d {{03_x:bias|truth}}", RESULTS
     )
-    assert text == "a -1.23 [-2, 0.5] mm/yr b -1.23 c not testable d 0 mm/yr"
+    assert text == "a −1.23 [−2.00, 0.50] mm/yr b −1.23 c not testable d 0.00 mm/yr"
+    table = pd.DataFrame([{"notebook": "a", "name": "b", "unit": "mm yr-1", "truth": -0.001}])
+    for value, lower, upper, written in (
+        (0.0333333, 0.000844, 0.172, "0.033 [0.001, 0.172] mm/yr, −0.001"),
+        (-271.2, -551.0, 27.04, "−271 [−551, 27] mm/yr, 0"),
+        (1.23456, np.nan, np.nan, "1.23 mm/yr, −0.001"),
+    ):
+        row = table.assign(value=value, lower=lower, upper=upper)
+        text = answers.fill("{{a:b}}, {{a:b|truth}}", row).removesuffix(" mm/yr")
+        assert text == written
 
 
 @given(st.text(alphabet=st.characters(blacklist_characters="{}"), max_size=40))

@@ -220,6 +220,15 @@ def test_leave_one_year_out_is_scored_against_the_observed():
     assert (summary["rmse_mm"] > 0).all() and (summary["crps_mm"] < summary["rmse_mm"]).all()
 
 
+def test_nothing_predicted_is_scored_as_nothing():
+    """Where every window was refused the table of scores is empty and has its columns."""
+    d, std, *_ = ground(SHAPES[0], 300, range(2015, 2019), side=1)
+    seen = thaw.drops(d, std, {k: WINDOWS[k] for k in ("full", "late")})
+    table = thaw.leave_one_year_out(seen["drop"], seen["drop_std"], methods=("constant",))
+    scores = thaw.score(table)
+    assert table.empty and scores.empty and {"window", "method", "rmse_mm", "cover_95"} <= set(scores)
+
+
 def test_degree_days_follow_years_a_constant_cannot():
     """For areas, where noise is small, degree days beat the constant if the ground follows them."""
     gain = []

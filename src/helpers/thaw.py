@@ -646,8 +646,11 @@ def score(table: pd.DataFrame, by: Sequence[str] = ("window", "method")) -> pd.D
     Returns
     -------
     DataFrame
-        n, bias_mm, rmse_mm, crps_mm (of a normal predictive distribution), cover_68, cover_95.
+        n, bias_mm, rmse_mm, crps_mm (of a normal predictive distribution), cover_68, cover_95; no rows where
+        everything was refused.
     """
+    if table.empty:
+        return pd.DataFrame(columns=[*by, "n", "bias_mm", "rmse_mm", "crps_mm", "cover_68", "cover_95"])
 
     def one(group):
         error = group["predicted"] - group["observed"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import re
 import sys
 from functools import cache
@@ -67,22 +68,30 @@ def parameters(notebook: str) -> dict:
 
 def _written(row: pd.Series, part: str) -> str:
     unit = "" if row["unit"] in ("1", 1) else f" {'days' if row['unit'] == 'day' else row['unit']}"
-    interval = f"[{_short(row['lower'])}, {_short(row['upper'])}]" if pd.notna(row["lower"]) else ""
+    unit = unit.replace(" yr-1", "/yr")
+    width = row["upper"] - row["lower"]
+    value, lower, upper, truth = (_short(row[k], width) for k in ("value", "lower", "upper", "truth"))
+    interval = f"[{lower}, {upper}]" if pd.notna(row["lower"]) else ""
     forms = {
-        "value": _short(row["value"]),
+        "value": value,
         "interval": interval,
-        "truth": _short(row["truth"]) + unit,
-        "all": " ".join(filter(None, [_short(row["value"]), interval])) + unit,
+        "truth": truth + unit,
+        "all": " ".join(filter(None, [value, interval])) + unit,
     }
     if part not in forms:
         raise KeyError(f"a placeholder asks for {part!r}; it can be {', '.join(forms)}")
     return forms[part]
 
 
-def _short(value: float) -> str:
+def _short(value: float, width: float) -> str:
+    """Write a number to a hundredth of its interval's size, or with three digits where it has none."""
     if pd.isna(value):
         return "not testable"
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    if width > 0:
+        text = f"{value:.{max(0, 2 - math.floor(math.log10(width)))}f}"
+    else:
+        text = f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
 
 
 def main(template: str, results: str, target: str) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import html
+import itertools
+import json
 import re
 import sys
 from pathlib import Path
 
 import pandas as pd
 
+from helpers.io.site import load_site
 from helpers.io.store import read_results
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}
@@ -21,13 +24,15 @@ figure{margin:1rem 0}figcaption{font-size:13px;color:#555}nav a{margin-right:1re
 .jp-OutputArea-output pre{background:none}"""
 
 
-def build(run: Path, figures: Path, results: Path, answers: Path | None, target: Path) -> Path:
-    """Write index.html (gallery, answers, results) and a page for each executed notebook.
+def build(title: str, run: Path, figures: Path, results: Path, answers: Path | None, target: Path) -> Path:
+    """Write index.html (answers, gallery, results) and a page for each executed notebook.
 
     Parameters
     ----------
+    title : str
+        Of the site.
     run : Path
-        Folder of the executed notebooks.
+        Folder of the executed notebooks. A figure's caption is the text that stands before its cell.
     figures, results : Path
         Folders of the PNG files and of the results tables.
     answers : Path or None
@@ -54,21 +59,34 @@ def build(run: Path, figures: Path, results: Path, answers: Path | None, target:
             _markdown(answers.read_text(encoding="utf-8")),
         ]
     parts.append('<h2 id="figures">Figures</h2>')
-    parts += [_figure(picture, executed) for picture in sorted(figures.glob("*.png"))]
+    captions = _captions(executed)
+    parts += [_figure(picture, executed, captions) for picture in sorted(figures.glob("*.png"))]
     parts.append('<h2 id="results">Results</h2>')
     for notebook, table in read_results(results).groupby("notebook"):
         parts += [f'<h3><a href="{notebook}.html">{notebook}</a></h3>', _table(table)]
-    title = "Permafrost degradation of the upper Datong River"
-    return _put(target / "index.html", title, "\n".join([f"<h1>{title}</h1>", *parts]))
+    return _put(target / "index.html", title, "\n".join([f"<h1>{html.escape(title)}</h1>", *parts]))
 
 
-def _figure(picture: Path, executed: list[Path]) -> str:
+def _captions(executed: list[Path]) -> dict[str, str]:
+    """Figure to caption, as HTML: the paragraph before the cell that saves it."""
+    out = {}
+    for path in executed:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        for before, cell in itertools.pairwise(cells):
+            for name in re.findall(r'plot\.save\(fig, site, "(\w+)"\)', "".join(cell["source"])):
+                if before["cell_type"] == "markdown":
+                    text = "".join(before["source"]).split("\n")
+                    out[name] = _markdown("\n".join(line for line in text if not line.startswith("#")))
+    return out
+
+
+def _figure(picture: Path, executed: list[Path], captions: dict[str, str]) -> str:
     data = base64.b64encode(picture.read_bytes()).decode()
     page = next((p.stem for p in executed if p.stem[:2] == picture.stem[:2]), None)
     source = f' (from <a href="{page}.html">{page}</a>)' if page else ""
     return (
         f'<figure id="{picture.stem}"><img alt="{picture.stem}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{picture.stem}{source}</figcaption></figure>"
+        f"<figcaption><b>{picture.stem}</b>{source}{captions.get(picture.stem, '')}</figcaption></figure>"
     )
 
 
@@ -102,5 +120,6 @@ def _table(results: pd.DataFrame) -> str:
 
 
 if __name__ == "__main__":
-    run_folder, figure_folder, result_folder, answer_file, target_folder = map(Path, sys.argv[1:])
-    build(run_folder, figure_folder, result_folder, answer_file, target_folder)
+    site_title = load_site(sys.argv[1]).config.title
+    run_folder, figure_folder, result_folder, answer_file, target_folder = map(Path, sys.argv[2:])
+    build(site_title, run_folder, figure_folder, result_folder, answer_file, target_folder)

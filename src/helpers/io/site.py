@@ -294,15 +294,18 @@ class Site:
             from dask.diagnostics import ProgressBar
 
             ProgressBar(minimum=3.0).register()  # a bar for whatever takes longer
-        missing = self.lacks(needs)
-        if missing:
-            _say(
-                f"{notebook}: site {self.name!r} has no {', '.join(NEEDS.get(m, m) for m in missing)}; nothing done. "
-                f"To supply it, name it under `inputs` in data/sites/{self.name}.yml (see template.yml)."
+        if missing := self.lacks(needs):
+            self.leave(
+                f"site {self.name!r} has no {', '.join(NEEDS.get(m, m) for m in missing)}",
+                f"To supply it, name it under `inputs` in data/sites/{self.name}.yml (see template.yml).",
             )
-            self.finish()
-            _skip_rest_of_notebook()
         return self
+
+    def leave(self, reason: str, remedy: str) -> None:
+        """End the running notebook in one line, before it has drawn or written: later cells do nothing."""
+        _say(f"{self.notebook}: {reason}; nothing done. {remedy}")
+        self.finish()
+        _skip_rest_of_notebook()
 
     def record(self, path: Path) -> Path:
         """Note a file as an output of the running notebook."""
