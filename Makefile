@@ -69,11 +69,11 @@ env: $(ENV) ## create .venv from requirements.lock
 # --- the study ---------------------------------------------------------------------------------------------
 # Each notebook depends on its file, on the helpers it uses, on the site file, and on the notebooks it reads.
 H := src/helpers
-IO := $(H)/io/site.py $(H)/io/store.py $(H)/plot.py
-module = $(wildcard $(foreach m,$(1),$(H)/$(m).py $(H)/$(m)/*.py))
+module = $(wildcard $(foreach m,$(1),$(H)/$(m).py $(H)/$(m)/*.py src/$(m)/*.py))
+IO := $(H)/io/site.py $(H)/io/store.py $(call module,plot space timefunc)
 # what was counted over many seeds and is quoted beside the scene
 counted = $(wildcard $(foreach m,$(1),data/calibration/$(m)*.csv))
-INVERSION := $(call module,sbas timefunc _graph _kernel _noise _plan)
+INVERSION := $(call module,sbas inversion)
 SITEFILE := $(if $(wildcard data/sites/$(SITE).yml),data/sites/$(SITE).yml)
 # numba compiles the inversion once, for half a minute: beside 01 instead of in 02, where the site has radar
 COMPILED := $(if $(SITEFILE),$(if $(shell grep '^  sar:' $(SITEFILE)),build/.compiled))
@@ -98,18 +98,18 @@ $(STAMPS): $(RUN)/%.ipynb: notebooks/%.ipynb $(IO) $(SITEFILE) | $(ENV)
 	touch -r $(RUN)/$*.lock $@.part.ipynb; \
 	mv -f $@.part.ipynb $@
 
-$(RUN)/01_ingest.ipynb: $(call module,twin) $(filter-out $(IO),$(wildcard $(H)/io/*.py)) data/sites/registry.csv
+$(RUN)/01_ingest.ipynb: $(call module,twin readers) $(filter-out $(IO),$(wildcard $(H)/io/*.py)) data/sites/registry.csv
 $(RUN)/02_sbas.ipynb: $(RUN)/01_ingest.ipynb $(call module,network constrained) $(INVERSION) | $(COMPILED)
 $(RUN)/03_constrained_sbas.ipynb: $(RUN)/02_sbas.ipynb $(INVERSION) $(call module,constrained) $(call counted,constrained)
-$(RUN)/04_merge.ipynb: $(RUN)/03_constrained_sbas.ipynb $(call module,merge _record _statements)
-$(RUN)/05_thaw_scaling.ipynb: $(RUN)/04_merge.ipynb $(call module,thaw _areas _fractions _degree_days) $(call counted,thaw sg27)
-$(RUN)/06_degradation.ipynb: $(RUN)/05_thaw_scaling.ipynb $(call module,merge _record _statements) $(call counted,epoch_contrast)
+$(RUN)/04_merge.ipynb: $(RUN)/03_constrained_sbas.ipynb $(call module,merge contrasts)
+$(RUN)/05_thaw_scaling.ipynb: $(RUN)/04_merge.ipynb $(call module,thaw) $(call counted,thaw sg27)
+$(RUN)/06_degradation.ipynb: $(RUN)/05_thaw_scaling.ipynb $(call module,contrasts merge) $(call counted,epoch_contrast)
 $(RUN)/07_recession.ipynb: $(RUN)/01_ingest.ipynb $(RUN)/06_degradation.ipynb $(call module,recession)
 $(RUN)/08_attribution.ipynb: $(RUN)/06_degradation.ipynb $(call module,attribution) $(call counted,attribution)
 
-build/.compiled: $(call module,_compile _kernel _graph) $(H)/network/closure.py | $(ENV)
+build/.compiled: $(call module,compile_kernels inversion) $(H)/network/closure.py | $(ENV)
 	@mkdir -p build
-	@$(call LOCK,build/compiled.lock,numba); $(PYTHON) -m helpers._compile; touch $@
+	@$(call LOCK,build/compiled.lock,numba); $(PYTHON) -m helpers.compile_kernels; touch $@
 
 $(NOTEBOOKS): %: $(RUN)/%.ipynb ## run one analysis and what it needs, e.g. make 08_attribution SIZE=quick
 
@@ -155,7 +155,7 @@ tidy: $(ENV) ## format the code, strip the notebooks
 	@$(PYTHON) -m ruff format -q .
 
 bench: $(ENV) ## time what has a benchmark; tables in data/bench
-	@for script in tests/bench_*.py; do $(PYTHON) $$script; done
+	@for script in bench/bench_*.py; do $(PYTHON) $$script; done
 
 expected: $(ENV) ## rewrite tests/expected_$(SIZE).csv from the results there are: a deliberate act
 	@$(PYTHON) tests/test_results.py $(SIZE)

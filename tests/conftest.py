@@ -20,7 +20,7 @@ def mirror() -> Path:
 @pytest.fixture(scope="session")
 def quick_twin(tmp_path_factory) -> Path:
     """Raw inputs of a quick twin with a seed that no notebook uses."""
-    from helpers import twin
+    import twin
 
     folder = tmp_path_factory.mktemp("twin") / "raw"
     twin.simulate(folder, seed=11, size="quick")

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from helpers import attribution
+from helpers.attribution import models as attribution_models
 
 SIDE, SPACING_M = 28, 500.0
 GROUPS = {
@@ -262,7 +263,7 @@ def test_moved_maps_tell_chance_from_effect():
     reached = []
     for seed in range(100):
         one, two = (smooth(np.random.default_rng((seed, k)), 3) for k in range(2))
-        moved = np.array(list(attribution._moved(two, place, 99, seed)))
+        moved = np.array(list(attribution_models._moved(two, place, 99, seed)))
         assert np.isin(moved, two).all()
         reached.append(np.mean(np.abs(moved @ one) >= abs(two @ one)))
     assert np.mean(np.array(reached) <= 0.05) <= 0.1  # nominal 0.05
@@ -275,7 +276,7 @@ def test_sd_of_a_slope_counts_blocks_not_pixels():
     slopes = []
     for _ in range(300):
         x, y = (rng.normal(size=16)[blocks] + 0.1 * rng.normal(size=blocks.size) for _ in range(2))
-        slopes.append(attribution._slope(y, x, np.ones(blocks.size), blocks))
+        slopes.append(attribution_models._slope(y, x, np.ones(blocks.size), blocks))
     slopes = pd.DataFrame(slopes).dropna()  # few effective blocks give no interval
     assert len(slopes) > 200
     covered = ((slopes["lower"] < 0) & (slopes["upper"] > 0)).mean()
@@ -321,7 +322,7 @@ def test_same_input_same_output():
 def test_permutation_stays_within_strata(labels, seed):
     """A conditional permutation moves every value, once, inside its own stratum."""
     labels = np.array(labels)
-    order = attribution._permute_within(labels, np.random.default_rng(seed))
+    order = attribution_models._permute_within(labels, np.random.default_rng(seed))
     assert sorted(order) == list(range(len(labels)))
     assert np.array_equal(labels[order], labels)
 

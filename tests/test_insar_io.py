@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from rasterio.transform import Affine, from_origin
 
 from helpers import io
-from helpers.io.insar import write_mintpy_stack
-from helpers.io.stack import apply_zero_rule
+from readers.insar import write_mintpy_stack
+from readers.stack import apply_zero_rule
 
 SHAPE = (6, 8)
 DEGREES = from_origin(99.0, 38.2, 0.005, 0.005)

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from helpers import io, merge, thaw
-from helpers._record import _slope_weights
-from helpers._statements import _covariance, widening
+from helpers import contrasts, io, merge, space, thaw
+from helpers.merge.record import _slope_weights
+from helpers.space import widening, zone_covariance
 
 YEAR = 365.25
 DESC, ASC = (0.619, -0.115, 0.777), (-0.616, -0.109, 0.780)
@@ -495,13 +495,13 @@ def test_sd_of_a_zone_mean_is_that_of_correlated_pixels():
     rng = np.random.default_rng(8)
     fields = noise_field(rng, 16, 2000.0, spin=600)
     zones = xr.full_like(fields[0], 1.0).where(fields.x > 2000)
-    one = merge.zone_mean(fields[0], xr.ones_like(fields[0]), zones, length_m=2000.0)
+    one = space.zone_mean(fields[0], xr.ones_like(fields[0]), zones, length_m=2000.0)
     inside = fields.where(zones == 1)
     spread = float(inside.mean(("y", "x")).std())
     assert one["std"].iloc[0] == pytest.approx(spread, rel=0.1)
     n = int((zones == 1).sum())
     assert one.n_pixels.iloc[0] == n and one.n_effective.iloc[0] < n / 5
-    common = merge.zone_mean(fields[0], xr.ones_like(fields[0]), zones, length_m=2000.0, common_std=3.0)
+    common = space.zone_mean(fields[0], xr.ones_like(fields[0]), zones, length_m=2000.0, common_std=3.0)
     assert common["std"].iloc[0] == pytest.approx(np.hypot(3.0, one["std"].iloc[0]))
 
 
@@ -511,7 +511,7 @@ def test_independent_pixels_count_fully_and_empty_zones_are_nan():
     field[0, 0] = np.nan
     zones = xr.DataArray(np.full((4, 5), "mined", dtype=object), grid(), ["y", "x"])
     zones[3] = "empty"
-    out = merge.zone_mean(field.where(zones == "mined"), xr.ones_like(field), zones, length_m=1e-6)
+    out = space.zone_mean(field.where(zones == "mined"), xr.ones_like(field), zones, length_m=1e-6)
     assert out.loc["mined", "n_effective"] == pytest.approx(14) and np.isnan(out.loc["empty", "mean"])
 
 
@@ -520,23 +520,23 @@ def test_alternative_references_are_whole_apart_and_best_first():
     rng = np.random.default_rng(13)
     unfit = xr.DataArray(rng.random((40, 60)), grid(40, 60), ["y", "x"]).rolling(y=7, x=7, center=True).mean()
     unfit[:, 30:34] = np.nan
-    patches = merge.alternative_references(unfit, n=6)
+    patches = contrasts.alternative_references(unfit, n=6)
     assert len(patches) == 6
     means = [float(unfit.isel(p).mean(skipna=False)) for p in patches]
     assert np.isfinite(means).all() and means == sorted(means)
     centres = np.array([[p["y"].start, p["x"].start] for p in patches])
     apart = np.abs(centres[:, None] - centres[None]).max(axis=2)
     assert apart[~np.eye(6, dtype=bool)].min() >= 6
-    assert merge.alternative_references(unfit * np.nan) == []
+    assert contrasts.alternative_references(unfit * np.nan) == []
 
 
 def test_correlation_length_is_found():
     """The median over 20 fields of 40 x 40 pixels is within 35 % of the truth; white noise gives less than a pixel."""
     rng = np.random.default_rng(9)
-    found = [merge.correlation_length(f) for f in noise_field(rng, 40, 1500.0, spin=20)]
+    found = [space.correlation_length(f) for f in noise_field(rng, 40, 1500.0, spin=20)]
     assert np.median(found) == pytest.approx(1500, rel=0.35)
     white = xr.DataArray(rng.normal(size=(40, 40)), grid(40, 40), ["y", "x"])
-    assert merge.correlation_length(white) < 500
+    assert space.correlation_length(white) < 500
 
 
 def test_covariance_of_zones_is_that_of_the_fields():
@@ -545,7 +545,7 @@ def test_covariance_of_zones_is_that_of_the_fields():
     fields = noise_field(rng, 14, 2500.0, spin=600)
     left, middle = fields.x < 2400, (fields.x >= 2400) & (fields.x < 4500)
     masks = [np.broadcast_to(m.values, fields.shape[1:]) for m in (left, middle)]
-    covariance = _covariance(2.0 * xr.ones_like(fields[0]), masks, 2500.0)
+    covariance = zone_covariance(2.0 * xr.ones_like(fields[0]), masks, 2500.0)
     means = [2.0 * fields.where(m).mean(("y", "x")).values for m in (left, middle)]
     np.testing.assert_allclose(covariance, np.cov(means), rtol=0.15)
     apart = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
@@ -558,7 +558,7 @@ def test_size_of_errors_is_found_whatever_was_stated(stated):
     """Fields of sd 1 give 1 / stated, though each field's own mean was taken off: within 5 % over 60 fields."""
     fields = noise_field(np.random.default_rng(32), 24, 1500.0, spin=60)
     std = stated * xr.ones_like(fields[0])
-    found = [merge.error_scale(f, std, 1500.0) for f in fields]
+    found = [space.error_scale(f, std, 1500.0) for f in fields]
     assert np.sqrt(np.mean(np.square(found))) == pytest.approx(1 / stated, rel=0.05)
 
 
@@ -588,8 +588,8 @@ def test_zone_errors_found_on_one_field_cover_with_their_uncertainty():
         ground = xr.zeros_like(zones[0])
         ground[:, 10:14] = True  # a zone amid the ground that tells its errors
         zones = xr.concat([ground, ~ground], zones["zone"])
-        rates = merge.zone_rates(epochs, zones, quiet=zones.sel(zone="control"))
-        c = merge.zone_contrast(rates, "mined", "after", since="before", minus="control")
+        rates = contrasts.zone_rates(epochs, zones, quiet=zones.sel(zone="control"))
+        c = contrasts.zone_contrast(rates, "mined", "after", since="before", minus="control")
         v = np.array([1.0, -1.0])
         raw = np.sqrt(v @ rates["fit_covariance"].sum("label").values @ v)
         held["widened"].append(abs(c["difference"]) < 1.96 * c["std"])
@@ -608,7 +608,7 @@ def test_scores_of_one_scene_cover_what_many_scenes_give(statistic):
     }[statistic]  # fmt: skip
     expected = {"mean": 0.0, "median": 0.0, "share": stats.norm.sf(1), "robust sd": 1.0}[statistic]
     rng = np.random.default_rng(35)
-    found = [merge.block_interval(of_map, field) for field in noise_field(rng, 45, 750.0, spin=300)]
+    found = [space.block_interval(of_map, field) for field in noise_field(rng, 45, 750.0, spin=300)]
     held = np.mean([low <= expected <= high for _, low, high in found])
     assert (0.88 if statistic == "share" else 0.91) <= held <= 0.98, held
     if statistic == "mean":
@@ -618,9 +618,9 @@ def test_scores_of_one_scene_cover_what_many_scenes_give(statistic):
 def test_a_score_without_ground_to_leave_out_has_no_interval():
     """Pixels in fewer than three ninths give the value alone, none give nothing."""
     field = xr.DataArray(np.full((9, 9), np.nan), grid(9, 9), ("y", "x"))
-    assert np.isnan(merge.block_interval(np.mean, field)).all()
+    assert np.isnan(space.block_interval(np.mean, field)).all()
     field[4, 4] = 2.0
-    value, low, high = merge.block_interval(np.mean, field)
+    value, low, high = space.block_interval(np.mean, field)
     assert value == 2.0 and np.isnan([low, high]).all()
 
 
@@ -657,17 +657,17 @@ def record_of(rng, n, sigma, step, references, seasonal):
 def test_the_reference_cancels_between_zones_and_sampling_does_not():
     """Against the control zone the reference error is 0; the parts of the budget add up to the sd."""
     epochs, zones, thinning = record_of(np.random.default_rng(20), 12, (1.0, 0.3), -4.0, (3.0, 0.2), 0.5)
-    rates = merge.zone_rates(epochs, zones, quiet=xr.ones_like(zones[0]), thinning=thinning)
+    rates = contrasts.zone_rates(epochs, zones, quiet=xr.ones_like(zones[0]), thinning=thinning)
     assert float(rates.rate_std.sel(zone="mined", label="before")) > 3.0
-    alone = merge.zone_contrast(rates, "mined", "after", since="before")
-    against = merge.zone_contrast(rates, "mined", "after", since="before", minus="control")
+    alone = contrasts.zone_contrast(rates, "mined", "after", since="before")
+    against = contrasts.zone_contrast(rates, "mined", "after", since="before", minus="control")
     assert alone["reference_std"] == pytest.approx(np.hypot(3.0, 0.2))
     assert against["reference_std"] == pytest.approx(0, abs=1e-9) and against[
         "sampling_std"
     ] == pytest.approx(0.5 * np.sqrt(2), rel=0.1)
     parts = [against[f"{k}_std"] ** 2 for k in ("fit", "reference", "geometry", "sampling")]
     assert against["std"] ** 2 == pytest.approx(sum(parts))
-    before = merge.zone_contrast(rates, "mined", "before")
+    before = contrasts.zone_contrast(rates, "mined", "before")
     assert before["difference"] == pytest.approx(float(rates.rate.sel(zone="mined", label="before")))
 
 
@@ -684,11 +684,11 @@ def test_contrasts_of_zones_cover():
             for k, z in ((4, "mined"), (16, "control"))
         ]
         zones = xr.concat(strips, halves["zone"]).transpose("zone", "y", "x")
-        rates = merge.zone_rates(
+        rates = contrasts.zone_rates(
             epochs, zones, quiet=halves.sel(zone="control", drop=True), thinning=thinning
         )
         for minus in hits:
-            c = merge.zone_contrast(rates, "mined", "after", since="before", minus=minus)
+            c = contrasts.zone_contrast(rates, "mined", "after", since="before", minus=minus)
             truth = -4.0 if minus is None else 0.0
             hits[minus].append(c["lower"] <= truth <= c["upper"])
             lengths[minus].append(c["std"])
@@ -698,7 +698,7 @@ def test_contrasts_of_zones_cover():
 
 def test_contrast_adds_every_error_and_states_what_it_could_find():
     """Variances add; an effect of minimal_detectable is found in 80 % of draws."""
-    out = merge.contrast(-1.0, -9.0, {"fit": (3.0, 0.0), "reference": 4.0})
+    out = contrasts.contrast(-1.0, -9.0, {"fit": (3.0, 0.0), "reference": 4.0})
     assert out["difference"] == -8.0 and out["std"] == pytest.approx(5.0)
     assert out["share_fit"] == pytest.approx(9 / 25) and out["upper"] == pytest.approx(
         -8 + 1.96 * 5, abs=0.01
@@ -710,12 +710,12 @@ def test_contrast_adds_every_error_and_states_what_it_could_find():
 def test_equivalence_errs_in_five_percent_at_the_margin():
     """With the truth on the margin, equivalence is claimed in 5 % of draws; well inside it is claimed often."""
     rng = np.random.default_rng(1)
-    at = [merge.equivalence(v, 1.0, 5.0)["equivalent"] for v in rng.normal(5.0, 1.0, 4000)]
+    at = [contrasts.equivalence(v, 1.0, 5.0)["equivalent"] for v in rng.normal(5.0, 1.0, 4000)]
     assert np.mean(at) == pytest.approx(0.05, abs=0.012)
-    inside = merge.equivalence(0.5, 1.0, 5.0)
+    inside = contrasts.equivalence(0.5, 1.0, 5.0)
     assert inside["equivalent"] and inside["claimable"] == pytest.approx(0.5 + 1.645, abs=0.01)
     with pytest.raises(ValueError, match="margin"):
-        merge.equivalence(0.0, 1.0, 0.0)
+        contrasts.equivalence(0.0, 1.0, 0.0)
 
 
 def test_change_point_finds_the_date_and_spares_the_placebos():
@@ -734,7 +734,7 @@ def test_change_point_finds_the_date_and_spares_the_placebos():
             + rng.normal(0, 5, t.size)
         )
         frame = pd.DataFrame({"date": dates, "value": value, "std": 5.0, "sensor": "a"})
-        return merge.change_point(frame, candidates)
+        return contrasts.change_point(frame, candidates)
 
     found = [scan(-10.0) for _ in range(40)]
     hits = [f.attrs["lower"] <= pd.Timestamp("2008-07-01") <= f.attrs["upper"] for f in found]
@@ -743,7 +743,7 @@ def test_change_point_finds_the_date_and_spares_the_placebos():
     alarms = np.mean([(np.abs(scan(0.0).z) > 1.96).mean() for _ in range(60)])
     assert alarms < 0.12
     with pytest.raises(ValueError, match="change_point"):
-        merge.change_point(pd.DataFrame({"date": dates[:4], "value": 0.0, "std": 1.0}), candidates)
+        contrasts.change_point(pd.DataFrame({"date": dates[:4], "value": 0.0, "std": 1.0}), candidates)
 
 
 def test_noise_alone_shows_no_seasonal_change():
@@ -764,7 +764,7 @@ def test_noise_alone_shows_no_seasonal_change():
         table = found[["drop", "drop_std"]].isel(window=0, y=0, drop=True).to_dataframe().reset_index()
         rows.append(table.rename(columns={"x": "zone", "drop_std": "std"}).assign(epoch=epoch, sensor=epoch))
         swing[epoch] = float((series.max("time") - series.min("time")).mean())
-    pooled = merge.pool_seasons(pd.concat(rows).dropna(), {"before": 0.0, "after": 0.0})
+    pooled = contrasts.pool_seasons(pd.concat(rows).dropna(), {"before": 0.0, "after": 0.0})
     both = {e: pooled.xs(e, level="epoch") for e in noise}
     difference = both["after"]["drop"] - both["before"]["drop"]
     std = np.hypot(both["after"]["std"], both["before"]["std"])

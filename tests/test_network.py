@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helpers import network
-from helpers._noise import phase_variance
 from helpers.network.fading import SEASONS, _design
+from inversion.phase_noise import phase_variance
 
 WAVELENGTH = 0.0555
 TO_MM = WAVELENGTH / (4 * np.pi) * 1000

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import rioxarray  # noqa: F401
 import xarray as xr
+from cmcrameri import cm
 from matplotlib.backend_bases import MouseEvent
 
 from helpers import plot
@@ -58,7 +59,7 @@ def test_labels_are_kept_with_the_picture(field, site):
 
 def test_no_data_is_not_the_colour_of_zero():
     """On a diverging map a hole and a zero are told apart, also in grey."""
-    zero = mpl.colors.to_rgb(plot.cm.vik_r(0.5))
+    zero = mpl.colors.to_rgb(cm.vik_r(0.5))
     hole = mpl.colors.to_rgb(plot.NO_DATA)
     light = np.array([0.2126, 0.7152, 0.0722])
     assert light @ zero - light @ hole > 0.15

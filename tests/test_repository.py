@@ -254,26 +254,16 @@ def test_a_misspelling_is_found():
 
 
 def public_functions():
-    """The functions a reader meets by `help(helpers.<module>)`."""
+    """The functions a reader meets by `help` of a room of helpers, of the engine, the readers or the twin."""
     import importlib
     import inspect
 
-    for name in (
-        "io",
-        "network",
-        "sbas",
-        "merge",
-        "thaw",
-        "recession",
-        "attribution",
-        "twin",
-        "timefunc",
-        "plot",
-    ):
-        module = importlib.import_module(f"helpers.{name}")
-        own = (
-            n for n, o in vars(module).items() if getattr(o, "__module__", "").startswith(f"helpers.{name}")
-        )
+    rooms = (
+        "attribution constrained contrasts io merge network plot recession sbas space thaw timefunc".split()
+    )
+    for name in (*(f"helpers.{room}" for room in rooms), "twin"):
+        module = importlib.import_module(name)
+        own = (n for n, o in vars(module).items() if getattr(o, "__module__", "").startswith(name))
         for key in getattr(module, "__all__", None) or own:
             function = getattr(module, key)
             if inspect.isfunction(function) and not key.startswith("_"):

@@ -19,11 +19,11 @@ import shapely
 import xarray as xr
 from scipy import integrate, optimize, special
 
-from helpers import twin
-from helpers.twin import drivers, ground, motion, radar, terrain, water
-from helpers.twin import weather as sky
+import twin
+from twin import drivers, ground, motion, radar, terrain, water
+from twin import weather as sky
 
-physics = importlib.import_module("helpers.twin.physics")
+physics = importlib.import_module("twin.physics")
 P, ON = physics.physics(), physics.Switches()
 SEED = 4711
 OLD = ("ers", "envisat", "alos1", "alos2")

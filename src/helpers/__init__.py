@@ -1,6 +1,6 @@
 """Thin helpers of the Datong permafrost compendium: the science the notebooks share.
 
-``io`` reads and writes, ``plot`` draws, ``twin`` simulates; the other modules
-(`network`, `timefunc`, `sbas`, `merge`, `thaw`, `recession`, `attribution`) are methods
-that take and return xarray objects or pandas tables and never touch the disk.
+``io`` reads and writes, ``plot`` draws; the other rooms (`timefunc`, `space`, `network`, `sbas`, `constrained`,
+`merge`, `contrasts`, `thaw`, `recession`, `attribution`) are methods that take and return xarray objects or tables and
+never touch the disk.
 """

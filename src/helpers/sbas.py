@@ -17,8 +17,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from . import _kernel, _plan, timefunc
-from ._noise import phase_variance
+from inversion import kernel
+from inversion import plan as planning
+from inversion.phase_noise import phase_variance
+
+from . import timefunc
 
 __all__ = ["invert", "phase_variance", "summer_to_summer"]
 
@@ -36,7 +39,7 @@ class Problem:
     """All that is the same for every pixel, and the layout of what comes out."""
 
     dates: pd.DatetimeIndex
-    plan: _kernel.Plan
+    plan: kernel.Plan
     parameters: tuple[str, ...]  # without the intercept, which depends on the datum
     with_prior: bool
     seasonal: tuple[int, ...] = ()  # positions of the seasonal columns among the parameters
@@ -130,15 +133,15 @@ def invert(
     form = timefunc.parse(model, temperature)
     _check_options(form, weights, deviation_std_mm, deviation_days, rate_prior, dem_error)
     dates, first, second = network_of(stack)
-    names, design, height = _plan.design_of(stack, form, dates, first, second, dem_error)
-    noise = _plan.noise_of(stack, weights, pair_std_mm, len(first))
-    delay = _plan.per_date(atmosphere_std_mm, dates)
+    names, design, height = planning.design_of(stack, form, dates, first, second, dem_error)
+    noise = planning.noise_of(stack, weights, pair_std_mm, len(first))
+    delay = planning.per_date(atmosphere_std_mm, dates)
     if form is None or deviation_std_mm is None:
-        plan = _plan.interpolation(first, second, design, height, delay, noise, free=form is None)
+        plan = planning.interpolation(first, second, design, height, delay, noise, free=form is None)
     else:
         deviation = max(float(deviation_std_mm), SMALLEST_DEVIATION_MM)
-        correlation = _plan.correlation_of(dates, deviation_days)
-        plan = _plan.posterior(first, second, design, height, delay, noise, deviation, correlation)
+        correlation = planning.correlation_of(dates, deviation_days)
+        plan = planning.posterior(first, second, design, height, delay, noise, deviation, correlation)
     plan = plan._replace(spread=series_std, statistics=statistics)
     problem = Problem(dates, plan, names, rate_prior is not None, **_seasonal_columns(form, names, dates))
     arrays = _arrays(stack, weights, rate_prior)
@@ -285,13 +288,13 @@ def _solve_block(phase, coherence, mean, std, *, problem, threads=1):
     part = lanes * max(1, -(-pixels // (lanes * max(threads, 1) * 4)))
 
     def solve(begin):
-        plan, scratch = problem.plan, _kernel.workspace(problem.plan, lanes)
+        plan, scratch = problem.plan, kernel.workspace(problem.plan, lanes)
         where = begin, min(begin + part, pixels), out, rows
         if plan.interpolate:
-            single = _kernel.workspace(plan, 1)
-            _kernel.solve_interpolation(plan, scratch, single, phase, coherence, *where)
+            single = kernel.workspace(plan, 1)
+            kernel.solve_interpolation(plan, scratch, single, phase, coherence, *where)
         else:
-            _kernel.solve_posterior(plan, scratch, phase, coherence, *prior, *where)
+            kernel.solve_posterior(plan, scratch, phase, coherence, *prior, *where)
 
     if threads == 1:
         solve(0) if part >= pixels else [solve(begin) for begin in range(0, pixels, part)]

@@ -1,6 +1,5 @@
 """Everything that touches the disk: sites and their inputs, readers, writers, derived files, results."""
 
-from helpers.io.discharge import read_discharge
 from helpers.io.inputs import (
     areas_on_grid,
     cell_size_m,
@@ -12,9 +11,10 @@ from helpers.io.inputs import (
     read_sensor,
     terrain,
 )
-from helpers.io.insar import read_geotiff_pairs, read_stack, write_mintpy_timeseries
 from helpers.io.site import DEFAULT_SITE, ROOT, Site, fetch, load_site, progress, registry
 from helpers.io.store import exists, in_memory, read, read_results, read_truth, spread, write, write_results
+from readers.discharge import read_discharge
+from readers.insar import read_geotiff_pairs, read_stack, write_mintpy_timeseries
 
 __all__ = [
     "DEFAULT_SITE",

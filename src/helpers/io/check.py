@@ -10,9 +10,9 @@ import pandas as pd
 import rioxarray
 import xarray as xr
 
-from helpers.io.discharge import read_discharge
 from helpers.io.inputs import mask_of, read_areas, read_climate, read_sensor
 from helpers.io.site import Site, load_site, missing_inputs, obtain
+from readers.discharge import read_discharge
 
 #: areas that notebooks look for, and what is left out without them
 USED_AREAS = {

@@ -16,11 +16,11 @@ from rasterio.features import geometry_mask
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
-from helpers.io.damage import damage_named, regular_file
-from helpers.io.discharge import read_discharge
-from helpers.io.insar import read_geotiff_pairs, read_stack
-from helpers.io.rasters import read_raster
 from helpers.io.site import Site
+from readers.damage import damage_named, regular_file
+from readers.discharge import read_discharge
+from readers.insar import read_geotiff_pairs, read_stack
+from readers.rasters import read_raster
 
 METRES_PER_DEGREE = 111_195.0  # mean length of a degree of latitude on a sphere of 6371 km
 

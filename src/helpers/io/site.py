@@ -517,7 +517,7 @@ def obtain(site: Site) -> None:
 
 def _simulate(site: Site) -> None:
     """Simulate the twin, anew if its generator, its seed or its physics has changed since."""
-    from helpers import twin
+    import twin
 
     sources = b"".join(path.read_bytes() for path in sorted(Path(twin.__file__).parent.glob("*.py")))
     wanted = f"{hashlib.sha256(sources).hexdigest()} {site.size} {site.seed} {site.config.physics}\n"

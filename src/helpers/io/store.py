@@ -13,8 +13,8 @@ import pandas as pd
 import xarray as xr
 import zarr
 
-from helpers.io.damage import damage_named, regular_file, regular_tree
 from helpers.io.site import Site
+from readers.damage import damage_named, regular_file, regular_tree
 
 BLOCK_BYTES = 32_000_000
 # stacks and series above this stay on disk and are read by blocks

@@ -7,9 +7,9 @@ import numpy as np
 import scipy.optimize
 import xarray as xr
 
-from helpers import _noise
 from helpers.network.graph import by_blocks, components, dates, incidence
 from helpers.network.reference import DAYS_PER_YEAR
+from inversion import phase_noise
 
 MAX_SAMPLE = 3000  # pixels are enough for a handful of coefficients
 
@@ -209,7 +209,7 @@ def _pair_coefficients(stack, basis, mask):
     phase, columns, index = phase[:, usable], columns[usable], index[usable]
     weight = np.ones_like(phase)
     if "coherence" in stack and "looks" in stack.attrs:
-        noise = _noise.phase_variance(_columns(stack["coherence"], index), stack.attrs["looks"])
+        noise = phase_noise.phase_variance(_columns(stack["coherence"], index), stack.attrs["looks"])
         weight = 1 / (noise + 0.5)  # turbulence, about 0.7 rad, keeps coherent pixels from ruling alone
     n, k = phase.shape[0], columns.shape[1]
     coefficient, scale = np.full((n, k - 1), np.nan), np.full(n, np.nan)
@@ -395,7 +395,9 @@ def atmosphere(stack: xr.Dataset, *, mask: xr.DataArray | None = None) -> xr.Dat
     variance = np.full(len(residual), np.nan)
     variance[enough] = (1.4826 * np.nanmedian(np.abs(residual[enough] - centre), axis=1)) ** 2
     if "coherence" in stack and "looks" in stack.attrs:
-        noise = _noise.phase_variance(_columns(stack["coherence"], index), stack.attrs["looks"]) * to_mm**2
+        noise = (
+            phase_noise.phase_variance(_columns(stack["coherence"], index), stack.attrs["looks"]) * to_mm**2
+        )
         variance[enough] -= np.nanmedian(np.where(np.isfinite(mm), noise, np.nan)[enough], axis=1)
     # the fitted parameters took their share of the delay with them
     variance = np.maximum(variance, 0) * len(days) / max(len(days) - 1 - len(parameters), 1)

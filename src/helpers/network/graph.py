@@ -11,7 +11,7 @@ import scipy.sparse
 import scipy.sparse.csgraph
 import xarray as xr
 
-from helpers._plan import SLANT_RANGE_M
+from inversion.plan import SLANT_RANGE_M
 
 
 def dates(stack: xr.Dataset) -> pd.DatetimeIndex:

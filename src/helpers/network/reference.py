@@ -10,8 +10,8 @@ import scipy.optimize
 import xarray as xr
 from rasterio.warp import transform_bounds
 
-from helpers import _noise
 from helpers.network.graph import dates, incidence
+from inversion import phase_noise
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ def _pixel_std(pixel: xr.Dataset, good) -> np.ndarray:
     """Sd of the phase of one pixel from its coherence; NaN where coherence or looks are unknown."""
     if "coherence" not in pixel or "looks" not in pixel.attrs:
         return np.full(good.sum(), np.nan)
-    return np.sqrt(_noise.phase_variance(pixel["coherence"].values[good, 0, 0], pixel.attrs["looks"]))
+    return np.sqrt(phase_noise.phase_variance(pixel["coherence"].values[good, 0, 0], pixel.attrs["looks"]))
 
 
 def _central_pixel(inside, window, box) -> tuple[int, int]:

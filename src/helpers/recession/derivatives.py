@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from . import _kernels
+from . import kernels
 
 #: Names of the schemes.
 SCHEMES = ("brutsaert_nieber", "backward", "central", "variable_step", "exponential", "integrated")
@@ -63,13 +63,13 @@ def derivative(
     weight = np.ones(q.size)
     extra = {}
     if scheme == "variable_step":
-        q_mid, dqdt = _kernels.variable_steps(t, q, first, steps * _precision(events, precision))
+        q_mid, dqdt = kernels.variable_steps(t, q, first, steps * _precision(events, precision))
     elif scheme == "exponential":
-        q_mid, dqdt, weight = _kernels.exponential_steps(t, q, first, float(fraction), gamma == "semilog")
+        q_mid, dqdt, weight = kernels.exponential_steps(t, q, first, float(fraction), gamma == "semilog")
     elif scheme == "integrated":
         q_mid, dqdt, extra = _integrated(t, q, first)
     else:
-        q_mid, dqdt = _kernels.differences(t, q, first, SCHEMES.index(scheme))
+        q_mid, dqdt = kernels.differences(t, q, first, SCHEMES.index(scheme))
 
     points = events[["event", "time", "q", *(["season"] if "season" in events else [])]].copy()
     points["q_mid"], points["dqdt"], points["weight"] = q_mid, dqdt, weight
@@ -114,7 +114,7 @@ def _precision(events, precision):
 
 def _integrated(t, q, first):
     """q_mid and dqdt on each event's fitted curve, and the curve's parameters by row."""
-    lines = _kernels.integrated_lines(t, q, first)
+    lines = kernels.integrated_lines(t, q, first)
     rows = np.repeat(np.arange(len(lines)), np.diff(first))
     value, b, center, value_std, b_std, _, _, _, cov, ln_q0 = lines[rows].T
     ln_a = value - b * center

@@ -7,7 +7,7 @@ import pandas as pd
 import xarray as xr
 from scipy import signal
 
-from . import _kernels
+from . import kernels
 
 #: The first day (month-day) of each season class; an event belongs to the season it starts in.
 SEASONS = {"spring": "04-01", "summer": "07-01", "autumn": "09-15", "winter": "11-01"}
@@ -70,7 +70,7 @@ RULES = {
     },
 }
 
-#: Why a candidate is refused, by the code of `_kernels.select`.
+#: Why a candidate is refused, by the code of `kernels.select`.
 REASONS = (
     "",
     "open at the record's start",
@@ -82,7 +82,7 @@ REASONS = (
     "range below {min_range}",
     "drop below {min_drop_quanta:g} rounding steps",
 )
-_ENDED_BY = {_kernels.RISE: "rise", _kernels.RECORD_END: "end of record", _kernels.STEEP: "steep drop"}
+_ENDED_BY = {kernels.RISE: "rise", kernels.RECORD_END: "end of record", kernels.STEEP: "steep drop"}
 
 
 class Limits(NamedTuple):
@@ -227,7 +227,7 @@ def find_events(record, blocked, settings):
     # rain and melt end an event, but their flow is measured and may enter a smoothed neighbour
     level = _smoothed(np.where(np.isin(blocked, (MISSING, ZERO, ICE)), np.nan, q), settings)
     usable = (blocked == 0) & np.isfinite(level)
-    first, last, why = _kernels.find_runs(
+    first, last, why = kernels.find_runs(
         level, q, usable, float(settings["rise_tolerance"]), float(settings["min_step_ratio"])
     )
     high = settings["drop_first_days_high"]
@@ -246,9 +246,7 @@ def find_events(record, blocked, settings):
         float(settings["min_drop_quanta"]),
     )
     winter = record.season == (record.seasons.index("winter") if "winter" in record.seasons else -1)
-    rows, number, reasons = _kernels.select(
-        q, first, last, why, record.step, winter, record.high_flow, limits
-    )
+    rows, number, reasons = kernels.select(q, first, last, why, record.step, winter, record.high_flow, limits)
     return rows, number, (first, last, why, reasons)
 
 
@@ -262,9 +260,7 @@ def _audit(record, blocked, first, last, why, reasons, settings):
         after = blocked[last[k] + 1 : last[k] + 1 + settings["smooth_days"]]
         after = after[after > 0]
         ended_by.append(
-            BLOCKS[after[0]]
-            if why[k] == _kernels.BLOCKED and after.size
-            else _ENDED_BY.get(why[k], "missing")
+            BLOCKS[after[0]] if why[k] == kernels.BLOCKED and after.size else _ENDED_BY.get(why[k], "missing")
         )
     return _Audit(
         {
@@ -284,7 +280,7 @@ def quantum(q: np.ndarray) -> np.ndarray:
     significant digits round more coarsely at high flow); a decade with under ten different values
     takes the next lower decade's step.
     """
-    return _kernels.rounding_steps(np.ascontiguousarray(q, dtype=float))
+    return kernels.rounding_steps(np.ascontiguousarray(q, dtype=float))
 
 
 def degree_day_snow(

@@ -9,7 +9,7 @@ from statsmodels.regression.mixed_linear_model import MixedLM
 from statsmodels.regression.quantile_regression import QuantReg
 from statsmodels.tools.sm_exceptions import IterationLimitWarning
 
-from . import _kernels
+from . import kernels
 
 #: Names of the methods.
 METHODS = (
@@ -157,11 +157,11 @@ def _per_event(points, b, estimator):
         fits["q_min"] = np.minimum.reduceat(q, first[:-1])
         fits["q_max"] = np.maximum.reduceat(q, first[:-1])
     else:
-        lines = _kernels.log_lines(q, rate, weight, first)
+        lines = kernels.log_lines(q, rate, weight, first)
         if b is not None:
             lines = _at_fixed_b(lines, q, rate, weight, first, b)
         elif estimator != "least_squares":
-            lines = _kernels.other_lines(lines, q, rate, weight, first, ESTIMATORS.index(estimator))
+            lines = kernels.other_lines(lines, q, rate, weight, first, ESTIMATORS.index(estimator))
         zero = np.where(np.isfinite(lines[:, 3]), 0.0, np.nan)
         fits = _table(
             number, start, np.c_[lines[:, :3], lines[:, 3] ** 2, lines[:, 4] ** 2, zero], lines[:, 5]

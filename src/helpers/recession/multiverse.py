@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from . import _kernels
+from . import kernels
 from .comparables import shrunk_slopes
 from .derivatives import SCHEMES
 from .events import (
@@ -168,7 +168,7 @@ def _all_fits(discharge, ice, q_ref, drivers, seasons, season, min_range, year_s
         starts = year[rows[first[:-1]]]
         for scheme, options in DERIVATIVES:
             q_mid, dqdt, weight = _derivative(record, rows, first, scheme, options)
-            lines = _kernels.log_lines(q_mid, dqdt, weight, first)
+            lines = kernels.log_lines(q_mid, dqdt, weight, first)
             good = np.isfinite(lines[:, 1]) & (lines[:, 5] >= 3) & (lines[:, 7] >= min_range * lines[:, 6])
             for name in LINES:
                 line = _line(name, lines, good, q_mid, dqdt, weight, first)
@@ -180,7 +180,7 @@ def _all_fits(discharge, ice, q_ref, drivers, seasons, season, min_range, year_s
 def _line(name, lines, good, q_mid, dqdt, weight, first):
     """One kind of per-event line from the least-squares ones."""
     if name == "theil_sen":
-        return _kernels.other_lines(lines, q_mid, dqdt, weight, first, _kernels.THEIL_SEN)
+        return kernels.other_lines(lines, q_mid, dqdt, weight, first, kernels.THEIL_SEN)
     line = lines.copy()
     if name == "shrunk" and good.sum() >= 3:
         line[good, 1] = shrunk_slopes(lines[good, 1], lines[good, 4])[0]
@@ -204,12 +204,12 @@ def _derivative(record, rows, first, scheme, options):
     t, q = rows.astype(float), record.flow[rows]
     weight = np.ones(len(rows))
     if scheme == "variable_step":
-        q_mid, dqdt = _kernels.variable_steps(t, q, first, 3.0 * record.step[rows])
+        q_mid, dqdt = kernels.variable_steps(t, q, first, 3.0 * record.step[rows])
     elif scheme == "exponential":
         semilog = options["gamma"] == "semilog"
-        q_mid, dqdt, weight = _kernels.exponential_steps(t, q, first, options["fraction"], semilog)
+        q_mid, dqdt, weight = kernels.exponential_steps(t, q, first, options["fraction"], semilog)
     else:
-        q_mid, dqdt = _kernels.differences(t, q, first, SCHEMES.index(scheme))
+        q_mid, dqdt = kernels.differences(t, q, first, SCHEMES.index(scheme))
     return q_mid, dqdt, weight
 
 
@@ -257,7 +257,7 @@ def per_event_fits(
         rows, number, _ = find_events(record, blocked, settings)
         first = _starts(number)
         q_mid, dqdt, weight = _derivative(record, rows, first, scheme, {"fraction": fraction, "gamma": gamma})
-        lines = _kernels.log_lines(q_mid, dqdt, weight, first)
+        lines = kernels.log_lines(q_mid, dqdt, weight, first)
         parts.append(
             (np.full(len(lines), k), np.arange(len(lines)), record.time.values[rows[first[:-1]]], lines)
         )

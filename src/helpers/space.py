@@ -1,0 +1,303 @@
+"""Grids and the errors on them: cell size, resampling, zone means, correlation length, block jackknife.
+
+Distances are metres on any grid. Fields have dims (y, x).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+import rioxarray  # noqa: F401  (registers the .rio accessor)
+import xarray as xr
+from scipy import optimize, signal, stats
+
+METRES_PER_DEGREE = 111_195.0  # of latitude, on a sphere of 6371 km
+
+
+def step_of(coordinate: xr.DataArray) -> float:
+    """Spacing of a regular coordinate; inf for a single value."""
+    values = coordinate.values
+    return abs(float(values[-1] - values[0])) / (values.size - 1) if values.size > 1 else np.inf
+
+
+def cell_m(field: xr.DataArray) -> tuple[float, float]:
+    """Height and width of a cell in metres, whatever the coordinate system."""
+    dy, dx = step_of(field.y), step_of(field.x)
+    if field.rio.crs is not None and field.rio.crs.is_geographic:
+        return dy * METRES_PER_DEGREE, dx * METRES_PER_DEGREE * float(np.cos(np.deg2rad(field.y.mean())))
+    return dy, dx
+
+
+def lags(field: xr.DataArray) -> np.ndarray:
+    """Distances (m) between all pairs of cells, in the layout of a full autocorrelation."""
+    (ny, nx), (dy, dx) = (field.sizes["y"], field.sizes["x"]), cell_m(field)
+    up, across = np.arange(-ny + 1, ny), np.arange(-nx + 1, nx)
+    return np.hypot((up * (dy if ny > 1 else 0.0))[:, None], (across * (dx if nx > 1 else 0.0))[None])
+
+
+def track_name(track: xr.Dataset, number: int) -> str:
+    """Name of a track in messages: its sensor, else its place in the list."""
+    return str(track.attrs.get("sensor", f"track {number}"))
+
+
+def resample(track: xr.Dataset, like: xr.Dataset | xr.DataArray) -> xr.Dataset:
+    """Bring a track onto the grid of another, once.
+
+    Same grid: returned as it is. A finer grid is first averaged over whole cells (means of the standard
+    deviations: errors of neighbours are taken as fully correlated), then interpolated linearly; another
+    coordinate system is reprojected bilinearly. NaN stays NaN.
+
+    Parameters
+    ----------
+    track : Dataset with dims (..., y, x)
+    like : Dataset or DataArray giving x, y and, if it has one, the coordinate system
+
+    Returns
+    -------
+    Dataset on the grid of `like`; lazy where `track` is lazy and shares its coordinate system.
+
+    Raises
+    ------
+    ValueError
+        The grids do not overlap.
+    """
+    if all(track[d].size == like[d].size and np.allclose(track[d], like[d], rtol=0, atol=1e-6) for d in "yx"):
+        return track.assign_coords(x=like.x, y=like.y)
+    crs, target = track.rio.crs, like.rio.crs
+    if crs is not None and target is not None and crs != target:
+        spatial = track[[v for v in track.data_vars if {"y", "x"} <= set(track[v].dims)]].drop_attrs(
+            deep=False
+        )
+        template = (
+            like if isinstance(like, xr.DataArray) else like[next(n for n in like if "y" in like[n].dims)]
+        )
+        template = template.isel({d: 0 for d in template.dims if d not in ("y", "x")}, drop=True)
+        try:
+            moved = xr.Dataset(
+                {
+                    n: a.astype("f8").rio.reproject_match(template, resampling=1, nodata=np.nan)
+                    for n, a in spatial.items()
+                }
+            )
+        except Exception as error:  # rasterio raises its own types when nothing overlaps
+            raise ValueError(
+                f"{track_name(track, 0)}: cannot be reprojected from {crs} to {target}: {error}"
+            ) from error
+        moved = moved.assign_coords(x=like.x, y=like.y).assign_attrs(track.attrs)
+        if not any(bool(a.notnull().any()) for a in moved.values()):
+            raise ValueError(
+                f"{track_name(track, 0)}: its grid ({crs}) does not overlap the target grid ({target})"
+            )
+        return moved
+    for d in "yx":
+        low, high = float(track[d].min()), float(track[d].max())
+        if low > float(like[d].max()) or high < float(like[d].min()):
+            raise ValueError(
+                f"{track_name(track, 0)}: its grid does not overlap the target grid along {d}: "
+                f"{low:g}..{high:g} against {float(like[d].min()):g}..{float(like[d].max()):g}; "
+                "check the coordinate systems (spatial_ref)"
+            )
+    factor = {d: round(step_of(like[d]) / step_of(track[d])) for d in "yx" if np.isfinite(step_of(like[d]))}
+    factor = {d: f for d, f in factor.items() if f > 1}
+    if factor:
+        track = track.coarsen(factor, boundary="trim").mean(keep_attrs=True)
+    seen = track.notnull().astype("f4").interp(x=like.x, y=like.y, method="linear")
+    return (
+        track.fillna(0.0).interp(x=like.x, y=like.y, method="linear") / seen.where(seen > 0.5)
+    ).assign_attrs(track.attrs)
+
+
+def correlation_length(field: xr.DataArray, *, max_lag_m: float | None = None) -> float:
+    """Length l (m) of exp(-h / l) that fits the spatial correlation of a field's deviations from its mean.
+
+    Missing values are left out pair by pair. The mean is that of the field; what it takes from the correlation at all
+    lags is part of the fit. A field without correlation gives a length below the pixel.
+    """
+    values = np.asarray(field.transpose("y", "x").values, float)
+    seen = np.isfinite(values)
+    if seen.sum() < 30:
+        return float("nan")
+    centred = np.where(seen, values - values[seen].mean(), 0.0)
+    pairs = signal.fftconvolve(seen.astype(float), seen[::-1, ::-1].astype(float))
+    product = signal.fftconvolve(centred, centred[::-1, ::-1])
+    lag = lags(field)
+    limit = max_lag_m or 0.35 * min(n * step for n, step in zip(values.shape, cell_m(field), strict=True))
+    use = (pairs > 20) & (lag > 0) & (lag <= limit)
+    if not use.any():
+        return float("nan")
+    count = np.round(pairs)
+    rho = product[use] / count[use] / centred[seen].var()
+    weight = np.sqrt(count[use])
+    step = min(cell_m(field))
+
+    def misfit(parameters):
+        share, length = parameters
+        model = share * np.exp(-lag / np.exp(length))
+        # the field's own mean was taken off, and with it what all pairs share on average
+        shared = (count * np.where(lag > 0, model, 1.0)).sum() / seen.sum() ** 2
+        return weight * ((model[use] - shared) / (1 - shared) - rho)
+
+    fit = optimize.least_squares(
+        misfit, [0.8, np.log(3 * step)], bounds=([0, np.log(step / 10)], [1, np.log(10 * limit)])
+    )
+    share, length = fit.x[0], float(np.exp(fit.x[1]))
+    # a nugget averages out like independent pixels: keep the area under the correlation, share * l^2
+    return float(max(np.sqrt(share) * length, step / 10))
+
+
+def zone_mean(
+    field: xr.DataArray, std: xr.DataArray, zones: xr.DataArray, *, length_m: float, common_std: float = 0.0
+) -> pd.DataFrame:
+    """Mean of each zone with the sd its correlated pixels leave it.
+
+    Var(mean) = common_std^2 + sum_ij s_i s_j exp(-h_ij / l) / M^2, summed exactly over all pairs of pixels.
+
+    Parameters
+    ----------
+    field, std : DataArray (y, x)
+    zones : DataArray (y, x) of labels (strings or numbers; "" and NaN belong to none), or bool (y, x) with dim zone
+    length_m : float
+        Correlation length l of the errors in metres (on a lon/lat grid too).
+    common_std : float
+        Sd of what the whole scene shares (the reference), in the units of the field.
+
+    Returns
+    -------
+    DataFrame indexed by zone: mean, std, std_independent (without the common part), n_pixels, n_effective, spread
+    (sd between pixels).
+    """
+    masks = {name: inside & np.isfinite(field * std).values for name, inside in zone_masks(zones)}
+    own = np.sqrt(np.diag(zone_covariance(std, list(masks.values()), length_m)))
+    rows = {}
+    for (name, use), error in zip(masks.items(), own, strict=True):
+        n = int(use.sum())
+        value, square = field.values[use].astype(float), float((std.values[use].astype(float) ** 2).sum())
+        rows[name] = dict(
+            mean=value.mean() if n else np.nan, std=float(np.hypot(error, common_std)), std_independent=error,
+            n_pixels=n, n_effective=square / n / error**2 if error > 0 else float(n),
+            spread=value.std() if n else np.nan,
+        )  # fmt: skip
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("zone")
+
+
+def zone_covariance(std: xr.DataArray, masks: list, length_m: float) -> np.ndarray:
+    """Covariance (zone, zone) of the mean errors of zones: sum_ij s_i s_j exp(-h_ij / l) / (M N); NaN if empty."""
+    correlation = np.exp(-lags(std) / max(length_m, 1e-9))
+    s = np.nan_to_num(std.transpose("y", "x").values.astype(float))
+    counts = [m.sum() for m in masks]
+    means = [
+        np.where(m, s, 0.0) / n if n else np.full(s.shape, np.nan) for m, n in zip(masks, counts, strict=True)
+    ]
+    ny, nx = s.shape
+    middle = (slice(ny - 1, 2 * ny - 1), slice(nx - 1, 2 * nx - 1))
+    spread = [signal.fftconvolve(np.nan_to_num(v), correlation)[middle] for v in means]
+    out = np.array([[(a * b).sum() for b in spread] for a in means])
+    # rounding of the transform must not make a mean better known than independent pixels would
+    alone = np.array([(v**2).sum() for v in means])
+    out[np.diag_indices(len(means))] = np.maximum(np.diag(out), alone)
+    return (out + out.T) / 2
+
+
+def zone_masks(zones: xr.DataArray) -> list:
+    """Name and bool (y, x) array of each zone, sorted by name."""
+    if "zone" in zones.dims:
+        return [
+            (str(z), zones.sel(zone=z).transpose("y", "x").values.astype(bool)) for z in zones.zone.values
+        ]
+    values = zones.transpose("y", "x").values
+    labels = [v for v in pd.unique(values.ravel()) if not (pd.isna(v) or v == "")]
+    return [(str(label), values == label) for label in sorted(labels, key=str)]
+
+
+def all_but_one_block(field: xr.DataArray) -> list:
+    """The field without one of nine blocks in turn, see `blocks`."""
+    block = blocks(np.isfinite(field).values, 3)
+    return [field.where(field.copy(data=block != b)) for b in range(9)]
+
+
+def blocks(seen: np.ndarray, side: int) -> np.ndarray:
+    """Number of the block of every cell: equal parts (thirds for 3) of the cells seen by row, times those by column."""
+    cuts = np.arange(1, side) / side
+    parts = [
+        np.searchsorted(np.quantile(at, cuts), np.arange(n))
+        for at, n in zip(np.nonzero(seen), seen.shape, strict=True)
+    ]
+    return side * parts[0][:, None] + parts[1]
+
+
+def block_interval(statistic: Callable[..., float], *fields: xr.DataArray) -> tuple[float, float, float]:
+    """Statistic of maps of one scene, with its 95 % interval by the jackknife over ninths of the ground.
+
+    Neighbours share their errors, so pixels are not counted: each block is left out in turn. What is alike across the
+    borders of blocks makes their variance too small, and by twice as much for blocks of half the side: twice the one
+    less the other is without that bias (Politis and Romano 1995, doi:10.1111/j.1467-9892.1995.tb00223.x). The larger of
+    it and the plain one is taken, with Student's t of the blocks less one. Where errors fall to 1/e over a tenth of a
+    block, limits hold in 94 % of draws, those of shares, which are skewed, in 90 %; over a third in 91 and 80 %. What
+    the whole scene has in common (its weather, its reference) is not in it.
+
+    Parameters
+    ----------
+    statistic : callable
+        Takes the values of each field where all have data, 1-D arrays of equal length; gives a number.
+    *fields : DataArray (y, x)
+        NaN where there is no data.
+
+    Returns
+    -------
+    value, lower, upper : float
+        Limits are NaN where fewer than three blocks have data.
+    """
+    seen = np.logical_and.reduce([np.isfinite(f.values) for f in fields])
+    if not seen.any():
+        return np.nan, np.nan, np.nan
+    values = [f.values[seen] for f in fields]
+
+    def variance(side):
+        """Variance by the jackknife over blocks, and the number of blocks."""
+        block = blocks(seen, side)[seen]
+        filled = np.unique(block)
+        without = (
+            [statistic(*(v[block != b] for v in values)) for b in filled] if filled.size > 1 else [np.nan]
+        )
+        return (filled.size - 1) * np.var(without), filled.size
+
+    value, (large, number) = float(statistic(*values)), variance(3)
+    if number < 3:
+        return value, np.nan, np.nan
+    half = stats.t.ppf(0.975, number - 1) * np.sqrt(max(large, 2 * large - variance(6)[0]))
+    return value, float(value - half), float(value + half)
+
+
+def error_scale(field: xr.DataArray, std: xr.DataArray, length_m: float) -> float:
+    """Size of errors found in a field that should be flat, over their stated sd.
+
+    The variance about the field's mean misses what all of its pixels share, a known part for errors of one
+    correlation length: it is added back. Real differences between places count as errors.
+    """
+    seen = np.isfinite(field * std)
+    stated = float((std.where(seen) ** 2).mean())
+    inside, ones = [seen.transpose("y", "x").values], xr.ones_like(std)
+    shared = float(zone_covariance(ones, inside, length_m)[0, 0])
+    return float(np.sqrt(field.where(seen).var() / (1 - min(shared, 0.9)) / stated))
+
+
+def widening(variance: float, without: Sequence[float]) -> float:
+    """Factor on an sd for the uncertainty of its own variance, so that 1.96 of it hold 95 %.
+
+    The variance of the logarithm by the jackknife over blocks is that of a chi square of 2 / variance degrees of
+    freedom, and the error over its sd is Student's t of as many. Few blocks cannot tell less than 3, which also
+    stands where a block less leaves too little ground.
+
+    Parameters
+    ----------
+    variance : float
+        Found from all blocks.
+    without : sequence of float
+        Found without one of the blocks in turn.
+    """
+    logs = np.log(np.asarray(without, float) / variance)
+    spread = (len(logs) - 1) * float(np.var(logs))
+    freedom = np.inf if spread == 0 else np.fmax(2 / spread, 3.0)
+    return float(stats.t.ppf(0.975, freedom) / stats.norm.ppf(0.975))

@@ -1,0 +1,182 @@
+"""Areas of `thaw`: weights, means and curves of them, and how far their dates scatter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+
+def bare(obj):
+    """Drop all coordinates: arithmetic by position."""
+    return obj.drop_vars(list(obj.coords))
+
+
+def mean_of_others(full, name):
+    """(year, ...) mean full drop of all years but one, where at least two of them are known."""
+    if name != "others":
+        raise ValueError(f"pattern: {name!r}; use 'others', a field or None")
+    others = full.notnull().sum("year") - full.notnull()
+    return (full.sum("year") - full.fillna(0)) / others.where(others > 1)
+
+
+def area_means(
+    values: xr.DataArray, std: xr.DataArray, areas: xr.DataArray, *, share: float = 0.3
+) -> xr.Dataset:
+    """Mean of drops, or of a displacement, over areas.
+
+    Parameters
+    ----------
+    values, std : (..., y, x) DataArrays
+        mm.
+    areas : (zone, y, x) bool DataArray
+        Masks.
+    share : float
+        An area seen to less than this share has no mean.
+
+    Returns
+    -------
+    Dataset
+        mean, mean_std (..., zone) in mm. The sd is that of independent pixels: multiply it by the `scatter`
+        of the zone's displacement.
+    """
+    parts = []
+    for mask in areas:
+        inside = values.notnull() & mask.drop_vars("zone", errors="ignore")
+        count = inside.sum(("y", "x"))
+        count = count.where(count >= max(share * float(mask.sum()), 1))
+        variance = np.square(std.where(inside)).sum(("y", "x"))
+        parts.append(
+            xr.Dataset(
+                {"mean": values.where(inside).sum(("y", "x")) / count, "mean_std": np.sqrt(variance) / count}
+            )
+        )
+    out = xr.concat(parts, areas["zone"], coords="minimal", compat="override")
+    return out.transpose(..., "zone")
+
+
+def area_curve(displacement: xr.DataArray, std: xr.DataArray, full: xr.DataArray, **options) -> xr.Dataset:
+    """The area of `fraction_of_drops` as a curve through each season.
+
+    Parameters
+    ----------
+    displacement, std : (time, y, x) DataArrays
+        mm, positive up.
+    full : (year, y, x) DataArray
+        Full drops, mm, from which the weights come.
+    **options
+        pattern, nuisance and smooth_cells of `fraction_of_drops`.
+
+    Returns
+    -------
+    Dataset
+        mean, mean_std (time) in mm: slope against the root of the pattern times its mean, the sd as if errors were
+        independent between pixels. Only pixels seen on all dates of a season take part in it; NaN on dates that
+        few pixels saw.
+    """
+    pattern = options.pop("pattern", None)
+    up, full = bare(displacement).transpose("time", ...), bare(full)
+    years = displacement["time"].dt.year.values
+    known = up.notnull()
+    count = known.sum(up.dims[1:])
+    thin = count < 0.8 * count.max()  # a date that few pixels saw would cost its season most of them
+    whole = [(known | thin).isel(time=years == y).all("time") for y in np.unique(years)]
+    full = full.where(xr.concat(whole, "year"))
+    pattern = mean_of_others(full, pattern) if isinstance(pattern, str) else pattern
+    weights = area_weights(full.notnull().expand_dims(window=1), pattern, **options).isel(form=0, window=0)
+    weights = weights.isel(year=xr.DataArray(np.searchsorted(np.unique(years), years), dims="time"))
+    mean = (weights * up.fillna(0)).sum(up.dims[1:]).where(~thin & weights.notnull().all(up.dims[1:]))
+    spread = np.sqrt(np.square(weights * bare(std).fillna(0)).sum(up.dims[1:])).where(mean.notnull())
+    return xr.Dataset({"mean": mean, "mean_std": spread}).assign_coords(time=displacement["time"])
+
+
+def scatter(values: xr.DataArray, std: xr.DataArray) -> xr.DataArray:
+    """How far dates scatter about a smooth season, over what their sds say.
+
+    Each date is held against the line between its neighbours in the season. The bend of the season that
+    all years share, a cubic of the day of the year, is taken off. What is left is noise of single dates, with all
+    the likeness of neighbouring pixels in it, whatever its form. It does not see errors that last over
+    several dates.
+
+    Parameters
+    ----------
+    values, std : (time, ...) DataArrays
+        Curve and its sd in mm, for example from `area_curve`, or `area_means` of a displacement.
+
+    Returns
+    -------
+    (...) DataArray
+        Factor on the sds; NaN with fewer than 10 inner dates.
+    """
+    values, std = values.transpose("time", ...), std.transpose("time", ...)
+    when = pd.DatetimeIndex(values["time"].values)
+    day = (when - when[0]).days.to_numpy(float)
+    after = ((day[1:-1] - day[:-2]) / (day[2:] - day[:-2]))[:, None]
+    inner = when.year[:-2] == when.year[2:]
+    v, e = (a.values.reshape(day.size, -1) for a in (values, std))
+    bend = (v[1:-1] - (1 - after) * v[:-2] - after * v[2:])[inner]
+    variance = (e[1:-1] ** 2 + ((1 - after) * e[:-2]) ** 2 + (after * e[2:]) ** 2)[inner]
+    common = np.vander((when.day_of_year[1:-1][inner].to_numpy() - 200) / 100, 4)
+    out = np.full(v.shape[1], np.nan)
+    for j in range(v.shape[1]):
+        seen = np.isfinite(bend[:, j]) & np.isfinite(variance[:, j])
+        if seen.sum() >= 10:
+            left = bend[seen, j] - common[seen] @ np.linalg.lstsq(common[seen], bend[seen, j], rcond=None)[0]
+            freedom = seen.sum() - common.shape[1]
+            out[j] = np.sqrt(np.sum(left**2) / freedom / np.mean(variance[seen, j]))
+    return values.isel(time=0, drop=True).copy(data=out.reshape(values.shape[1:]))
+
+
+def _smooth_fields(shape, smooth_cells):
+    """(mode, y, x) cosines of a grid with wavelengths of at least `smooth_cells`, without the constant."""
+    y, x = (np.pi * (np.arange(n) + 0.5) / n for n in shape)
+    waves = [np.arange(int(2 * n / smooth_cells) + 1) for n in shape]
+    kept = [
+        (i, j) for i in waves[0] for j in waves[1]
+        if 0 < np.hypot(i / (2 * shape[0]), j / (2 * shape[1])) <= 1 / smooth_cells
+    ]  # fmt: skip
+    return np.array([np.outer(np.cos(i * y), np.cos(j * x)) for i, j in kept]).reshape(-1, *shape)
+
+
+ROOT = (0.5,)
+OTHER_FORMS = ((1.0,), (1.0, 2.0))
+
+
+def area_weights(valid, pattern, nuisance=None, smooth_cells=0.0, forms=(ROOT,)):
+    """(form, year, window, ...) weights whose sum with a field is the area's value; NaN where there is none.
+
+    A form is the powers of the pattern that are fitted; the value is the mean of what they explain. To the power 1
+    ground that sinks most would rule it; to the power 0 all that sinks would count alike against ground that does not.
+    """
+    space = [d for d in valid.dims if d not in ("year", "window")]
+    if pattern is None:
+        count = valid.sum(space)
+        return (valid / count.where(count > 0)).expand_dims(form=1)
+    mask = valid.transpose("year", "window", *space).values
+    sizes = pattern.transpose("year", *space).values.reshape(len(mask), -1)
+    design = [np.ones((1, sizes.shape[1]))]
+    if nuisance is not None:
+        design.append(bare(nuisance).transpose(..., *space).values.reshape(-1, sizes.shape[1]))
+    if smooth_cells:
+        design.append(_smooth_fields(mask.shape[2:], smooth_cells).reshape(-1, sizes.shape[1]))
+    design = np.concatenate(design).T
+    out = np.full((len(forms), *mask.shape[:2], sizes.shape[1]), np.nan)
+    usable = np.isfinite(design).all(axis=1)
+    bases = {}  # most years and windows see the same pixels
+    for i, j in np.ndindex(*mask.shape[:2]):
+        used = mask[i, j].ravel() & usable & np.isfinite(sizes[i])
+        if used.sum() <= design.shape[1] + 2:
+            continue
+        key = used.tobytes()
+        if key not in bases:
+            bases[key] = np.linalg.qr(design[used])[0]
+        unit = np.abs(sizes[i, used]).mean()
+        size = sizes[i, used, None] / (unit if unit > 0 else 1.0)
+        for k, powers in enumerate(forms):
+            wanted = np.sign(size) * np.abs(size) ** np.array(powers)
+            rest = wanted - bases[key] @ (bases[key].T @ wanted)
+            normal = rest.T @ rest
+            if np.linalg.eigvalsh(normal)[0] > 1e-9 * np.square(wanted).sum():
+                out[k, i, j] = 0.0
+                out[k, i, j, used] = rest @ np.linalg.solve(normal, wanted.mean(axis=0))
+    return xr.DataArray(out.reshape(len(forms), *mask.shape), dims=("form", "year", "window", *space))

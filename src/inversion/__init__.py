@@ -1,0 +1,1 @@
+"""The engine of the inversion: arrays in, arrays out (plan, sparse elimination, phase noise)."""

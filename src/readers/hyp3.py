@@ -1,0 +1,163 @@
+"""HyP3 products (ASF): GAMMA, burst and multi-burst interferograms in one folder."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+import numpy as np
+
+from readers.damage import regular_file
+from readers.rasters import PairFiles, common_overlap, header, read_layer
+from readers.stack import assemble, geometry_from_los, order_pairs, parse_dates
+
+log = logging.getLogger(__name__)
+
+_WAVELENGTH_M = 0.055465763
+_SUFFIX = "_unw_phase.tif"
+_NAMES = (
+    re.compile(r"^S1[A-D]{2}_(\d{8})T\d{6}_(\d{8})T\d{6}_"),  # GAMMA
+    re.compile(r"^S1_\d+_IW\d_(\d{8})_(\d{8})_"),  # one burst
+    re.compile(r"^S1_\d{3}_.+_IW_(\d{8})_(\d{8})_"),  # several bursts
+)
+
+
+def is_hyp3(folder: Path) -> bool:
+    """Whether the folder, or folders in it, hold HyP3 unwrapped phase."""
+    return bool(_phase_files(folder))
+
+
+def _phase_files(folder: Path) -> list[Path]:
+    return sorted({*folder.glob(f"*{_SUFFIX}"), *folder.glob(f"*/*{_SUFFIX}")})
+
+
+def read_hyp3(folder, *, looks: float | None = None, sensor: str = "Sentinel-1", **lazy):
+    """Read a folder of HyP3 products as an interferogram stack, clipped to their common overlap.
+
+    Parameters
+    ----------
+    folder : path
+        Holds one folder per product, or the files themselves.
+    looks : float, optional
+        Effective number of looks; default range looks x azimuth looks / 1.94 from the products' text files.
+    **lazy
+        ``lazy``, ``block_mb``: see `readers.rasters.PairFiles.read`.
+
+    Returns
+    -------
+    Dataset with dims (pair, y, x)
+    """
+    phase = _phase_files(Path(folder))
+    if not phase:
+        raise FileNotFoundError(f"{folder}: no file *{_SUFFIX}")
+    names = [_dates_in(p) for p in phase]
+    reference = parse_dates([n[0] for n in names], folder)
+    secondary = parse_dates([n[1] for n in names], folder)
+    order = order_pairs(reference, secondary, [str(p) for p in phase])
+    phase = tuple(phase[k] for k in order)
+    coherence = tuple(_beside(p, "corr") for p in phase)
+    for path in coherence:
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: missing; every HyP3 product delivers it beside the phase")
+    component = tuple(_beside(p, "conncomp") for p in phase)
+    component = component if all(p.exists() for p in component) else None
+
+    grid = common_overlap([header(p) for p in phase])
+    values, gamma, label = PairFiles(phase, coherence, component, grid, clip=True).read(**lazy)
+    texts = [_text(p) for p in phase]
+    attrs = _attributes(folder, texts, looks)
+    return assemble(
+        values,
+        reference[order],
+        secondary[order],
+        grid,
+        source=str(folder),
+        wavelength_m=_WAVELENGTH_M,
+        coherence=gamma,
+        component=label,
+        perpendicular_baseline=[t.get("Baseline", np.nan) for t in texts],
+        geometry=_geometry(phase, grid),
+        sensor=sensor,
+        processor="HyP3",
+        **attrs,
+    )
+
+
+def _dates_in(path: Path) -> tuple[str, str]:
+    for pattern in _NAMES:
+        found = pattern.match(path.name)
+        if found:
+            return found.groups()
+    raise ValueError(f"{path}: the name is none of the HyP3 forms (GAMMA, burst, multi-burst)")
+
+
+def _beside(phase: Path, layer: str) -> Path:
+    return phase.with_name(phase.name.removesuffix(_SUFFIX) + f"_{layer}.tif")
+
+
+def _geometry(phase, grid) -> dict:
+    """Look vector and height from the first product that has them and covers the overlap."""
+    geometry = {}
+    with_angles = next(
+        (p for p in phase if _beside(p, "lv_theta").exists() and _beside(p, "lv_phi").exists()), None
+    )
+    if with_angles is None:
+        log.warning(
+            "%s: no lv_theta and lv_phi in any product: the stack has no look vector", phase[0].parent
+        )
+    else:
+        # lv_theta is the elevation of the look vector, lv_phi its direction from east, anticlockwise
+        theta, phi = (read_layer(_beside(with_angles, n), grid) for n in ("lv_theta", "lv_phi"))
+        empty = ~np.isfinite(theta) | ~np.isfinite(phi) | ((theta == 0) & (phi == 0))
+        if np.nanmax(np.abs(theta), initial=0) > np.pi / 2 + 1e-3:
+            raise ValueError(f"{_beside(with_angles, 'lv_theta')}: angles beyond pi/2, expected radians")
+        parts = (np.cos(theta) * np.cos(phi), np.cos(theta) * np.sin(phi), np.sin(theta))
+        geometry = geometry_from_los(
+            *(np.where(empty, 0, p) for p in parts), _beside(with_angles, "lv_theta")
+        )
+    dem = next((_beside(p, "dem") for p in phase if _beside(p, "dem").exists()), None)
+    if dem is not None:
+        geometry["height"] = read_layer(dem, grid)
+    return geometry
+
+
+_KEYS = ("Baseline", "Heading", "Range looks", "Azimuth looks", "Slant range center")
+
+
+def _text(phase: Path) -> dict:
+    """Numbers of the product's own text file; empty if it is not there."""
+    path = phase.with_name(phase.name.removesuffix(_SUFFIX) + ".txt")
+    if not path.exists():
+        return {}
+    out = {}
+    for line in regular_file(path).read_bytes().decode("utf-8-sig", errors="replace").splitlines():
+        key, _, value = line.partition(":")
+        key = key.split("(")[0].strip()  # "Baseline (m)" in some versions, "Baseline" in others
+        if key in _KEYS:
+            try:
+                out[key] = float(value.split()[0])
+            except (ValueError, IndexError):
+                raise ValueError(f"{path}: {key} is {value.strip()!r}, expected a number") from None
+    return out
+
+
+def _attributes(folder, texts, looks) -> dict:
+    headings = [t["Heading"] for t in texts if "Heading" in t]
+    attrs = {}
+    if headings:
+        if np.ptp(np.cos(np.radians(headings))) > 1:
+            raise ValueError(
+                f"{folder}: ascending and descending products are mixed; read each track by itself"
+            )
+        attrs["heading_deg"] = float((np.median(np.mod(headings, 360)) + 180) % 360 - 180)
+    numbers = {
+        t["Range looks"] * t["Azimuth looks"] for t in texts if {"Range looks", "Azimuth looks"} <= set(t)
+    }
+    if len(numbers) > 1:
+        raise ValueError(f"{folder}: HyP3 products of {sorted(numbers)} looks are mixed; read each by itself")
+    if looks is not None:
+        attrs["looks"] = float(looks)
+    elif numbers:
+        attrs["looks"] = numbers.pop() / 1.94
+    return attrs
