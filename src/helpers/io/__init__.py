@@ -11,14 +11,16 @@ from helpers.io.inputs import (
     read_sensor,
     terrain,
 )
+from helpers.io.results import Results, read_results, write_results
 from helpers.io.site import DEFAULT_SITE, ROOT, Site, fetch, load_site, progress, registry
-from helpers.io.store import exists, in_memory, read, read_results, read_truth, spread, write, write_results
+from helpers.io.store import exists, in_memory, read, read_truth, spread, write
 from readers.discharge import read_discharge
 from readers.insar import read_geotiff_pairs, read_stack, write_mintpy_timeseries
 
 __all__ = [
     "DEFAULT_SITE",
     "ROOT",
+    "Results",
     "Site",
     "areas_on_grid",
     "cell_size_m",

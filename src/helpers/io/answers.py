@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from helpers.io.results import read_results
 from helpers.io.site import ROOT
-from helpers.io.store import read_results
 
 _PLACEHOLDER = re.compile(r"\{\{(\w+):([\w.+-]+)(?:\|(\w+))?\}\}")
 

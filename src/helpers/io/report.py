@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from helpers.io.results import read_results
 from helpers.io.site import load_site
-from helpers.io.store import read_results
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}
 img{max-width:100%}table{border-collapse:collapse;font-size:13px}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import shutil
 from pathlib import Path
@@ -19,7 +18,6 @@ from readers.damage import damage_named, regular_file, regular_tree
 BLOCK_BYTES = 32_000_000
 # stacks and series above this stay on disk and are read by blocks
 IN_MEMORY_BYTES = float(os.environ.get("IN_MEMORY_BYTES", 2e9))
-RESULT_COLUMNS = ["name", "value", "lower", "upper", "unit", "truth", "method"]
 
 
 def write(obj: xr.Dataset | xr.DataArray | pd.DataFrame, site: Site, name: str) -> Path:
@@ -184,55 +182,3 @@ def read_truth(site: Site) -> xr.Dataset | None:
     """Open the twin's truth, for scoring only; None on a real site."""
     path = site.raw / "truth.zarr"
     return xr.open_zarr(path, decode_coords="all") if site.kind == "twin" and path.exists() else None
-
-
-def write_results(site: Site, notebook: str, rows: list[dict]) -> pd.DataFrame:
-    """Write the numbers of a notebook: a row each, with 95 % limits and, on the twin, the truth.
-
-    Parameters
-    ----------
-    rows : list of dict
-        Keys name, value, lower, upper, unit, truth, method; lower, upper and truth may be absent.
-        Names are unique within a table.
-
-    Raises
-    ------
-    ValueError
-        An unknown key, a missing name, value or unit, a name used twice, or limits on the wrong side.
-    """
-    for row in rows:
-        unknown, missing = set(row) - set(RESULT_COLUMNS), {"name", "value", "unit"} - set(row)
-        if unknown or missing:
-            raise ValueError(f"results of {notebook}: row {row.get('name')!r} has {unknown=}, {missing=}")
-        if _number(row, "lower") > row["value"] or _number(row, "upper") < row["value"]:
-            raise ValueError(f"results of {notebook}: {row['name']!r} lies outside its own interval: {row}")
-    table = pd.DataFrame(rows).reindex(columns=RESULT_COLUMNS)
-    if table["name"].duplicated().any():
-        twice = sorted(table.loc[table["name"].duplicated(), "name"])
-        raise ValueError(f"results of {notebook}: names used twice: {', '.join(twice)}")
-    path = site.results / f"{notebook}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    table.to_csv(part, index=False, float_format="%.6g", lineterminator="\n")
-    part.replace(path)
-    site.record(path)
-    return table
-
-
-def _number(row: dict, key: str) -> float:
-    value = row.get(key)
-    return math.nan if value is None or isinstance(value, str) else float(value)
-
-
-def read_results(folder: Path) -> pd.DataFrame:
-    """Read every results table of a folder into one, with the column ``notebook``."""
-    tables = []
-    for path in sorted(folder.glob("[0-9][0-9]_*.csv")):
-        with damage_named(path, "run its notebook again"):
-            table = pd.read_csv(regular_file(path))
-            if list(table.columns) != RESULT_COLUMNS:
-                raise ValueError(f"its columns are {', '.join(table.columns)}")
-            tables.append(table.assign(notebook=path.stem))
-    if not tables:
-        raise FileNotFoundError(f"{folder} holds no results table; run `make all` or `make quick` first")
-    return pd.concat(tables, ignore_index=True)
