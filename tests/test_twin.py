@@ -77,22 +77,13 @@ def test_conduction_follows_neumann():
     one = np.ones((60, 1), "f4")
     days = 120
     # ground at the freezing point: all heat goes into melting and warming what has melted
-    _, front, _ = ground.conduct(
-        np.full(days, surface, "f4"),
-        *(np.array([v], "f4") for v in (0.0, 1.0, 1.0)),
-        np.zeros((days, 1), "f4"),
-        np.array([-0.02], "f4"),
-        dz,
-        one * np.float32(heat * 1e-6),
-        one * np.float32(heat * 1e-6),
-        one * np.float32(latent * 1e-6),
-        one * np.float32(k),
-        one * np.float32(k),
-        one,
-        np.float32(0),
-        np.float32(0.01),
-        200,
+    column = [np.array([v], "f4") for v in (0.0, 1.0, 1.0)]
+    above = ground.Surface(
+        np.full(days, surface, "f4"), *column, np.zeros((days, 1), "f4"), np.array([-0.02], "f4")
     )
+    material = (heat * 1e-6, heat * 1e-6, latent * 1e-6, k, k, 1.0)
+    soil = ground.Soil(*(one * np.float32(v) for v in material))
+    _, front, _ = ground.conduct(above, soil, dz, np.float32(0), np.float32(0.01), 200)
     stefan = heat * surface / latent
     root = optimize.brentq(lambda x: np.sqrt(np.pi) * x * np.exp(x * x) * special.erf(x) - stefan, 1e-6, 2)
     seconds = np.arange(1, days + 1) * ground.DAY_S

@@ -11,6 +11,7 @@ import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,15 @@ from .pixels import columns
 
 __all__ = ["columns", "constants", "simulate"]
 _MAIN_GRID = {"quick": terrain.Grid(5), "full": terrain.Grid(2)}
+
+
+class _Request(NamedTuple):
+    """Which twin: seed, size, constants and switches."""
+
+    seed: int
+    size: str
+    p: Physics
+    on: Switches
 
 
 def simulate(
@@ -73,7 +83,7 @@ def simulate(
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    _write(part, int(seed), size, p, on)
+    _write(part, _Request(int(seed), size, p, on))
     (part / "twin.json").write_text(json.dumps(request, indent=1) + "\n", encoding="utf-8")
     if folder.exists():
         folder.rmdir()
@@ -109,7 +119,8 @@ def _differences(found: dict, asked: dict, prefix: str = ""):
             yield f"{prefix}{key}", one, two
 
 
-def _write(folder: Path, seed: int, size: str, p: Physics, on: Switches) -> None:
+def _write(folder: Path, request: _Request) -> None:
+    seed, size, p, on = request.seed, request.size, request.p, request.on
     weather = sky.weather(seed, p, on)
     table = ground.table(weather, p, nodes=size)
     base = motion.basis(weather, table, p, on)
@@ -122,7 +133,7 @@ def _write(folder: Path, seed: int, size: str, p: Physics, on: Switches) -> None
         for name, sensor in radar.SENSORS.items()
     }
     for name, net in networks.items():
-        _sensor(folder / name, net, fields, base, seed, size, p, on)
+        _sensor(folder / name, net, fields, base, request)
     _climate(folder / "climate", weather, seed, p, on)
     rivers = _rivers(folder / "discharge", weather, seed, p, on)
     layers = drivers.observed_layers(drivers.true_layers(fields, p), seed, on)
@@ -130,42 +141,28 @@ def _write(folder: Path, seed: int, size: str, p: Physics, on: Switches) -> None
     for name, (unit, long_name, crs, cell, _) in drivers.LAYERS.items():
         write.driver(folder / "drivers" / f"{name}.tif", layers[name], unit, long_name, crs, cell)
     write.areas(folder / "areas" / "areas.geojson", terrain.zones())
-    write.truth(folder / "truth.zarr", _truth(networks, fields, base, rivers, seed, size, p, on))
+    write.truth(folder / "truth.zarr", _truth(networks, fields, base, rivers, request))
 
 
-def _sensor(
-    folder: Path, net: radar.Network, fields, base, seed: int, size: str, p: Physics, on: Switches
-) -> None:
+def _sensor(folder: Path, net: radar.Network, fields, base, request: _Request) -> None:
     """Simulate and write one stack."""
-    sensor = net.sensor
-    grid = sensor.geometry(size)
+    sensor, p, on = net.sensor, request.p, request.on
+    grid = sensor.geometry(request.size)
     here = terrain.scene(fields, grid)
     surface = radar.surface(sensor, here, grid.x[None, :])
-    pix = motion.pixels(here, base, p, on)
-    up, east, north = motion.displacement(pix, base, net.dates)
-    los = surface.los
-    moved = los[2] * up + los[0] * east + los[1] * north
     flat = surface.fields
+    moved = motion.line_of_sight(motion.pixels(here, base, p, on), base, net.dates, surface.los)
     if sensor.name == "alos2":
         years = (net.dates - net.dates[0]).days.to_numpy() / 365.25
         moved = moved + on.alos2_bias_mm_yr * years[:, None] * (1 - flat["reference"])
-    draw = radar.Raster(grid, sky.stream(seed, f"radar {sensor.name}"))
+    draw = radar.Raster(grid, sky.stream(request.seed, f"radar {sensor.name}"))
     delay = radar.delays(net, draw, surface, p) if on.noise else None
     reference = int(np.argmax(flat["reference"] * flat["rock"] - 0.01 * np.abs(flat["scatter"])))
     if sensor.frame:
-        out = write.Licsar(folder, net, grid, surface.incidence, los, flat["elevation"])
+        out, keep = write.Licsar(folder, net, grid, surface), None
     else:
-        out = write.Mintpy(folder, net, grid, surface.incidence, flat["elevation"], surface.shadow, reference)
-    observed = radar.observe(
-        net,
-        surface,
-        moved.astype("f4"),
-        delay,
-        draw,
-        p,
-        noise=on.noise,
-        keep=None if sensor.frame else reference,
-    )
+        out, keep = write.Mintpy(folder, net, grid, surface, reference), reference
+    observed = radar.observe(net, surface, moved.astype("f4"), delay, draw, p, keep)
     for k, (phase, coherence, _, _) in enumerate(observed):
         out.pair(k, phase, coherence)
     out.close()
@@ -200,94 +197,68 @@ def _rivers(folder: Path, weather: xr.Dataset, seed: int, p: Physics, on: Switch
     return out
 
 
-def _truth(networks, fields, base, rivers, seed: int, size: str, p: Physics, on: Switches) -> xr.Dataset:
+def _truth(networks, fields, base, rivers, request: _Request) -> xr.Dataset:
     """Everything scoring needs, on the main grid."""
-    grid = _MAIN_GRID[size]
+    p, on, grid = request.p, request.on, _MAIN_GRID[request.size]
     here = terrain.scene(fields, grid)
     pix = motion.pixels(here, base, p, on)
-    shape = grid.shape
     dates = pd.DatetimeIndex(np.unique(np.concatenate([net.dates for net in networks.values()])))
     data = xr.Dataset(coords={"time": dates, "y": grid.y, "x": grid.x})
-
-    def on_map(value, dims=("y", "x"), *lead):
-        return dims, np.asarray(value, "f4").reshape(*lead, *shape)
-
     for name, value in zip(("up", "east", "north"), motion.displacement(pix, base, dates), strict=True):
-        value = np.round(value - value[0], 3)
-        data[f"displacement_{name}"] = on_map(value, ("time", "y", "x"), len(dates))
+        data[f"displacement_{name}"] = grid.on_map(np.round(value - value[0], 3), "time")
         data[f"displacement_{name}"].attrs = {"units": "mm", "long_name": f"true displacement {name}"}
-    for name, net in networks.items():
-        surface = radar.surface(net.sensor, here, grid.x[None, :])
-        functional = motion.rate_functional(base.time, net.dates[0], net.dates[-1])
-        data[f"rate_{name}"] = on_map(motion.project(pix, base, functional, surface.los))
-        data[f"rate_{name}"].attrs = {
-            "units": "mm yr-1",
-            "long_name": f"true line-of-sight rate of {name}: t of linear + annual fitted to daily truth",
-            "rate_start": f"{net.dates[0]:%Y-%m-%d}",
-            "rate_end": f"{net.dates[-1]:%Y-%m-%d}",
-        }
-        if net.sensor.frame:
-            years = range(net.dates[0].year, net.dates[-1].year + 1)
-            late = motion.late_summer_functional(base.time, years)
-            label = "rate_late_summer" if name == "s1_desc" else f"rate_late_summer_{name}"
-            data[label] = on_map(motion.project(pix, base, late, surface.los))
-            data[label].attrs = {
-                "units": "mm yr-1",
-                "long_name": f"true late-summer to late-summer line-of-sight rate of {name}",
-                "window": "08-15..09-30",
-                "years": f"{years[0]}-{years[-1]}",
-            }
-    rates = [
-        motion.project(pix, base, motion.rate_functional(base.time, *span), (0.0, 0.0, 1.0))
-        for span in motion.EPOCHS.values()
-    ]
-    data["rate_up"] = on_map(rates, ("epoch", "y", "x"), len(rates))
-    data = data.assign_coords(
-        epoch=list(motion.EPOCHS),
-        epoch_start=("epoch", [a for a, _ in motion.EPOCHS.values()]),
-        epoch_end=("epoch", [b for _, b in motion.EPOCHS.values()]),
-    )
+    for net in networks.values():
+        _true_rates(data, net, radar.surface(net.sensor, here, grid.x[None, :]), pix, base)
+    data["rate_up"] = grid.on_map(motion.epoch_rates(pix, base), "epoch")
     years = np.arange(1997, 2024)
-    drop, part = motion.seasonal(pix, base, years)
-    data = data.assign_coords(
-        year=years,
-        window=list(motion.WINDOWS),
-        window_start=("window", [a for a, _ in motion.WINDOWS.values()]),
-        window_end=("window", [b for _, b in motion.WINDOWS.values()]),
-    )
-    data["drop"] = on_map(drop, ("year", "y", "x"), len(years))
-    data["drop"].attrs = {
-        "units": "mm",
-        "long_name": "true thaw-season subsidence, highest spring to lowest autumn",
-    }
-    with np.errstate(invalid="ignore", divide="ignore"):
-        share = np.where(drop[:, None] > 2.0, part / drop[:, None], np.nan)
-    data["fraction"] = on_map(share, ("year", "window", "y", "x"), len(years), len(motion.WINDOWS))
+    drop, share = motion.seasonal(pix, base, years)
+    data["drop"] = grid.on_map(drop, "year")
+    text = "true thaw-season subsidence, highest spring to lowest autumn"
+    data["drop"].attrs = {"units": "mm", "long_name": text}
+    data["fraction"] = grid.on_map(share, "year", "window")
     data["fraction"].attrs = {
         "units": "1",
         "long_name": "share of the drop inside the window; NaN below 2 mm",
     }
-    for name in (
-        "ice",
-        "wetness",
-        "rock",
-        "permafrost",
-        "distance",
-        "elevation",
-        "pit",
-        "heap",
-        "reference",
-        "darkening",
-    ):
-        data[f"true_{name}"] = on_map(here[name])
-    data["transient"] = (("y", "x"), pix.transient.reshape(shape) & on.transient)
-    data["creep"] = on_map(np.hypot(pix.east, pix.north))
+    places = "ice wetness rock permafrost distance elevation pit heap reference darkening"
+    for name in places.split():
+        data[f"true_{name}"] = grid.on_map(here[name])
+    data["transient"] = (("y", "x"), pix.transient.reshape(grid.shape) & on.transient)
+    data["creep"] = grid.on_map(np.hypot(pix.east, pix.north))
     data["creep"].attrs = {"units": "mm yr-1", "long_name": "horizontal speed of slope creep"}
-    return (
-        data.merge(_small_truth(here, base, rivers, seed, p, on))
-        .assign_attrs(seed=seed, size=size)
-        .rio.write_crs("EPSG:4326")
+    limits = {"epoch": motion.EPOCHS, "window": motion.WINDOWS}
+    ends = {
+        f"{d}_{e}": (d, [v[i] for v in of.values()])
+        for d, of in limits.items()
+        for i, e in enumerate(("start", "end"))
+    }
+    data = data.assign_coords(year=years, **{d: list(of) for d, of in limits.items()}, **ends)
+    small = _small_truth(here, base, rivers, request)
+    return data.merge(small).assign_attrs(seed=request.seed, size=request.size).rio.write_crs("EPSG:4326")
+
+
+def _true_rates(data: xr.Dataset, net: radar.Network, surface, pix, base) -> None:
+    """Add the line-of-sight rate of a sensor and, for Sentinel-1, the one from late summer to late summer."""
+    name, first, last, grid_shape = (
+        net.sensor.name,
+        net.dates[0],
+        net.dates[-1],
+        (data.sizes["y"], data.sizes["x"]),
     )
+
+    def add(label, functional, long_name, **attrs):
+        value = np.asarray(motion.project(pix, base, functional, surface.los), "f4").reshape(grid_shape)
+        data[label] = ("y", "x"), value, {"units": "mm yr-1", "long_name": long_name, **attrs}
+
+    text = f"true line-of-sight rate of {name}: t of linear + annual fitted to daily truth"
+    span = {"rate_start": f"{first:%Y-%m-%d}", "rate_end": f"{last:%Y-%m-%d}"}
+    add(f"rate_{name}", motion.rate_functional(base.time, first, last), text, **span)
+    if net.sensor.frame:
+        years = range(first.year, last.year + 1)
+        label = "rate_late_summer" if name == "s1_desc" else f"rate_late_summer_{name}"
+        text = f"true late-summer to late-summer line-of-sight rate of {name}"
+        window = {"window": "08-15..09-30", "years": f"{years[0]}-{years[-1]}"}
+        add(label, motion.late_summer_functional(base.time, years), text, **window)
 
 
 def importance(
@@ -315,10 +286,11 @@ def importance(
     return drivers.importance(x, base.table, trend, strength, seed, p, on)
 
 
-def _small_truth(here, base, rivers: dict, seed: int, p: Physics, on: Switches) -> xr.Dataset:
+def _small_truth(here, base, rivers: dict, request: _Request) -> xr.Dataset:
     """Truth without pixels: importance of driver groups, recession by event and period, daily weather."""
     out = xr.Dataset()
-    out["importance"] = importance(here, base, seed, p, on)
+    p = request.p
+    out["importance"] = importance(here, base, request.seed, p, request.on)
     events = pd.concat([table for _, table in rivers.values()], ignore_index=True)
     for name in ("start", "end"):
         out[f"event_{name}"] = ("event", events[name].to_numpy().astype("datetime64[ns]"))

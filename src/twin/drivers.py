@@ -149,9 +149,10 @@ _INPUTS = {
 }
 
 
-def importance(
-    x, table, trend, strength, seed: int, p: Physics, on: Switches, repeats: int = 20
-) -> xr.DataArray:
+_PERMUTATIONS = 20
+
+
+def importance(x, table, trend, strength, seed: int, p: Physics, on: Switches) -> xr.DataArray:
     """True grouped permutation importance: loss of R2 of the generator when a group is shuffled over the pixels."""
     rng = stream(seed, "importance")
     whole = generator(x, table, trend, strength, p, on)
@@ -159,7 +160,7 @@ def importance(
     for group in GROUPS:
         names = _INPUTS[group]
         loss = []
-        for _ in range(repeats if names else 1):
+        for _ in range(_PERMUTATIONS if names else 1):
             order = rng.permutation(whole.size)
             mixed = {name: value[order] if name in names else value for name, value in x.items()}
             again = generator(mixed, table, trend, strength, p, on)

@@ -7,6 +7,7 @@ or sinusoids: the shape of the seasonal curve follows from weather, snow, layers
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -20,6 +21,15 @@ LATENT = 334e6  # J/m3 of water
 HEAT = {"mineral": 2.0e6, "peat": 2.5e6, "water": 4.18e6, "ice": 1.93e6}  # J/m3/K
 CONDUCTIVITY = {"mineral": 2.7, "peat": 0.25, "water": 0.57, "ice": 2.2, "air": 0.10}  # W/m/K
 FROST_BASE_M = 3.0  # below it the ground is gravel and rock that freezing does not lift
+#: nodes of elevation (m), ice and wetness (0-1) by size of the twin
+NODES = {
+    "quick": ([3550.0, 3700, 3850, 4050, 4350, 4800], np.linspace(0, 1, 4), np.linspace(0, 1, 3)),
+    "full": (
+        [3550.0, 3650, 3750, 3850, 3950, 4100, 4250, 4400, 4600, 4850],
+        np.linspace(0, 1, 6),
+        np.linspace(0, 1, 4),
+    ),
+}
 _BLOCK = 48
 
 
@@ -122,11 +132,54 @@ def _flux(gf, gu, liquid, liquid_below, t, t_below, q_below):
         q_below[k] = (gf[k] + gu[k] * (liquid[k] + liquid_below[k])) * (t[k] - t_below[k])
 
 
+class State(NamedTuple):
+    """Enthalpy (MJ/m3), temperature (degC) and liquid share of every cell; flat arrays."""
+
+    h: np.ndarray
+    t: np.ndarray
+    liquid: np.ndarray
+
+
+class Capacity(NamedTuple):
+    """Latent heat of a cell, the inverse of it and of both heat capacities, dt / dz of a step; flat arrays."""
+
+    latent: np.ndarray
+    i_latent: np.ndarray
+    i_frozen: np.ndarray
+    i_thawed: np.ndarray
+    rate: np.ndarray
+
+
+class Surface(NamedTuple):
+    """Air (day), its lapse, n-factors, resistance of snow (day, column), temperature at the start (column)."""
+
+    air: np.ndarray
+    lapse: np.ndarray
+    n_thaw: np.ndarray
+    n_freeze: np.ndarray
+    resistance: np.ndarray
+    start: np.ndarray
+
+
+class Soil(NamedTuple):
+    """Material (cell, column): heat capacities, latent heat, conductivities, frozen and thawed; lift (mm)."""
+
+    cf: np.ndarray
+    cu: np.ndarray
+    lat: np.ndarray
+    kf: np.ndarray
+    ku: np.ndarray
+    lift: np.ndarray
+
+
 @numba.njit(cache=True, fastmath=True)
-def _store(h, t, liquid, q, q_below, latent, i_latent, i_frozen, i_thawed, rate, dtf):
-    """Add the heat that stays in every cell; temperature and liquid share follow from enthalpy; flat arrays."""
+def _store(state, q, q_below, capacity, dtf):
+    """Add the heat that stays in every cell; temperature and liquid share follow from enthalpy."""
+    h, t, liquid = state
+    latent, i_latent, i_frozen, i_thawed, rate = capacity
     zero, one = np.float32(0), np.float32(1)
     for k in range(h.size):
+        # enthalpy: dh = dt (q_in - q_out) / dz; between 0 and the latent heat the cell stays at the freezing range
         e = h[k] + rate[k] * (q[k] - q_below[k])
         part = min(max(e, zero), latent[k])
         frozen = min(e, zero)
@@ -137,14 +190,16 @@ def _store(h, t, liquid, q, q_below, latent, i_latent, i_frozen, i_thawed, rate,
 
 
 @numba.njit(cache=True, fastmath=True)
-def conduct(air, lapse, n_thaw, n_freeze, resistance, start, dz, cf, cu, lat, kf, ku, lift, flux, dtf, steps):
+def conduct(surface, soil, dz, flux, dtf, steps):
     """March one block of columns through all days; explicit in enthalpy, so energy is kept to rounding.
 
     Enthalpy (MJ/m3) is 0 where the last water freezes (at -dtf) and ``lat`` where the last ice melts (at 0 degC).
-    All arrays float32: `resistance` (day, column), material (cell, column). Returns motion and front (column, day)
+    All arrays float32: `surface` a Surface, `soil` a Soil, `dz` (cell) m. Returns motion and front (column, day)
     and the temperature of the lowest cell (column, day). Inside, arrays are flat (cell by cell), and neighbours are
     views taken once: only so does the compiler use vector instructions.
     """
+    air, lapse, n_thaw, n_freeze, resistance, start = surface
+    cf, cu, lat, kf, ku, lift = soil
     days = air.size
     n, w = cf.shape
     motion = np.empty((w, days), np.float32)
@@ -171,7 +226,8 @@ def conduct(air, lapse, n_thaw, n_freeze, resistance, start, dz, cf, cu, lat, kf
             if i < n - 1:
                 gf[k] = 2 / (dz[i] / kf[i, j] + dz[i + 1] / kf[i + 1, j])
                 gu[k] = 0.5 * (2 / (dz[i] / ku[i, j] + dz[i + 1] / ku[i + 1, j]) - gf[k])
-    i_latent = np.float32(1) / latent
+    capacity = Capacity(latent, np.float32(1) / latent, i_frozen, i_thawed, rate)
+    state = State(h, t, liquid)
     q[n * w :] = -flux
     q_top, q_all, q_below, q_inner = q[:w], q[: n * w], q[w:], q[w : n * w]
     above, below = slice(0, (n - 1) * w), slice(w, n * w)
@@ -187,7 +243,7 @@ def conduct(air, lapse, n_thaw, n_freeze, resistance, start, dz, cf, cu, lat, kf
             for j in range(w):
                 q_top[j] = g0[j] * (ts[j] - t[j])
             _flux(gf, gu, l_above, l_below, t_above, t_below, q_inner)
-            _store(h, t, liquid, q_all, q_below, latent, i_latent, i_frozen, i_thawed, rate, dtf)
+            _store(state, q_all, q_below, capacity, dtf)
         for j in range(w):
             move, depth, thawed = 0.0, 0.0, True
             for i in range(n):
@@ -212,70 +268,42 @@ def table(weather: xr.Dataset, p: Physics, *, nodes: str = "quick") -> Table:
     nodes : {"quick", "full"}
         144 or 480 columns.
     """
-    if nodes == "quick":
-        elevation = np.array([3550.0, 3700, 3850, 4050, 4350, 4800])
-        ice, wetness = np.linspace(0, 1, 4), np.linspace(0, 1, 3)
-    else:
-        elevation = np.array([3550.0, 3650, 3750, 3850, 3950, 4100, 4250, 4400, 4600, 4850])
-        ice, wetness = np.linspace(0, 1, 6), np.linspace(0, 1, 4)
-    grid = np.meshgrid(elevation, ice, wetness, indexing="ij")
-    one = [np.ravel(g) for g in grid]
+    elevation, ice, wetness = (np.asarray(v) for v in NODES[nodes])
+    one = [np.ravel(g) for g in np.meshgrid(elevation, ice, wetness, indexing="ij")]
     z, w, s = (np.concatenate([g, g]) for g in one)
-    disturbed = np.repeat([0.0, 1.0], len(one[0]))
-    soil = layers(w, s, p)
-    dz = cells()
-    lapse = -p.lapse_c_km * (z - REFERENCE_HEIGHT_M) / 1000
-    air = weather.temperature.to_numpy()
-    by_level = air[:, None] - p.lapse_c_km * (elevation[None, :] - REFERENCE_HEIGHT_M) / 1000
-    depth, _ = snow_depth(by_level, weather.precipitation.to_numpy()[:, None], p)
-    limit = p.permafrost_limit_dry_m + (p.permafrost_limit_wet_m - p.permafrost_limit_dry_m) * s
-    start = -0.0032 * (z - limit)
-    lift = 1000 * dz[:, None] * soil["strain"] * np.where(disturbed == 1, p.disturbed_efficiency, 1.0)
-    n_thaw = p.n_thaw * np.where(disturbed == 1, p.disturbed_n_thaw, 1.0)
-    steps = _steps(dz, soil)
-    resistance = (depth / p.snow_conductivity)[:, np.searchsorted(elevation, z)]
-    single = np.float32
-    parts = []
+    disturbed = np.repeat([False, True], len(one[0]))
+    soil, dz = layers(w, s, p), cells()
+    lift = 1000 * dz[:, None] * soil["strain"] * np.where(disturbed, p.disturbed_efficiency, 1.0)
+    above = _surface(weather, elevation, z, s, disturbed, p)
+    steps, single = _steps(dz, soil), np.float32
+    scales = {"heat_frozen": 1e-6, "heat_thawed": 1e-6, "latent": 1e-6, "conductivity_frozen": 1}
+    material = [soil[name] * scale for name, scale in (scales | {"conductivity_thawed": 1}).items()] + [lift]
+    ends, parts = (single(p.geothermal_flux), single(p.freezing_range_c), steps), []
     for first in range(0, len(z), _BLOCK):
         block = slice(first, first + _BLOCK)
-        material = [
-            np.ascontiguousarray(soil[name][:, block] * scale, single)
-            for name, scale in (
-                ("heat_frozen", 1e-6),
-                ("heat_thawed", 1e-6),
-                ("latent", 1e-6),
-                ("conductivity_frozen", 1),
-                ("conductivity_thawed", 1),
-            )
-        ]
-        parts.append(
-            conduct(
-                air.astype(single),
-                lapse[block].astype(single),
-                n_thaw[block].astype(single),
-                np.full(len(z), p.n_freeze, single)[block],
-                np.ascontiguousarray(resistance[:, block], single),
-                start[block].astype(single),
-                dz.astype(single),
-                *material,
-                np.ascontiguousarray(lift[:, block], single),
-                single(p.geothermal_flux),
-                single(p.freezing_range_c),
-                steps,
-            )
-        )
+        here = Surface(above.air, *(np.ascontiguousarray(v[..., block], single) for v in above[1:]))
+        stuff = Soil(*(np.ascontiguousarray(m[:, block], single) for m in material))
+        parts.append(conduct(here, stuff, dz.astype(single), *ends))
     motion, front, base = (np.concatenate(part) for part in zip(*parts, strict=True))
     year = weather.time.dt.year.to_numpy()
     starts = np.flatnonzero(np.diff(year, prepend=year[0] - 1))
     two = (2, len(one[0]), -1)
-    return Table(
-        elevation,
-        ice,
-        wetness,
-        motion.reshape(two),
-        np.maximum.reduceat(front, starts, axis=1).reshape(two),
-        np.add.reduceat(base, starts, axis=1).reshape(two) / 365.25,
-    )
+    deepest = np.maximum.reduceat(front, starts, axis=1).reshape(two)
+    mean_base = np.add.reduceat(base, starts, axis=1).reshape(two) / 365.25
+    return Table(elevation, ice, wetness, motion.reshape(two), deepest, mean_base)
+
+
+def _surface(weather, elevation, z, wetness, disturbed, p: Physics) -> Surface:
+    """What reaches the ground: air at each column's height, n-factors, snow by level, temperature at the start."""
+    air = weather.temperature.to_numpy()
+    lapse = -p.lapse_c_km * (z - REFERENCE_HEIGHT_M) / 1000
+    by_level = air[:, None] - p.lapse_c_km * (elevation[None, :] - REFERENCE_HEIGHT_M) / 1000
+    depth, _ = snow_depth(by_level, weather.precipitation.to_numpy()[:, None], p)
+    resistance = (depth / p.snow_conductivity)[:, np.searchsorted(elevation, z)]
+    limit = p.permafrost_limit_dry_m + (p.permafrost_limit_wet_m - p.permafrost_limit_dry_m) * wetness
+    n_thaw = p.n_thaw * np.where(disturbed, p.disturbed_n_thaw, 1.0)
+    n_freeze = np.full(len(z), p.n_freeze, np.float32)
+    return Surface(air.astype(np.float32), lapse, n_thaw, n_freeze, resistance, -0.0032 * (z - limit))
 
 
 def _steps(dz: np.ndarray, soil: dict[str, np.ndarray]) -> int:

@@ -208,6 +208,18 @@ def displacement(pix: Pixels, base: Basis, dates) -> tuple[np.ndarray, np.ndarra
     return (pix.up @ at).T, creep * pix.east, creep * pix.north
 
 
+def line_of_sight(pix: Pixels, base: Basis, dates, los) -> np.ndarray:
+    """Displacement toward the satellite (date, pixel) in mm, `los` = (east, north, up)."""
+    up, east, north = displacement(pix, base, dates)
+    return los[2] * up + los[0] * east + los[1] * north
+
+
+def epoch_rates(pix: Pixels, base: Basis) -> list[np.ndarray]:
+    """Vertical rate (mm/yr) of every pixel in each of EPOCHS."""
+    spans = [rate_functional(base.time, *span) for span in EPOCHS.values()]
+    return [project(pix, base, span, (0.0, 0.0, 1.0)) for span in spans]
+
+
 def project(pix: Pixels, base: Basis, functional: np.ndarray, los) -> np.ndarray:
     """Apply a functional of daily motion (day,) and project to a line of sight (east, north, up)."""
     value = base.series @ functional
@@ -237,9 +249,10 @@ def late_summer_functional(time: pd.DatetimeIndex, years, window=("08-15", "09-3
 
 
 def seasonal(pix: Pixels, base: Basis, years) -> tuple[np.ndarray, np.ndarray]:
-    """Thaw-season drop (year, pixel) and drop in each of WINDOWS (year, window, pixel), mm, positive down.
+    """Thaw-season subsidence (year, pixel; mm, positive down) and the fraction of it in each of WINDOWS.
 
-    The drop is the highest position of March to June less the lowest of July to November, of the vertical motion.
+    Subsidence is the highest position of March to June less the lowest of July to November, of the vertical motion.
+    The fraction (year, window, pixel) is NaN where the season's subsidence is below 2 mm.
     """
     drop, part = [], []
     for year in years:
@@ -248,4 +261,6 @@ def seasonal(pix: Pixels, base: Basis, years) -> tuple[np.ndarray, np.ndarray]:
         drop.append((pix.up @ spring).max(1) - (pix.up @ autumn).min(1))
         ends = [base.at([f"{year}-{a}", f"{year}-{b}"]) for a, b in WINDOWS.values()]
         part.append([pix.up @ (e[:, 0] - e[:, 1]) for e in ends])
-    return np.array(drop, "f4"), np.array(part, "f4")
+    drop, part = np.array(drop, "f4"), np.array(part, "f4")
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return drop, np.where(drop[:, None] > 2.0, part / drop[:, None], np.nan)

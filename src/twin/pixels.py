@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import rioxarray  # noqa: F401  (the .rio accessor)
@@ -76,19 +77,17 @@ def columns(
     out = {}
     for name in names:
         net = radar.network(radar.SENSORS[name], sky.stream(seed, f"calendar {name}"), size)
-        out[name] = _stack(name, net, fields, pix, base, truth, seed, p, on)
+        stack = _stack(net, fields, pix, base, _Draw(seed, p, on))
+        truth[f"cycles_{name}"] = (f"pair_{name}", "y", "x"), stack["cycles"].values
+        out[name] = stack.drop_vars("cycles").assign_coords(y=y, x=x).rio.write_crs("EPSG:4326")
+        _true_motion(truth, net, fields, pix, base)
     years = np.arange(1997, 2024)
-    drop, part = motion.seasonal(pix, base, years)
+    drop, share = motion.seasonal(pix, base, years)
     truth = truth.assign_coords(year=years, window=list(motion.WINDOWS), epoch=list(motion.EPOCHS))
     truth["drop"] = ("year", "y", "x"), drop[..., None], {"units": "mm"}
-    with np.errstate(invalid="ignore", divide="ignore"):
-        share = np.where(drop[:, None] > 2.0, part / drop[:, None], np.nan)
     truth["fraction"] = ("year", "window", "y", "x"), share[..., None], {"units": "1"}
-    rates = [
-        motion.project(pix, base, motion.rate_functional(base.time, *span), (0.0, 0.0, 1.0))
-        for span in motion.EPOCHS.values()
-    ]
-    truth["rate_up"] = ("epoch", "y", "x"), np.array(rates)[..., None], {"units": "mm yr-1"}
+    rates = np.array(motion.epoch_rates(pix, base))[..., None]
+    truth["rate_up"] = ("epoch", "y", "x"), rates, {"units": "mm yr-1"}
     truth["transient"] = ("y", "x"), (pix.transient & on.transient)[:, None]
     for name in ("elevation", "ice", "wetness", "distance"):
         truth[name] = ("y", "x"), fields[name][:, None]
@@ -126,72 +125,70 @@ def _ground(n: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     return out | {name: zero for name in ("rock", "pit", "heap", "reference", "extreme")}
 
 
-def _stack(name, net, fields, pix, base, truth: xr.Dataset, seed: int, p, on: Switches) -> xr.Dataset:
-    """Observe the pixels with one sensor and add its truth."""
-    n, m = fields["elevation"].size, len(net.pairs)
-    surface = radar.surface(net.sensor, fields, np.full(n, 99.2))
-    up, east, north = motion.displacement(pix, base, net.dates)
-    los = surface.los
-    moved = los[2] * up + los[0] * east + los[1] * north
-    years = (net.dates - net.dates[0]).days.to_numpy() / 365.25
-    seen = moved + (on.alos2_bias_mm_yr * years[:, None] if name == "alos2" else 0.0)
-    rng = sky.stream(seed, f"columns radar {name}")
+class _Draw(NamedTuple):
+    """What the errors of the radars depend on."""
+
+    seed: int
+    p: Physics
+    on: Switches
+
+
+def _stack(net: radar.Network, fields, pix, base, by: _Draw) -> xr.Dataset:
+    """Observe the pixels with one sensor; `cycles` (pair, y, x) holds the unwrapping errors."""
+    sensor, n, m = net.sensor, fields["elevation"].size, len(net.pairs)
+    surface = radar.surface(sensor, fields, np.full(n, 99.2))
+    moved = motion.line_of_sight(pix, base, net.dates, surface.los)
+    if sensor.name == "alos2":
+        years = (net.dates - net.dates[0]).days.to_numpy() / 365.25
+        moved = moved + by.on.alos2_bias_mm_yr * years[:, None]
+    rng = sky.stream(by.seed, f"columns radar {sensor.name}")
     draw = radar.Independent(n, rng)
-    delay = p.columns_delay_mm * rng.standard_normal((len(net.dates), n))
-    phase, coherence = np.empty((m, n), "f4"), np.empty((m, n), "f4")
-    cycles = np.empty((m, n), np.int8)
-    observed = radar.observe(
-        net,
-        surface,
-        moved.astype("f4") if name != "alos2" else seen.astype("f4"),
-        delay,
-        draw,
-        p,
-        noise=on.noise,
-    )
+    delay = by.p.columns_delay_mm * rng.standard_normal((len(net.dates), n))
+    phase, coherence, cycles = np.empty((m, n), "f4"), np.empty((m, n), "f4"), np.empty((m, n), np.int8)
+    observed = radar.observe(net, surface, moved.astype("f4"), delay if by.on.noise else None, draw, by.p)
     for k, (one, estimated, whole, _) in enumerate(observed):
         phase[k], coherence[k], cycles[k] = one, estimated, whole
-    coords = {
-        "reference": ("pair", net.dates[net.pairs[:, 0]].to_numpy()),
-        "secondary": ("pair", net.dates[net.pairs[:, 1]].to_numpy()),
-        "perpendicular_baseline": ("pair", net.pair_baseline, {"units": "m"}),
-        "y": truth.y,
-        "x": truth.x,
-    }
     plane = ("y", "x")
     stack = xr.Dataset(
         {
             "unwrapped_phase": (("pair", *plane), phase[..., None], {"units": "rad", "positive": "away"}),
             "coherence": (("pair", *plane), coherence[..., None], {"units": "1"}),
             "incidence_angle": (plane, surface.incidence[:, None].astype("f4"), {"units": "degree"}),
-            "los_east": (plane, los[0][:, None]),
-            "los_north": (plane, los[1][:, None]),
-            "los_up": (plane, los[2][:, None]),
+            **{
+                f"los_{d}": (plane, v[:, None])
+                for d, v in zip(("east", "north", "up"), surface.los, strict=True)
+            },
             "height": (plane, fields["elevation"][:, None], {"units": "m"}),
+            "cycles": (("pair", *plane), cycles[..., None]),
         },
-        coords=coords,
+        coords={
+            "reference": ("pair", net.dates[net.pairs[:, 0]].to_numpy()),
+            "secondary": ("pair", net.dates[net.pairs[:, 1]].to_numpy()),
+            "perpendicular_baseline": ("pair", net.pair_baseline, {"units": "m"}),
+        },
         attrs={
-            "sensor": name,
-            "band": net.sensor.band,
-            "wavelength_m": net.sensor.wavelength_m,
-            "heading_deg": net.sensor.heading_deg,
-            "orbit_direction": net.sensor.orbit,
-            "looks": net.sensor.looks,
+            "sensor": sensor.name,
+            "band": sensor.band,
+            "wavelength_m": sensor.wavelength_m,
+            "heading_deg": sensor.heading_deg,
+            "orbit_direction": sensor.orbit,
+            "looks": sensor.looks,
         },
-    ).rio.write_crs("EPSG:4326")
+    )
+    return stack
+
+
+def _true_motion(truth: xr.Dataset, net: radar.Network, fields, pix, base) -> None:
+    """Add what one sensor should have seen: displacement, rate and, for Sentinel-1 descending, late-summer rate."""
+    name, first, last, plane = net.sensor.name, net.dates[0], net.dates[-1], ("y", "x")
+    los = radar.surface(net.sensor, fields, np.full(fields["elevation"].size, 99.2)).los
+    moved = motion.line_of_sight(pix, base, net.dates, los)
     time = f"time_{name}"
     truth.coords[time] = (time, net.dates.to_numpy())
     truth[f"displacement_{name}"] = (time, *plane), (moved - moved[0])[..., None], {"units": "mm"}
-    truth[f"cycles_{name}"] = (f"pair_{name}", *plane), cycles[..., None]
-    functional = motion.rate_functional(base.time, net.dates[0], net.dates[-1])
-    attrs = {
-        "units": "mm yr-1",
-        "rate_start": f"{net.dates[0]:%Y-%m-%d}",
-        "rate_end": f"{net.dates[-1]:%Y-%m-%d}",
-    }
-    truth[f"rate_{name}"] = plane, motion.project(pix, base, functional, los)[:, None], attrs
+    attrs = {"units": "mm yr-1", "rate_start": f"{first:%Y-%m-%d}", "rate_end": f"{last:%Y-%m-%d}"}
+    rate = motion.project(pix, base, motion.rate_functional(base.time, first, last), los)
+    truth[f"rate_{name}"] = plane, rate[:, None], attrs
     if name == "s1_desc":
-        span = range(net.dates[0].year, net.dates[-1].year + 1)
-        late = motion.late_summer_functional(base.time, span)
+        late = motion.late_summer_functional(base.time, range(first.year, last.year + 1))
         truth["rate_late_summer"] = plane, motion.project(pix, base, late, los)[:, None], {"units": "mm yr-1"}
-    return stack

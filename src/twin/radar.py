@@ -405,11 +405,9 @@ def observe(
     net: Network,
     ground: Surface,
     motion: np.ndarray,
-    delay: np.ndarray,
+    delay: np.ndarray | None,
     draw,
     p: Physics,
-    *,
-    noise: bool = True,
     keep: int | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
     """Observe every pair.
@@ -418,8 +416,8 @@ def observe(
     ----------
     motion : ndarray, (date, pixel)
         Displacement toward the satellite in mm.
-    delay : ndarray, (date, pixel)
-        mm, positive away.
+    delay : ndarray, (date, pixel), or None
+        mm, positive away; None observes without any error.
     draw : Raster or Independent
         Spatial character of the errors.
     keep : int, optional
@@ -448,7 +446,7 @@ def observe(
     hardy = 0.8 * f["hardy"] + 2.2 * f["rock"]
     for k, ((i, j), true) in enumerate(zip(net.pairs, coherence(net, ground, p), strict=True)):
         phase = -per_mm * (motion[j] - motion[i])
-        if not noise:
+        if delay is None:
             yield phase, true, np.zeros(phase.size, np.int8), true
             continue
         winter = bool(cold[i] or cold[j])

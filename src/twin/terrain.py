@@ -61,6 +61,11 @@ class Grid:
         """Cell size in km."""
         return 0.1 * self.factor
 
+    def on_map(self, values, *lead: str) -> tuple[tuple[str, ...], np.ndarray]:
+        """Dims and float32 values of (..., pixel) on this grid, for a Dataset."""
+        values = np.asarray(values, "f4")
+        return (*lead, "y", "x"), values.reshape(*values.shape[: len(lead)], *self.shape)
+
     def mean(self, master: np.ndarray) -> np.ndarray:
         """Block average of a master field."""
         ny, nx = self.shape
@@ -192,28 +197,16 @@ def master(seed: int, p: Physics) -> dict[str, np.ndarray]:
     rng = stream(seed, "terrain")
     area = zones()
     km = 0.1
-    x = (np.arange(NX) + 0.5) * km
-    y = (NY - np.arange(NY) - 0.5) * km
-    xx, yy = np.meshgrid(x, y)
 
     def field(length: float) -> np.ndarray:
         return random_field(rng, (NY, NX), km, length_km=length)
 
-    axis = 21.0 - 0.36 * xx + 1.3 * np.sin(xx / 6.5)
-    flank = np.abs(yy - axis)
-    floor = 3900 - 4.5 * xx - 14 * np.clip(xx - 30, 0, None)
-    ridge = np.clip(1 - np.abs(field(1.6)) / 1.5, 0, 1)
-    rough = random_field(rng, (NY, NX), km, exponent=3.6)
-    rise = 1 / (1 + np.exp(-(flank - 6.5) / 1.3))
-    elevation = floor + 12 * flank + rise * (40 + 430 * ridge + 90 * field(4.0)) + (5 + 40 * rise) * rough
     flat = gaussian_filter(mask(area["reference"].buffer(0.8)).astype(float), 6)
     dark = gaussian_filter(mask(area["north_east_dark"]).astype(float), 5)
-    elevation = elevation * (1 - flat) + 3950 * flat
-    elevation = np.clip(elevation, 3600, 4720)
+    flank, elevation = _relief(rng, field, flat)
     gy, gx = np.gradient(elevation, 100.0)
     slope = np.degrees(np.arctan(np.hypot(gx, gy)))
 
-    dug = shapely.union_all([area["pits"], area["heaps"]])
     pit, heap = mask(area["pits"]), mask(area["heaps"])
     distance = distance_transform_edt(~(pit | heap)) * km
     control = gaussian_filter(mask(area["control"]).astype(float), 10)
@@ -231,7 +224,6 @@ def master(seed: int, p: Physics) -> dict[str, np.ndarray]:
     vegetation = np.clip(
         0.35 + 0.35 * wetness - 0.3 * rock - 0.0004 * (elevation - 4000) + 0.05 * field(1.0), 0.02, 0.9
     )
-    assert dug.area > 0
     return {
         "elevation": elevation,
         "slope": slope,
@@ -256,6 +248,20 @@ def master(seed: int, p: Physics) -> dict[str, np.ndarray]:
         "darkening_noise": field(2.5),
         "extreme": field(0.6),
     }
+
+
+def _relief(rng: np.random.Generator, field, flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distance from the valley's axis (km) and elevation (m): valley floor, ridges on its flanks, flat reference."""
+    xx, yy = np.meshgrid((np.arange(NX) + 0.5) * 0.1, (NY - np.arange(NY) - 0.5) * 0.1)
+    axis = 21.0 - 0.36 * xx + 1.3 * np.sin(xx / 6.5)
+    flank = np.abs(yy - axis)
+    floor = 3900 - 4.5 * xx - 14 * np.clip(xx - 30, 0, None)
+    ridge = np.clip(1 - np.abs(field(1.6)) / 1.5, 0, 1)
+    rough = random_field(rng, (NY, NX), 0.1, exponent=3.6)
+    rise = 1 / (1 + np.exp(-(flank - 6.5) / 1.3))
+    elevation = floor + 12 * flank + rise * (40 + 430 * ridge + 90 * field(4.0)) + (5 + 40 * rise) * rough
+    elevation = elevation * (1 - flat) + 3950 * flat
+    return flank, np.clip(elevation, 3600, 4720)
 
 
 def scene(fields: dict[str, np.ndarray], grid: Grid) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine, from_origin
 from rasterio.warp import Resampling, reproject, transform_bounds
 
-from .radar import Network
+from .radar import Network, Surface
 from .terrain import MASTER, Grid, to_degrees
 
 _WGS84 = CRS.from_epsg(4326)
@@ -62,11 +62,12 @@ class _Template:
 class Licsar:
     """A LiCSAR GEOC folder, written pair by pair: float32 phase, byte coherence, 0 = no data."""
 
-    def __init__(self, folder: Path, net: Network, grid: Grid, incidence, los, height):
+    def __init__(self, folder: Path, net: Network, grid: Grid, surface: Surface):
+        height = surface.fields["elevation"]
         self.folder, self.net, self.grid = folder / "GEOC", net, grid
         self.folder.mkdir(parents=True)
         frame = net.sensor.frame
-        for letter, value in zip("ENU", los, strict=True):
+        for letter, value in zip("ENU", surface.los, strict=True):
             value = np.broadcast_to(value.reshape(grid.shape), grid.shape)
             geotiff(self.folder / f"{frame}.geo.{letter}.tif", value.astype("f4"), grid.transform)
         geotiff(self.folder / f"{frame}.geo.hgt.tif", height.reshape(grid.shape).astype("f4"), grid.transform)
@@ -83,7 +84,7 @@ class Licsar:
             "master": f"{first:%Y%m%d}",
             "center_time": "23:18:41.000000" if descending else "11:05:12.000000",
             "heading": f"{net.sensor.heading_deg:.2f}",
-            "avg_incidence_angle": f"{float(np.mean(incidence)):.4f}",
+            "avg_incidence_angle": f"{float(np.mean(surface.incidence)):.4f}",
             "azimuth_resolution": "14.10",
             "range_resolution": "2.33",
             "centre_range_m": f"{net.sensor.range_km * 1000:.1f}",
@@ -110,21 +111,38 @@ class Licsar:
 class Mintpy:
     """A MintPy ifgramStack.h5 with its geometryGeo.h5; every attribute is text."""
 
-    def __init__(self, folder: Path, net: Network, grid: Grid, incidence, height, shadow, reference: int):
+    def __init__(self, folder: Path, net: Network, grid: Grid, surface: Surface, reference: int):
         folder.mkdir(parents=True)
         self.net, self.grid, self.reference = net, grid, reference
-        m, (ny, nx) = len(net.pairs), grid.shape
-        s = net.sensor
-        ry, rx = divmod(reference, nx)
-        lon, lat = grid.corner
+        self.file = h5py.File(folder / "ifgramStack.h5", "w")
+        row, column = divmod(reference, grid.shape[1])
+        place = {"REF_Y": row, "REF_X": column, "REF_LAT": grid.y[row], "REF_LON": grid.x[column]}
+        common = self._header()
+        self._attributes(self.file, common | {"FILE_TYPE": "ifgramStack", "UNIT": "radian"} | place)
         epoch = [d.strftime(_STAMP) for d in net.dates]
+        self.file["date"] = np.array([[epoch[i], epoch[j]] for i, j in net.pairs], dtype="S8")
+        self.file["bperp"] = net.pair_baseline.astype("f4")
+        self.file["dropIfgram"] = np.ones(len(net.pairs), bool)
+        # not lzf: its output depends on memory it does not clear, so equal data give unequal bytes
+        kind = {"chunks": (1, *grid.shape), "compression": "gzip", "compression_opts": 1, "shuffle": True}
+        shape = (len(net.pairs), *grid.shape)
+        self.phase = self.file.create_dataset("unwrapPhase", shape, "f4", **kind)
+        self.coherence = self.file.create_dataset("coherence", shape, "f4", **kind)
+        self.component = self.file.create_dataset("connectComponent", shape, "i2", **kind)
+        with h5py.File(folder / "geometryGeo.h5", "w") as file:
+            self._attributes(file, common | {"FILE_TYPE": "geometry"})
+            self._geometry(file, surface)
+
+    def _header(self) -> dict:
+        """Attributes that both files bear."""
+        s, grid, dates = self.net.sensor, self.grid, self.net.dates
         looks = {"ALOOKS": "20", "RLOOKS": "4"} if s.band == "C" else {"ALOOKS": "16", "RLOOKS": "8"}
-        common = {
-            "WIDTH": nx,
-            "LENGTH": ny,
+        return {
+            "WIDTH": grid.shape[1],
+            "LENGTH": grid.shape[0],
             "WAVELENGTH": s.wavelength_m,
-            "X_FIRST": lon,
-            "Y_FIRST": lat,
+            "X_FIRST": grid.corner[0],
+            "Y_FIRST": grid.corner[1],
             "X_STEP": grid.step[0],
             "Y_STEP": -grid.step[1],
             "X_UNIT": "degrees",
@@ -142,49 +160,29 @@ class Mintpy:
             "AZIMUTH_PIXEL_SIZE": 4.05,
             "CENTER_LINE_UTC": 14400.0 if s.orbit == "DESCENDING" else 57600.0,
             "NCORRLOOKS": s.looks,
-            "START_DATE": epoch[0],
-            "END_DATE": epoch[-1],
+            "START_DATE": dates[0].strftime(_STAMP),
+            "END_DATE": dates[-1].strftime(_STAMP),
             "NO_DATA_VALUE": 0,
             **looks,
         }
-        self.file = h5py.File(folder / "ifgramStack.h5", "w")
-        self._attributes(
-            self.file,
-            common
-            | {
-                "FILE_TYPE": "ifgramStack",
-                "UNIT": "radian",
-                "REF_Y": ry,
-                "REF_X": rx,
-                "REF_LAT": grid.y[ry],
-                "REF_LON": grid.x[rx],
-            },
-        )
-        dates = np.array([[epoch[i], epoch[j]] for i, j in net.pairs], dtype="S8")
-        self.file["date"] = dates
-        self.file["bperp"] = net.pair_baseline.astype("f4")
-        self.file["dropIfgram"] = np.ones(m, bool)
-        # not lzf: its output depends on memory it does not clear, so equal data give unequal bytes
-        kind = {"chunks": (1, ny, nx), "compression": "gzip", "compression_opts": 1, "shuffle": True}
-        self.phase = self.file.create_dataset("unwrapPhase", (m, ny, nx), "f4", **kind)
-        self.coherence = self.file.create_dataset("coherence", (m, ny, nx), "f4", **kind)
-        self.component = self.file.create_dataset("connectComponent", (m, ny, nx), "i2", **kind)
+
+    def _geometry(self, file: h5py.File, surface: Surface) -> None:
+        """Maps of height, angles (deg) and slant range (m)."""
+        s, shape = self.net.sensor, self.grid.shape
+        lons, lats = np.meshgrid(self.grid.x, self.grid.y)
         azimuth = (90 - s.heading_deg + 180) % 360 - 180
-        with h5py.File(folder / "geometryGeo.h5", "w") as file:
-            self._attributes(file, common | {"FILE_TYPE": "geometry"})
-            lons, lats = np.meshgrid(grid.x, grid.y)
-            slant = s.range_km * 1000 * np.cos(np.radians(s.incidence_deg)) / np.cos(np.radians(incidence))
-            for name, value in {
-                "height": height,
-                "incidenceAngle": incidence,
-                "azimuthAngle": np.full(ny * nx, azimuth),
-                "slantRangeDistance": slant,
-                "latitude": lats,
-                "longitude": lons,
-            }.items():
-                file[name] = np.reshape(value, (ny, nx)).astype("f4")
-            file["shadowMask"] = np.reshape(shadow, (ny, nx))
-            file["waterMask"] = np.ones((ny, nx), bool)
+        middle, here = np.cos(np.radians(s.incidence_deg)), np.cos(np.radians(surface.incidence))
+        for name, value in {
+            "height": surface.fields["elevation"],
+            "incidenceAngle": surface.incidence,
+            "azimuthAngle": np.full(shape, azimuth),
+            "slantRangeDistance": s.range_km * 1000 * middle / here,
+            "latitude": lats,
+            "longitude": lons,
+        }.items():
+            file[name] = np.reshape(value, shape).astype("f4")
+        file["shadowMask"] = np.reshape(surface.shadow, shape)
+        file["waterMask"] = np.ones(shape, bool)
 
     @staticmethod
     def _attributes(file: h5py.File, values: dict) -> None:
