@@ -102,12 +102,10 @@ def _complete(folder: Path, request: dict) -> bool:
     found = json.loads(stamp.read_text(encoding="utf-8"))
     if found == request:
         return True
-    differ = [
-        f"{key}: {before!r} there, {after!r} asked" for key, before, after in _differences(found, request)
-    ]
-    raise ValueError(
-        f"{folder} holds another twin ({'; '.join(differ)}); remove it (rm -r {folder}) to simulate anew"
+    differ = "; ".join(
+        f"{key}: {one!r} there, {two!r} asked" for key, one, two in _differences(found, request)
     )
+    raise ValueError(f"{folder} holds another twin ({differ}); remove it (rm -r {folder}) to simulate anew")
 
 
 def _differences(found: dict, asked: dict, prefix: str = ""):
@@ -128,18 +126,16 @@ def _write(folder: Path, request: _Request) -> None:
     fields["darkening"] = drivers.darkening(fields, on)
     if not on.mining:
         fields["pit"], fields["heap"] = 0 * fields["pit"], 0 * fields["heap"]
-    networks = {
-        name: radar.network(sensor, sky.stream(seed, f"calendar {name}"), size)
-        for name, sensor in radar.SENSORS.items()
-    }
+    calendar = {name: sky.stream(seed, f"calendar {name}") for name in radar.SENSORS}
+    networks = {name: radar.network(s, calendar[name], size) for name, s in radar.SENSORS.items()}
     for name, net in networks.items():
         _sensor(folder / name, net, fields, base, request)
     _climate(folder / "climate", weather, seed, p, on)
     rivers = _rivers(folder / "discharge", weather, seed, p, on)
     layers = drivers.observed_layers(drivers.true_layers(fields, p), seed, on)
     (folder / "drivers").mkdir()
-    for name, (unit, long_name, crs, cell, _) in drivers.LAYERS.items():
-        write.driver(folder / "drivers" / f"{name}.tif", layers[name], unit, long_name, crs, cell)
+    for name, layer in drivers.LAYERS.items():
+        write.driver(folder / "drivers" / f"{name}.tif", layers[name], layer)
     write.areas(folder / "areas" / "areas.geojson", terrain.zones())
     write.truth(folder / "truth.zarr", _truth(networks, fields, base, rivers, request))
 
@@ -292,15 +288,12 @@ def _small_truth(here, base, rivers: dict, request: _Request) -> xr.Dataset:
     p = request.p
     out["importance"] = importance(here, base, request.seed, p, request.on)
     events = pd.concat([table for _, table in rivers.values()], ignore_index=True)
+    unit = {"units": "day-1", "q_ref_mm_day": p.q_ref_mm_day}
     for name in ("start", "end"):
-        out[f"event_{name}"] = ("event", events[name].to_numpy().astype("datetime64[ns]"))
-    out["event_k_ref"] = (
-        "event",
-        events["k_ref"].to_numpy(),
-        {"units": "day-1", "q_ref_mm_day": p.q_ref_mm_day},
-    )
-    out["event_b"] = ("event", events["b"].to_numpy())
-    out["event_basin"] = ("event", events["basin"].to_numpy().astype("U8"))
+        out[f"event_{name}"] = "event", events[name].to_numpy().astype("datetime64[ns]")
+    out["event_k_ref"] = "event", events["k_ref"].to_numpy(), unit
+    out["event_b"] = "event", events["b"].to_numpy()
+    out["event_basin"] = "event", events["basin"].to_numpy().astype("U8")
     periods = {"before": (0, 2003), "during": (2003, 2015), "after": (2015, 9999)}
     year = base.time.year.to_numpy()
     k = np.empty((len(water.BASINS), len(periods)))
@@ -310,11 +303,7 @@ def _small_truth(here, base, rivers: dict, request: _Request) -> xr.Dataset:
             inside = (year >= start) & (year < end)
             k[i, j], b[i, j] = np.exp(data.ln_k_ref.values[inside].mean()), data.b.values[inside].mean()
     note = "what the generator intends; events and years scatter about it"
-    out["period_k_ref"] = (
-        ("basin", "period"),
-        k,
-        {"units": "day-1", "q_ref_mm_day": p.q_ref_mm_day, "long_name": note},
-    )
+    out["period_k_ref"] = ("basin", "period"), k, unit | {"long_name": note}
     out["period_b"] = (("basin", "period"), b, {"units": "1", "long_name": note})
     out = out.assign_coords(basin=list(water.BASINS), period=list(periods))
     out["mining_course"] = ("day", base.mining.astype("f4"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import xarray as xr
 
@@ -11,35 +13,33 @@ from .physics import Physics, Switches
 from .terrain import MASTER, random_field
 from .weather import stream
 
-#: name -> (unit, long name, CRS, cell in m, group)
+
+class Layer(NamedTuple):
+    """A driver as its product gives it; `error` is the sd of its error, `bounds` the range of its values."""
+
+    unit: str
+    long_name: str
+    crs: str
+    cell_m: int
+    error: float
+    bounds: tuple[float, float] = (-np.inf, np.inf)
+
+
+_UTM, _DEGREES = "EPSG:32647", "EPSG:4326"
 LAYERS = {
-    "elevation": ("m", "height above sea level", "EPSG:4326", 200, "climate"),
-    "lst": ("degC", "mean land surface temperature of the thaw season", "EPSG:32647", 1000, "climate"),
-    "precipitation": ("mm yr-1", "annual precipitation", "EPSG:32647", 1000, "climate"),
-    "snow_cover": ("1", "share of the year with snow on the ground", "EPSG:32647", 500, "climate"),
-    "ndvi": (
-        "1",
-        "normalised difference vegetation index of July and August",
-        "EPSG:4326",
-        200,
-        "vegetation and moisture",
+    "elevation": Layer("m", "height above sea level", _DEGREES, 200, 5.0),
+    "lst": Layer("degC", "mean land surface temperature of the thaw season", _UTM, 1000, 0.7),
+    "precipitation": Layer("mm yr-1", "annual precipitation", _UTM, 1000, 25.0),
+    "snow_cover": Layer("1", "share of the year with snow on the ground", _UTM, 500, 0.04, (0, 1)),
+    "ndvi": Layer(
+        "1", "normalised difference vegetation index of July and August", _DEGREES, 200, 0.03, (-0.1, 1)
     ),
-    "soil_moisture": (
-        "m3 m-3",
-        "soil moisture of the upper 0.5 m",
-        "EPSG:32647",
-        500,
-        "vegetation and moisture",
+    "soil_moisture": Layer("m3 m-3", "soil moisture of the upper 0.5 m", _UTM, 500, 0.03, (0.02, 0.6)),
+    "ground_ice": Layer(
+        "1", "ground ice index of the permafrost map, 0 none to 1 rich", _UTM, 500, 0.10, (0, 1)
     ),
-    "ground_ice": (
-        "1",
-        "ground ice index of the permafrost map, 0 none to 1 rich",
-        "EPSG:32647",
-        500,
-        "ground_ice",
-    ),
-    "albedo": ("1", "surface albedo of the thaw season after 2015", "EPSG:32647", 500, "albedo"),
-    "albedo_change": ("1", "albedo after 2015 less albedo before 2003", "EPSG:32647", 500, "albedo"),
+    "albedo": Layer("1", "surface albedo of the thaw season after 2015", _UTM, 500, 0.01, (0.02, 0.6)),
+    "albedo_change": Layer("1", "albedo after 2015 less albedo before 2003", _UTM, 500, 0.008),
 }
 GROUPS = ("climate", "terrain", "vegetation and moisture", "ground ice", "distance to mine", "albedo")
 
@@ -53,13 +53,8 @@ def darkening(fields: dict[str, np.ndarray], on: Switches) -> np.ndarray:
 def true_layers(fields: dict[str, np.ndarray], p: Physics) -> dict[str, np.ndarray]:
     """Noise-free layers on the grid of `fields` (which hold ``darkening``)."""
     z, wet, rock = fields["elevation"], fields["wetness"], fields["rock"]
-    albedo = (
-        0.19
-        + 0.025 * fields["albedo_noise"]
-        + fields["darkening"]
-        - 0.07 * fields["north_east"]
-        - 0.02 * (wet - 0.5)
-    )
+    albedo = 0.19 + 0.025 * fields["albedo_noise"] + fields["darkening"]
+    albedo = albedo - 0.07 * fields["north_east"] - 0.02 * (wet - 0.5)
     return {
         "elevation": z,
         "lst": 11.5 - p.lapse_c_km * (z - 4000) / 1000 - 1.5 * (wet - 0.5) + 6 * (0.19 - albedo),
@@ -73,36 +68,17 @@ def true_layers(fields: dict[str, np.ndarray], p: Physics) -> dict[str, np.ndarr
     }
 
 
-_ERROR = {
-    "elevation": 5.0,
-    "lst": 0.7,
-    "precipitation": 25.0,
-    "snow_cover": 0.04,
-    "ndvi": 0.03,
-    "soil_moisture": 0.03,
-    "ground_ice": 0.10,
-    "albedo": 0.01,
-    "albedo_change": 0.008,
-}
-_BOUNDS = {
-    "snow_cover": (0, 1),
-    "ndvi": (-0.1, 1),
-    "soil_moisture": (0.02, 0.6),
-    "ground_ice": (0, 1),
-    "albedo": (0.02, 0.6),
-}
-
-
 def observed_layers(layers: dict[str, np.ndarray], seed: int, on: Switches) -> dict[str, np.ndarray]:
     """The layers with the errors of their products, half of the variance smooth over kilometres."""
     rng = stream(seed, "driver errors")
     out = {}
     for name, value in layers.items():
         error = 0.0
-        if on.noise and name in _ERROR:
+        layer = LAYERS[name]
+        if on.noise:
             smooth = random_field(rng, value.shape, MASTER.cell_km, length_km=1.5)
-            error = _ERROR[name] * np.sqrt(0.5) * (smooth + rng.normal(size=value.shape))
-        out[name] = np.clip(value + error, *_BOUNDS.get(name, (-np.inf, np.inf)))
+            error = layer.error * np.sqrt(0.5) * (smooth + rng.normal(size=value.shape))
+        out[name] = np.clip(value + error, *layer.bounds)
     return out
 
 
@@ -124,13 +100,8 @@ def generator(
     share = weight * (1 - x["rock"])[:, None]
     near = np.exp(-x["distance"] / p.disturbed_reach_km)
     rate = (trend[0][column] * share).sum(1) + near * (trend[1][column] * share).sum(1)
-    wet = (
-        x["ice"]
-        * x["permafrost"]
-        * (1 - x["rock"])
-        * cold_factor(x["elevation"], p)
-        * moisture_factor(x["wetness"], p)
-    )
+    thermal = x["ice"] * x["permafrost"] * (1 - x["rock"]) * cold_factor(x["elevation"], p)
+    wet = thermal * moisture_factor(x["wetness"], p)
     rate = rate + strength[0] * p.climate_rate_mm_yr * wet
     rate = rate + strength[1] * p.mining_rate_mm_yr * wet * np.exp(-x["distance"] / p.mining_reach_km)
     if on.albedo_effect:

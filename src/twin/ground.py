@@ -55,12 +55,8 @@ class Table:
 
     def weights(self, elevation, ice, wetness) -> tuple[np.ndarray, np.ndarray]:
         """Trilinear interpolation: column numbers and weights, each (pixel, 8)."""
-        parts = [
-            _bracket(nodes, np.ravel(values))
-            for nodes, values in zip(
-                (self.elevation, self.ice, self.wetness), (elevation, ice, wetness), strict=True
-            )
-        ]
+        nodes, values = (self.elevation, self.ice, self.wetness), (elevation, ice, wetness)
+        parts = [_bracket(n, np.ravel(v)) for n, v in zip(nodes, values, strict=True)]
         _, ni, nw = self.shape
         columns, weights = [], []
         for i in range(8):
@@ -209,11 +205,7 @@ def conduct(surface, soil, dz, flux, dtf, steps):
     q = np.zeros((n + 1) * w, np.float32)
     gf, gu = np.zeros((n - 1) * w, np.float32), np.zeros((n - 1) * w, np.float32)
     rate = np.empty(n * w, np.float32)
-    latent, i_frozen, i_thawed = (
-        np.empty(n * w, np.float32),
-        np.empty(n * w, np.float32),
-        np.empty(n * w, np.float32),
-    )
+    latent, i_frozen, i_thawed = np.empty_like(h), np.empty_like(h), np.empty_like(h)
     for i in range(n):
         for j in range(w):
             k = i * w + j

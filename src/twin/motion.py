@@ -102,14 +102,8 @@ def basis(weather: xr.Dataset, table: Table, p: Physics, on: Switches) -> Basis:
         np.cumsum(mining) * day,
         -np.cumsum(mining * season) * day,
     ]
-    series = np.concatenate(
-        [
-            quiet,
-            (disturbed - quiet) * disturbance,
-            quiet * growth.astype("f4"),
-            np.array(kinematic, "f4"),
-        ]
-    ).astype("f4")
+    columns = [quiet, (disturbed - quiet) * disturbance, quiet * growth.astype("f4")]
+    series = np.concatenate([*columns, np.array(kinematic, "f4")]).astype("f4")
     return Basis(time, series, table, mining)
 
 
@@ -125,10 +119,8 @@ def moisture_factor(wetness: np.ndarray, p: Physics) -> np.ndarray:
 
 def loss(ground: dict[str, np.ndarray], p: Physics) -> dict[str, np.ndarray]:
     """Long-term subsidence (mm/yr, positive) at full strength: climate, mining and darkening."""
-    thermal = (
-        ground["ice"] * ground["permafrost"] * (1 - ground["rock"]) * cold_factor(ground["elevation"], p)
-    )
-    wet = thermal * moisture_factor(ground["wetness"], p)
+    icy = ground["ice"] * ground["permafrost"] * (1 - ground["rock"])
+    wet = icy * cold_factor(ground["elevation"], p) * moisture_factor(ground["wetness"], p)
     return {
         "climate": p.climate_rate_mm_yr * wet,
         "mining": p.mining_rate_mm_yr * wet * np.exp(-ground["distance"] / p.mining_reach_km),

@@ -64,7 +64,7 @@ class Sensor:
         return np.sin(theta) * np.sin(side), np.sin(theta) * np.cos(side), np.cos(theta)
 
 
-_LICSAR_LOOKS = 80 / 1.94
+_LICSAR = (880, 5000, 80 / 1.94, 3.1, 300)  # range km, critical baseline m, looks, longest pair: years, m
 _MAIN = {"grid": (2, 0), "quick_grid": (5, 0)}
 _COARSE = {"grid": (3, 2), "quick_grid": (6, 2)}
 SENSORS = {
@@ -74,36 +74,8 @@ SENSORS = {
         Sensor("envisat", "Env", "C", 5.331, 22.8, -167.5, 800, 1100, 64, 2.3, 450, **_COARSE),
         Sensor("alos1", "Alos", "L", 1.270, 38.7, -10.2, 850, 6500, 64, 2.1, 2500, (2, 1), (6, 0)),
         Sensor("alos2", "Alos2", "L", 1.2365, 36.3, -169.5, 740, 10000, 64, 3.2, 400, (2, 1), (5, 3)),
-        Sensor(
-            "s1_desc",
-            "Sen",
-            "C",
-            5.405,
-            39.0,
-            -169.5,
-            880,
-            5000,
-            _LICSAR_LOOKS,
-            3.1,
-            300,
-            **_MAIN,
-            frame="033D_05235_131313",
-        ),
-        Sensor(
-            "s1_asc",
-            "Sen",
-            "C",
-            5.405,
-            39.0,
-            -10.5,
-            880,
-            5000,
-            _LICSAR_LOOKS,
-            3.1,
-            300,
-            **_MAIN,
-            frame="128A_05172_131313",
-        ),
+        Sensor("s1_desc", "Sen", "C", 5.405, 39.0, -169.5, *_LICSAR, **_MAIN, frame="033D_05235_131313"),
+        Sensor("s1_asc", "Sen", "C", 5.405, 39.0, -10.5, *_LICSAR, **_MAIN, frame="128A_05172_131313"),
     )
 }
 
@@ -158,9 +130,8 @@ def _calendar(name: str, rng: np.random.Generator, size: str) -> pd.DatetimeInde
     }
     if name in spans:
         start, end, step, season, count = spans[name]
-        every = pd.date_range(
-            pd.Timestamp(start) + pd.Timedelta(days=int(rng.integers(0, 14))), end, freq=f"{step}D"
-        )
+        first = pd.Timestamp(start) + pd.Timedelta(days=int(rng.integers(0, 14)))
+        every = pd.date_range(first, end, freq=f"{step}D")
         doy = every.day_of_year.to_numpy()
         every = every[(doy >= season[0]) & (doy <= season[1])]
         weight = np.ones(len(every))
@@ -181,9 +152,7 @@ def _calendar(name: str, rng: np.random.Generator, size: str) -> pd.DatetimeInde
     return every[keep]
 
 
-def _spread(
-    every: pd.DatetimeIndex, count: int, weight: np.ndarray, rng: np.random.Generator
-) -> pd.DatetimeIndex:
+def _spread(every: pd.DatetimeIndex, count: int, weight: np.ndarray, rng) -> pd.DatetimeIndex:
     """Pick `count` dates at random, at least one in each year that has any."""
     years = every.year.to_numpy()
     must = [rng.choice(np.flatnonzero(years == y), p=_unit(weight[years == y])) for y in np.unique(years)]
@@ -257,10 +226,8 @@ class Raster:
 
     def turbulence(self) -> np.ndarray:
         """One date's turbulent delay, sd 1 over the scene; power law between -8/3 and -11/3."""
-        field = random_field(
-            self.rng, self.grid.shape, self.grid.cell_km, exponent=self.rng.uniform(8 / 3, 11 / 3)
-        )
-        return field.ravel()
+        exponent = self.rng.uniform(8 / 3, 11 / 3)
+        return random_field(self.rng, self.grid.shape, self.grid.cell_km, exponent=exponent).ravel()
 
     def smooth(self) -> np.ndarray:
         """One pair's smooth field, sd 1: a shifted copy of one of a pool."""
@@ -286,11 +253,8 @@ class Raster:
         out = np.zeros(self.x.size, np.int8)
         area = self.x.size * self.grid.cell_km**2
         for _ in range(self.rng.poisson(share * area / 3.3)):
-            radius, sign, tries = (
-                self.rng.uniform(0.5, 1.5),
-                self.rng.choice([-1, 1]),
-                self.rng.integers(weak.size, size=6),
-            )
+            radius, sign = self.rng.uniform(0.5, 1.5), self.rng.choice([-1, 1])
+            tries = self.rng.integers(weak.size, size=6)
             centre = tries[np.argmax(weak[tries])]
             near = (self.x - self.x.flat[centre]) ** 2 + (self.y - self.y.flat[centre]) ** 2 < radius**2
             out[near.ravel()] = sign
@@ -365,9 +329,8 @@ def coherence(net: Network, ground: Surface, p: Physics) -> Iterator[np.ndarray]
         yield np.clip(g, 0.01, 0.98).astype("f4")
 
 
-A_N = np.array(
-    [1.0, 0.494, 0.297, 0.240, 0.220]
-)  # fading of an n-step pair relative to the sum of 12-day steps
+#: fading of an n-step pair relative to the sum of 12-day steps
+A_N = np.array([1.0, 0.494, 0.297, 0.240, 0.220])
 
 
 def fading_factor(days: np.ndarray) -> np.ndarray:
@@ -432,13 +395,8 @@ def observe(
     """
     sensor, f, rng = net.sensor, ground.fields, draw.rng
     per_mm = 4e-3 * np.pi / sensor.wavelength_m
-    dem = (
-        per_mm
-        * 1e3
-        * p.dem_error_m
-        * f["dem_error"]
-        / (sensor.range_km * 1e3 * np.sin(np.radians(ground.incidence)))
-    )
+    slant_m = sensor.range_km * 1e3 * np.sin(np.radians(ground.incidence))
+    dem = per_mm * 1e3 * p.dem_error_m * f["dem_error"] / slant_m
     meadow = (1 - f["rock"]) * np.clip(f["vegetation"] / 0.5, 0, 1.3)
     fading = _fading_course(net.dates, p) if sensor.band == "C" else np.zeros(len(net.dates))
     share_of = fading_factor(net.days)
@@ -458,9 +416,8 @@ def observe(
             lost = draw.lose(0.6 * draw.smooth() + hardy, loss)
         else:
             lost = true * np.exp(0.2 * draw.smooth()) < p.coherence_floor
-        share = (
-            p.unwrap_share_l if sensor.band == "L" else (p.unwrap_share_winter if winter else p.unwrap_share)
-        )
+        in_c = p.unwrap_share_winter if winter else p.unwrap_share
+        share = p.unwrap_share_l if sensor.band == "L" else in_c
         cycles = draw.cycles(share, 1 - true)
         phase = phase + 2 * np.pi * cycles
         if sensor.frame and rng.random() < p.frame_offset_share:

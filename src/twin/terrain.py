@@ -76,9 +76,7 @@ class Grid:
 MASTER = Grid(1)
 
 
-def random_field(
-    rng: np.random.Generator, shape: tuple[int, int], cell_km: float, **kind: float
-) -> np.ndarray:
+def random_field(rng: np.random.Generator, shape: tuple, cell_km: float, **kind: float) -> np.ndarray:
     """Gaussian random field, mean 0 and sd 1 over the grid.
 
     Parameters

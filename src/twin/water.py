@@ -35,9 +35,7 @@ def _drain(recharge, quick, a, b, q0, steps):
     return out
 
 
-def effective(
-    weather: xr.Dataset, mean_height: float, p: Physics
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def effective(weather: xr.Dataset, mean_height: float, p: Physics) -> tuple:
     """Water that passes the soil (mm/day), air temperature (degC) and rain (mm/day) of a basin."""
     air = weather.temperature.to_numpy() - p.lapse_c_km * (mean_height - REFERENCE_HEIGHT_M) / 1000
     rain_all = weather.precipitation.to_numpy()
@@ -55,9 +53,7 @@ def effective(
     return out, air, rain
 
 
-def basin(
-    weather: xr.Dataset, name: str, seed: int, p: Physics, on: Switches
-) -> tuple[xr.Dataset, pd.DataFrame]:
+def basin(weather: xr.Dataset, name: str, seed: int, p: Physics, on: Switches) -> tuple:
     """Daily flow of one basin and its true recession events.
 
     Returns
@@ -95,23 +91,12 @@ def basin(
     reported, ice = _gauge(truth, air, rng, p, on)
     first = np.flatnonzero(begin)
     last = np.append(first[1:], len(time)) - 1
-    events = pd.DataFrame(
-        {
-            "start": time[first],
-            "end": time[last],
-            "k_ref": np.exp(ln_k_event[last]),
-            "b": b[last],
-            "basin": name,
-        }
-    )
-    data = {
-        "discharge_true": ("time", truth),
-        "discharge": ("time", reported),
-        "ice": ("time", ice),
-        "ln_k_ref": ("time", ln_k),
-        "b": ("time", b),
-    }
-    return xr.Dataset(data, coords={"time": time}, attrs={"drainage_area_km2": area}), events
+    events = pd.DataFrame({"start": time[first], "end": time[last]})
+    events = events.assign(k_ref=np.exp(ln_k_event[last]), b=b[last], basin=name)
+    data = dict(discharge_true=truth, discharge=reported, ice=ice, ln_k_ref=ln_k, b=b)
+    return xr.Dataset(
+        {n: ("time", v) for n, v in data.items()}, coords={"time": time}, attrs={"drainage_area_km2": area}
+    ), events
 
 
 def _gauge(truth, air, rng, p: Physics, on: Switches) -> tuple[np.ndarray, np.ndarray]:

@@ -72,9 +72,7 @@ def _precipitation(rng: np.random.Generator, doy: np.ndarray, p: Physics) -> np.
     return 0.65 * storms + 0.35 * np.roll(storms, 1)
 
 
-def snow_depth(
-    temperature: np.ndarray, precipitation: np.ndarray, p: Physics
-) -> tuple[np.ndarray, np.ndarray]:
+def snow_depth(temperature: np.ndarray, precipitation: np.ndarray, p: Physics) -> tuple:
     """Snow depth (m) and melt (mm/day) by degree days.
 
     Parameters
@@ -111,26 +109,17 @@ def observed_climate(true: xr.Dataset, seed: int, p: Physics, on: Switches) -> x
     out = xr.Dataset(coords={"time": true.time})
     out["temperature_2m"] = ("time", np.round(at_height.to_numpy() + error, 2).astype("f4"))
     out["precipitation"] = ("time", np.round(true.precipitation.to_numpy() * rain_error, 2).astype("f4"))
-    out.temperature_2m.attrs = {
+    at = {"height_m": p.observed_height_m}
+    place = at | {"lapse_rate_c_km": p.observed_lapse_c_km}
+    air = {
         "units": "degC",
         "long_name": "daily mean air temperature at 2 m",
         "standard_name": "air_temperature",
-        "height_m": p.observed_height_m,
-        "lapse_rate_c_km": p.observed_lapse_c_km,
-        "cell_methods": "time: mean",
     }
-    out.precipitation.attrs = {
-        "units": "mm day-1",
-        "long_name": "daily precipitation",
-        "height_m": p.observed_height_m,
-        "cell_methods": "time: sum",
-    }
+    out.temperature_2m.attrs = air | place | {"cell_methods": "time: mean"}
+    rain = {"units": "mm day-1", "long_name": "daily precipitation"}
+    out.precipitation.attrs = rain | at | {"cell_methods": "time: sum"}
     out.time.attrs = {"standard_name": "time", "long_name": "day"}
-    out.attrs = {
-        "Conventions": "CF-1.8",
-        "title": "Daily climate of the simulated basin, as a reanalysis would see it",
-        "source": "twin",
-        "height_m": p.observed_height_m,
-        "lapse_rate_c_km": p.observed_lapse_c_km,
-    }
+    title = "Daily climate of the simulated basin, as a reanalysis would see it"
+    out.attrs = {"Conventions": "CF-1.8", "title": title, "source": "twin"} | place
     return out

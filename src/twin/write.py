@@ -15,6 +15,7 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine, from_origin
 from rasterio.warp import Resampling, reproject, transform_bounds
 
+from .drivers import Layer
 from .radar import Network, Surface
 from .terrain import MASTER, Grid, to_degrees
 
@@ -24,15 +25,9 @@ _STAMP = "%Y%m%d"
 
 def geotiff(path: Path, values: np.ndarray, transform: Affine, crs=_WGS84, *, nodata=0, tags=None) -> None:
     """Write one band."""
-    profile = {
-        "driver": "GTiff",
-        "height": values.shape[0],
-        "width": values.shape[1],
-        "count": 1,
-        "dtype": values.dtype,
-        "crs": crs,
-        "transform": transform,
-    }
+    height, width = values.shape
+    profile = dict(driver="GTiff", height=height, width=width, count=1, dtype=values.dtype, crs=crs)
+    profile["transform"] = transform
     if nodata is not None:
         profile["nodata"] = nodata
     with rasterio.open(path, "w", **profile) as file:
@@ -136,34 +131,22 @@ class Mintpy:
     def _header(self) -> dict:
         """Attributes that both files bear."""
         s, grid, dates = self.net.sensor, self.grid, self.net.dates
-        looks = {"ALOOKS": "20", "RLOOKS": "4"} if s.band == "C" else {"ALOOKS": "16", "RLOOKS": "8"}
+        height, looks = (628000.0 if s.name == "alos2" else 693000.0), ((20, 4) if s.band == "C" else (16, 8))
+        start, end = (date.strftime(_STAMP) for date in dates[[0, -1]])
+        (rows, columns), (west, north), (dx, dy) = grid.shape, grid.corner, grid.step
         return {
-            "WIDTH": grid.shape[1],
-            "LENGTH": grid.shape[0],
-            "WAVELENGTH": s.wavelength_m,
-            "X_FIRST": grid.corner[0],
-            "Y_FIRST": grid.corner[1],
-            "X_STEP": grid.step[0],
-            "Y_STEP": -grid.step[1],
-            "X_UNIT": "degrees",
-            "Y_UNIT": "degrees",
-            "EPSG": 4326,
-            "ORBIT_DIRECTION": s.orbit,
-            "HEADING": s.heading_deg,
-            "ANTENNA_SIDE": -1,
-            "PLATFORM": s.platform,
-            "PROCESSOR": "isce",
-            "EARTH_RADIUS": 6371000.0,
-            "HEIGHT": 693000.0 if s.name != "alos2" else 628000.0,
-            "STARTING_RANGE": (s.range_km - 20) * 1000,
-            "RANGE_PIXEL_SIZE": 7.8,
-            "AZIMUTH_PIXEL_SIZE": 4.05,
-            "CENTER_LINE_UTC": 14400.0 if s.orbit == "DESCENDING" else 57600.0,
-            "NCORRLOOKS": s.looks,
-            "START_DATE": dates[0].strftime(_STAMP),
-            "END_DATE": dates[-1].strftime(_STAMP),
-            "NO_DATA_VALUE": 0,
-            **looks,
+            **{"WIDTH": columns, "LENGTH": rows, "WAVELENGTH": s.wavelength_m},
+            **{"X_FIRST": west, "Y_FIRST": north, "X_STEP": dx, "Y_STEP": -dy},
+            **{"X_UNIT": "degrees", "Y_UNIT": "degrees", "EPSG": 4326},
+            **{"ORBIT_DIRECTION": s.orbit, "HEADING": s.heading_deg, "ANTENNA_SIDE": -1},
+            **{"PLATFORM": s.platform, "PROCESSOR": "isce", "EARTH_RADIUS": 6371000.0, "HEIGHT": height},
+            **{"STARTING_RANGE": (s.range_km - 20) * 1000, "RANGE_PIXEL_SIZE": 7.8},
+            **{
+                "AZIMUTH_PIXEL_SIZE": 4.05,
+                "CENTER_LINE_UTC": 14400.0 if s.orbit == "DESCENDING" else 57600.0,
+            },
+            **{"NCORRLOOKS": s.looks, "START_DATE": start, "END_DATE": end, "NO_DATA_VALUE": 0},
+            **{"ALOOKS": looks[0], "RLOOKS": looks[1]},
         }
 
     def _geometry(self, file: h5py.File, surface: Surface) -> None:
@@ -264,47 +247,53 @@ def _footer(flow: pd.Series, area_km2: float) -> list[str]:
     ]
 
 
+_GRDC_HEADER = """\
+# Title:                 GRDC STATION DATA FILE
+#                        --------------
+# Format:                DOS-ASCII
+# Field delimiter:       ;
+# missing values are indicated by -999.000
+#
+# GRDC-No.:              9999001
+# River:                 SIMULATED
+# Station:               {station}
+# Country:               CN
+# Latitude (DD):       {lat:.4f}
+# Longitude (DD):      {lon:.4f}
+# Catchment area (km²):      {area:.1f}
+# Altitude (m ASL):        3300.00
+# Next downstream station:      -
+# Remarks:               simulated, no real station
+#************************************************************
+#
+# Data Set Content:      MEAN DAILY DISCHARGE (Q)
+#                        --------------------
+# Unit of measure:                  m³/s
+# Time series:           {first:%Y-%m} - {last:%Y-%m}
+# No. of years:          {years}
+#************************************************************
+# Data lines: {days}
+# DATA
+YYYY-MM-DD;hh:mm; Value
+"""
+
+
 def grdc(path: Path, discharge: pd.Series, area_km2: float, station: str, lat: float, lon: float) -> None:
     """GRDC station file: latin-1, CRLF, '#' header, missing -999.000."""
     first, last = discharge.index[[0, -1]]
-    header = [
-        "# Title:                 GRDC STATION DATA FILE",
-        "#                        --------------",
-        "# Format:                DOS-ASCII",
-        "# Field delimiter:       ;",
-        "# missing values are indicated by -999.000",
-        "#",
-        "# GRDC-No.:              9999001",
-        "# River:                 SIMULATED",
-        f"# Station:               {station}",
-        "# Country:               CN",
-        f"# Latitude (DD):       {lat:.4f}",
-        f"# Longitude (DD):      {lon:.4f}",
-        f"# Catchment area (km²):      {area_km2:.1f}",
-        "# Altitude (m ASL):        3300.00",
-        "# Next downstream station:      -",
-        "# Remarks:               simulated, no real station",
-        "#************************************************************",
-        "#",
-        "# Data Set Content:      MEAN DAILY DISCHARGE (Q)",
-        "#                        --------------------",
-        "# Unit of measure:                  m³/s",
-        f"# Time series:           {first:%Y-%m} - {last:%Y-%m}",
-        f"# No. of years:          {last.year - first.year + 1}",
-        "#************************************************************",
-        f"# Data lines: {len(discharge)}",
-        "# DATA",
-        "YYYY-MM-DD;hh:mm; Value",
-    ]
+    header = _GRDC_HEADER.format(
+        station=station, lat=lat, lon=lon, area=area_km2, first=first, last=last, days=len(discharge),
+        years=last.year - first.year + 1,
+    ).splitlines()  # fmt: skip
     values = discharge.fillna(-999.0)
     rows = [f"{d:%Y-%m-%d};--:--; {v:10.3f}" for d, v in values.items()]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(("\r\n".join(header + rows) + "\r\n").encode("latin-1"))
 
 
-def driver(path: Path, values: np.ndarray, unit: str, long_name: str, crs: str, cell_m: float) -> None:
+def driver(path: Path, values: np.ndarray, layer: Layer) -> None:
     """Write a master-grid layer as GeoTIFF in its product's projection and cell size."""
-    target = CRS.from_string(crs)
+    target, cell_m = CRS.from_string(layer.crs), layer.cell_m
     ny, nx = values.shape
     lon_step, lat_step = MASTER.step
     west, north = MASTER.corner
@@ -329,7 +318,7 @@ def driver(path: Path, values: np.ndarray, unit: str, long_name: str, crs: str, 
         dst_nodata=-9999.0,
         resampling=Resampling.average,
     )
-    tags = {"long_name": long_name, "units": unit}
+    tags = {"long_name": layer.long_name, "units": layer.unit}
     geotiff(path, out, transform, target, nodata=-9999.0, tags=tags)
 
 
@@ -337,11 +326,11 @@ def areas(path: Path, shapes: dict[str, shapely.Geometry]) -> None:
     """Named areas as GeoJSON (longitude, latitude)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     features = [
-        {
-            "type": "Feature",
-            "properties": {"name": name},
-            "geometry": json.loads(shapely.to_geojson(to_degrees(shape))),
-        }
+        dict(
+            type="Feature",
+            properties={"name": name},
+            geometry=json.loads(shapely.to_geojson(to_degrees(shape))),
+        )
         for name, shape in shapes.items()
     ]
     text = json.dumps({"type": "FeatureCollection", "features": features}, indent=1)
