@@ -322,3 +322,137 @@ def test_real_kuparuk_in_two_units(mirror):
     per_day = read_discharge(mirror / "kuparuk" / "dailyflow.csv", column="q_m3d")
     per_second = read_discharge(mirror / "kuparuk" / "kuparuk_m3s.csv")
     np.testing.assert_allclose(per_day, per_second, rtol=1e-5)
+
+
+# ---- what a table says of itself is obeyed or refused ----------------------------------------------------
+
+DAYS = ("2001-01-01", "2001-01-02", "2001-01-03")
+
+
+def rows(*values, days=DAYS, end=""):
+    """One line a day."""
+    return "".join(
+        f"{day},{','.join(map(str, v if isinstance(v, tuple) else (v,)))}{end}\n"
+        for day, v in zip(days, values, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "area", "expected"),
+    [
+        # 1 ft = 0.3048 m; 1 ML = 1000 m3; 1 l/s/km2 over 100 km2 = 0.1 m3/s
+        (
+            "time,value,unit_of_measure,qualifier\n" + rows(*[(20.2, "ft^3/s", "")] * 3),
+            None,
+            20.2 * 0.3048**3,
+        ),
+        ("date,releases_[ML]\n" + rows(175.33, 175.33, 175.33), None, 175.33e3 / 86400),
+        ("date,q (l/s/km2)\n" + rows(10, 10, 10), 100, 1.0),
+        ("date,Q_m3_per_day\n" + rows(86400, 86400, 86400), None, 1.0),
+        ("date,discharge (m³ s⁻¹)\n" + rows(3, 3, 3), None, 3.0),
+        ("date,streamflow\n" + rows(2, 2, 2), 5000, 2.0),
+    ],
+)
+def test_stated_units_are_obeyed(tmp_path, text, area, expected):
+    """A unit in a column, in the header or in brackets converts; two bare columns are m3/s, not Caravan's mm/day."""
+    q = read_discharge(write(tmp_path / "g.csv", text), drainage_area_km2=area)
+    np.testing.assert_allclose(q, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("date,flow (gpm)\n" + rows(1, 2, 3), "gpm.*not known"),
+        ("date,flow,unit\n" + rows((1, "furlong"), (2, "furlong"), (3, "furlong")), "furlong"),
+        (
+            "Parameter Type Name,Water Course Level\nUnit Name,meter\ndate,value\n" + rows(1, 2, 3),
+            "Water Course Level.*no discharge",
+        ),
+        ("date,flow\n" + rows(999999, 1.2, 1.3), "999999 stands 1 times"),
+        (
+            "date,flow\n" + rows(1, 2, 3, days=("2001-01-15", "2001-02-14", "2001-03-15")) + "2001-04-15,2\n",
+            "monthly",
+        ),
+        ("date,flow\n" + "".join(f"1/{d}/60,1\n" for d in range(1, 32)) + "1/1/30,1\n", "century"),
+        ("date,flow\n2101-01-01,1\n", "future"),
+        (
+            "# GRDC-No.: 1\n# Unit of measure: m3/s\nYYYY-MM-DD;hh:mm; Value\n1979-01-00;--:--; 1.0\n",
+            "monthly",
+        ),
+        ("ID,PARAM,TYPE,YEAR,DD,JAN,SYM\n01AA001,1,1,1990,1,2.0,\n", "Date column"),
+        ("   \n", "empty"),
+    ],
+)
+def test_what_is_no_daily_flow_is_refused(tmp_path, text, message):
+    """An unknown unit, a water level, a fill value, months, days to come: each has its sentence."""
+    with pytest.raises(ValueError, match=message):
+        read_discharge(write(tmp_path / "g.csv", text))
+
+
+def test_spreadsheet_leftovers_and_trailing_delimiters(tmp_path):
+    """Empty rows and columns at the end, and one delimiter more than the header has, change nothing."""
+    plain = "date,flow\n" + rows(1.5, 2.5, 3.5)
+    expected = read_discharge(write(tmp_path / "a.csv", plain))
+    for text in (
+        plain + ",\n,\n",
+        "date,flow,,\n" + rows(1.5, 2.5, 3.5, end=",,"),
+        "date,flow\n" + rows(1.5, 2.5, 3.5, end=","),
+    ):
+        np.testing.assert_array_equal(read_discharge(write(tmp_path / "b.csv", text)), expected)
+    matrix = "".join(f"{d},{d}\n" for d in range(1, 366)) + ",\n,\n"
+    assert read_discharge(write(tmp_path / "m.csv", ",2001\n" + matrix)).sizes["time"] == 365
+    with pytest.raises(ValueError, match="spreadsheet"):
+        (tmp_path / "q.xlsx").write_bytes(b"PK\x03\x04" + bytes(50))
+        read_discharge(tmp_path / "q.xlsx")
+
+
+def test_years_of_two_digits(tmp_path):
+    """1/1/60 to 12/31/75 is 1960 to 1975, not 1969 to 2068."""
+    days = pd.date_range("1960-01-01", "1975-12-31")
+    text = "date,q\n" + "".join(f"{d.month}/{d.day}/{d:%y},1\n" for d in days)
+    q = read_discharge(write(tmp_path / "g.csv", text))
+    assert q.time.values[0] == days.values[0] and q.sizes["time"] == len(days)
+
+
+def test_levels_and_ice_symbols_of_a_tidy_table(tmp_path):
+    """Rows of Level are left out, B marks ice."""
+    text = "STATION_NUMBER,Date,Parameter,Value,Symbol\n" + "".join(
+        f"08NM116,{day},{what},{value},{mark}\n"
+        for day, flow, mark in zip(DAYS, (3.0, 2.0, 1.0), ("", "B", "B"), strict=True)
+        for what, value in (("Flow", flow), ("Level", 90.0))
+    )
+    q = read_discharge(write(tmp_path / "g.csv", text))
+    np.testing.assert_array_equal(q, [3, 2, 1])
+    np.testing.assert_array_equal(q.ice, [False, True, True])
+    assert q.attrs["station"] == "08NM116"
+
+
+def test_camels_us(tmp_path):
+    """GAGE yyyy mm dd flow flag, in cubic feet per second."""
+    text = (
+        "01013500 1980 01 01   655.00 A\n01013500 1980 01 02   640.00 A:e\n01013500 1980 01 03  -999.00 M\n"
+    )
+    q = read_discharge(write(tmp_path / "01013500_streamflow_qc.txt", text))
+    np.testing.assert_allclose(q, np.array([655, 640, np.nan]) * 0.3048**3, rtol=1e-12)
+    assert q.attrs["source_format"] == "camels_us" and q.attrs["station"] == "01013500"
+
+
+def test_hours_are_averaged_on_request(tmp_path):
+    """24 values a day are refused, or averaged with to_daily; a day of which a quarter is there is missing."""
+    times = pd.date_range("2001-01-01", periods=54, freq="h")
+    path = write(
+        tmp_path / "g.csv",
+        "datetime,flow\n" + "".join(f"{t:%Y-%m-%d %H:%M},{k}\n" for k, t in enumerate(times)),
+    )
+    with pytest.raises(ValueError, match="to_daily"):
+        read_discharge(path)
+    np.testing.assert_allclose(read_discharge(path, to_daily=True), [11.5, 35.5, np.nan])
+
+
+def test_grdc_without_an_area_takes_no_other_line(tmp_path):
+    """A blank catchment area is unknown, whatever stands on the next line."""
+    text = (
+        "# GRDC-No.: 1234567\n# Catchment area (km²):\n# Altitude (m ASL): 3300.0\n# Unit of measure: m3/s\n# DATA\n"
+        "YYYY-MM-DD;hh:mm; Value\n2001-01-01;--:--; 1.0\n2001-01-02;--:--; 1.5\n"
+    )
+    assert np.isnan(read_discharge(write(tmp_path / "g.txt", text)).attrs["drainage_area_km2"])

@@ -7,7 +7,6 @@ Each ``_read_<format>`` gives a table (date, flow, ice) and what the file says o
 from __future__ import annotations
 
 import calendar
-import io
 import re
 from pathlib import Path
 
@@ -16,47 +15,12 @@ import pandas as pd
 import xarray as xr
 
 from readers.damage import damage_named, regular_file
+from readers.flow_tables import PER_AREA, UNITS, dates, frame, numbers, one_station, pick, read_plain
 
-FORMATS = ("csv", "caravan", "grdc", "usgs", "wsc", "yearbook", "matrix")
-
-CUBIC_FOOT_M3 = 0.028316846592  # exact: 0.3048 ** 3
-
-#: Factor to m3/s; None needs the drainage area.
-UNITS = {
-    "m3/s": 1.0,
-    "l/s": 1e-3,
-    "m3/day": 1 / 86400.0,
-    "ft3/s": CUBIC_FOOT_M3,
-    "mm/day": None,
-}
-_UNIT_NAMES = {
-    "m3/s": ("m3s", "m3_s", "m3/s", "m3 s-1", "m3s-1", "m³/s", "cms", "cumecs"),
-    "l/s": ("l/s", "ls-1"),
-    "m3/day": ("m3d", "m3_d", "m3/d", "m3/day", "m3_day"),
-    "ft3/s": ("cfs", "ft3/s", "ft3s", "ft3_s"),
-    "mm/day": ("mmd", "mm_d", "mm/d", "mm/day", "mm_day", "mm d-1"),
-}
-_DATE_NAMES = ("date", "time", "datetime", "day", "yyyy-mm-dd", "日期", "dt")
-_FLOW_NAMES = ("q", "flow", "discharge", "streamflow", "value", "流量")
+FORMATS = ("csv", "caravan", "camels_us", "grdc", "usgs", "wsc", "yearbook", "matrix")
 _MISSING = (-99.0, -99.9, -999.0, -9999.0, -99999.0)
 # text in place of a value: the gauge was out of order, affected, or not yet worked up
-_USGS_TEXT = {
-    "ice",
-    "eqp",
-    "bkw",
-    "dis",
-    "***",
-    "ssn",
-    "rat",
-    "mnt",
-    "zfl",
-    "fld",
-    "pr",
-    "tst",
-    "dry",
-    "ukn",
-    "--",
-}
+_USGS_TEXT = set("ice eqp bkw dis *** ssn rat mnt zfl fld pr tst dry ukn --".split())
 _DRY, _FROZEN_TO_BED = "河干", "连底冻"
 _YEARBOOK_MISSING = {"", "-", "—", "――", "/", "缺测", "缺", "停测"}
 _YEARBOOK_DOUBT = "@※!+*()（）?△√"  # inserted, doubtful, estimated, revised: the number stands
@@ -73,6 +37,7 @@ def read_discharge(
     date_format: str | None = None,
     station: str | None = None,
     units: str | None = None,
+    to_daily: bool = False,
 ) -> xr.DataArray:
     """Read one gauge's daily discharge.
 
@@ -81,7 +46,8 @@ def read_discharge(
     path : str or Path
         A file, or for yearbook tables a folder with one CSV per year.
     format : str, optional
-        ``csv`` (a date column, or Year, Month, Day, and one flow column), ``caravan``, ``grdc``, ``usgs``
+        ``csv`` (a date column, or Year, Month, Day, and one flow column; columns of unit, parameter, station and
+        symbol are obeyed), ``caravan``, ``camels_us`` (GAGE yyyy mm dd flow flag, ft3/s), ``grdc``, ``usgs``
         (RDB or the CSV of dataRetrieval), ``wsc`` (Water Survey of Canada), ``yearbook`` (the Chinese table
         of daily mean discharge, 31 days by 12 months, one CSV a year, UTF-8 or GBK) or ``matrix`` (day of
         year by year, 366 rows in a leap year).  Recognised from the content if not given.
@@ -93,8 +59,11 @@ def read_discharge(
         Of a CSV's dates; without it ISO dates, and others where day and month can be told apart.
     station : str, optional
         The one to take from a file that holds several.
-    units : {"m3/s", "l/s", "m3/day", "ft3/s", "mm/day"}, optional
-        Of a CSV or matrix; without it what the column's name says, else m3/s (``attrs["units_assumed"]``).
+    units : {"m3/s", "l/s", "m3/day", "ML/day", "ft3/s", "mm/day", "l/s/km2"}, optional
+        Of a CSV or matrix; without it what the column's name, a unit column or a header line says, else m3/s
+        (``attrs["units_assumed"]``).
+    to_daily : bool
+        Average values closer than a day; a day of which less than 80 % are there is missing.
 
     Returns
     -------
@@ -125,17 +94,23 @@ def read_discharge(
     if format is None:
         format = {True: "yearbook", False: "caravan" if path.suffix == ".nc" else None}[path.is_dir()]
         format = format or _recognise(path, _text(path))
-    options = {"column": column, "date_column": date_column, "date_format": date_format, "station": station}
+    options = dict(
+        column=column, date_column=date_column, date_format=date_format, station=station, units=units
+    )
     with damage_named(path, f"read as {format}; give format= if it is another"):
         table, found = _READERS[format](path, options)
     area = drainage_area_km2 if drainage_area_km2 is not None else found.get("drainage_area_km2")
     found |= {"drainage_area_km2": _area(path, area), "source_format": format}
+    table = table.dropna(subset=["date"]).sort_values("date", kind="stable")
+    table = _daily(path, table, to_daily)
     return _data_array(path, table, found, units)
 
 
 def _text(path: Path) -> str:
     """Decode a file: UTF-8, then GB18030 (which holds GBK), then latin-1."""
     raw = regular_file(path).read_bytes()
+    if raw[:4] in (b"PK\x03\x04", b"\xd0\xcf\x11\xe0"):
+        raise ValueError(f"{path}: a spreadsheet or archive, not text; save the sheet of daily flow as CSV")
     if not raw.strip():
         raise ValueError(f"{path}: the file is empty")
     # GRDC writes km² and m³ in latin-1, bytes that may also pass for GBK
@@ -152,14 +127,26 @@ def _recognise(path: Path, text: str) -> str:
     head = [line.strip().lstrip("\ufeff") for line in text.splitlines()[:60] if line.strip()]
     start = "\n".join(head)
     first = head[0].replace('"', "")
+    if path.suffix.lower() in (".xlsx", ".xls", ".ods"):
+        raise ValueError(f"{path}: a spreadsheet; save the sheet of daily flow as CSV")
     if "GRDC" in start and head[0].startswith("#"):
         return "grdc"
     if "agency_cd" in start or "_00060" in start:
         return "usgs"
     if re.search(r'ID"?,"?PARAM', start):
+        if "Date" not in start:
+            raise ValueError(
+                f"{path}: Water Survey of Canada with a column a month; get the table with a Date column"
+            )
         return "wsc"
-    if "streamflow" in first.lower().split(",") and "date" in first.lower().split(","):
+    # two columns named so may be m3/s as well: Caravan has the basin's climate beside them
+    names = first.lower().split(",")
+    if {"date", "streamflow"} <= set(names) and any(
+        n.endswith(("_sum", "_mean", "_min", "_max")) for n in names
+    ):
         return "caravan"
+    if re.match(r"\d{8}\s+\d{4}\s+\d{1,2}\s+\d{1,2}\s+-?\d", first):
+        return "camels_us"
     if any(_month_columns(line.split(",")) for line in head):
         return "yearbook"
     cells = [c.strip() for c in first.split(",")]
@@ -172,16 +159,44 @@ def _recognise(path: Path, text: str) -> str:
     )
 
 
+def _daily(path: Path, table: pd.DataFrame, to_daily: bool) -> pd.DataFrame:
+    """Missing marks as NaN, fill values refused, and one value a day: closer ones averaged on request."""
+    flow = table["flow"].astype(float).replace(list(_MISSING), np.nan)
+    table = table.assign(flow=flow)
+    top, count = flow.max(), int((flow == flow.max()).sum())
+    below = flow[flow < top].max()
+    nines = top >= 999 and set(f"{top:g}".replace(".", "")) == {"9"}
+    if (nines and top > 3 * below) or (count >= 3 and top > 20 * below):
+        raise ValueError(
+            f"{path}: {top:g} stands {count} times and the next smaller flow is {below:g}: a fill value; set it blank"
+        )
+    steps = table["date"].drop_duplicates().diff().dropna()
+    if len(steps) > 2 and steps.median() > pd.Timedelta(days=27):
+        raise ValueError(
+            f"{path}: a value every {steps.median().days} days: monthly flow; daily values are needed"
+        )
+    if len(steps) < 3 or steps.median() > pd.Timedelta(hours=12):
+        return table
+    if not to_daily:
+        raise ValueError(
+            f"{path}: a value every {steps.median()}; give to_daily: true to average them to days"
+        )
+    expected = pd.Timedelta(days=1) / steps.median()
+    days = table.groupby(table["date"].dt.normalize())
+    mean = days["flow"].mean().where(days["flow"].count() >= 0.8 * expected)
+    out = pd.DataFrame({"date": mean.index, "flow": mean.to_numpy()})
+    return out.assign(ice=days["ice"].any().to_numpy()) if "ice" in table else out
+
+
 def _data_array(path: Path, table: pd.DataFrame, found: dict, units: str | None) -> xr.DataArray:
     """Unit, calendar and checks that are common to all formats."""
-    table = table.dropna(subset=["date"]).sort_values("date", kind="stable")
-    flow = table["flow"].astype(float).replace(list(_MISSING), np.nan)
+    flow = table["flow"]
     if not np.isfinite(flow).any():
         raise ValueError(f"{path}: no value of discharge in {len(table)} rows")
     if (flow < 0).any() or np.isinf(flow).any():
         bad = table.loc[(flow < 0) | np.isinf(flow), ["date", "flow"]].iloc[0]
         raise ValueError(
-            f"{path}: flow {bad['flow']} on {bad['date']:%Y-%m-%d} is neither a discharge nor a known missing mark "
+            f"{path}: flow {bad['flow']:g} on {bad['date']:%Y-%m-%d} is neither a discharge nor a known missing mark "
             f"{_MISSING}; mend the file or set it blank"
         )
     unit = units or found.pop("units", None)
@@ -223,11 +238,11 @@ def _data_array(path: Path, table: pd.DataFrame, found: dict, units: str | None)
 
 
 def _factor(path: Path, unit: str, area: float) -> float:
-    if UNITS[unit] is not None:
+    if unit not in PER_AREA:
         return UNITS[unit]
     if not np.isfinite(area):
         raise ValueError(f"{path}: flow is in {unit}; give drainage_area_km2 to turn it into m3/s")
-    return area * 1e3 / 86400.0
+    return area * UNITS[unit]
 
 
 def _area(path: Path, area) -> float:
@@ -238,105 +253,20 @@ def _area(path: Path, area) -> float:
     return float(area)
 
 
-def _numbers(path: Path, values: pd.Series, text_allowed=()) -> pd.Series:
-    """Values as numbers; blank is NaN, other text is an error that names it."""
-    text = values.astype("string").str.strip().fillna("")
-    number = pd.to_numeric(text.replace("", pd.NA), errors="coerce").astype(float)
-    low = text.str.lower()
-    odd = number.isna() & ~low.isin({"", "na", "nan", "null", "--", *text_allowed})
-    if odd.any():
-        raise ValueError(
-            f"{path}: {text[odd].iloc[0]!r} in the flow column is not a number (row {int(odd.argmax()) + 1})"
-        )
-    return number
-
-
-def _dates(path: Path, values: pd.Series, date_format: str | None) -> pd.Series:
-    """Dates: ISO, or numbers in another order where one of them shows which is the day."""
-    text = values.astype("string").str.strip()
-    if date_format is None:
-        parts = text.str.extract(r"^(\d{1,2})[/.-](\d{1,2})[/.-](\d{2,4})")
-        if parts[0].notna().all():
-            first, second = parts[0].astype(int).max(), parts[1].astype(int).max()
-            year = "%Y" if parts[2].str.len().max() == 4 else "%y"
-            sep = text.iloc[0][len(parts[0].iloc[0])]
-            if (first > 12) == (second > 12):
-                raise ValueError(
-                    f"{path}: day and month cannot be told apart in {text.iloc[0]!r}; give date_format="
-                )
-            date_format = sep.join(["%d", "%m", year] if first > 12 else ["%m", "%d", year])
-    try:
-        return pd.to_datetime(text, format=date_format or "ISO8601").dt.tz_localize(None)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: a date cannot be read ({error}); give date_format=") from None
-
-
-def _pick(path: Path, table: pd.DataFrame, wanted, names, what: str) -> str:
-    """A column by name, position, or as the only one whose name fits."""
-    if isinstance(wanted, int):
-        if not -len(table.columns) <= wanted < len(table.columns):
-            raise ValueError(f"{path}: no column number {wanted}, there are {len(table.columns)}")
-        return table.columns[wanted]
-    if wanted is not None:
-        if wanted not in table:
-            raise ValueError(f"{path}: no column {wanted!r}, found {list(table.columns)}")
-        return wanted
-    fits = [c for c in table if names(str(c).strip().lower())]
-    if len(fits) == 1:
-        return fits[0]
-    raise ValueError(
-        f"{path}: {len(fits)} columns may hold the {what}, found {list(table.columns)}; name one"
-    )
-
-
-def _unit_of(name: str) -> str | None:
-    """Unit that a column's name states."""
-    low = name.lower()
-    for unit, spellings in _UNIT_NAMES.items():
-        if any(re.search(rf"(^|[^a-z0-9]){re.escape(s)}($|[^a-z0-9])", low) for s in spellings):
-            return unit
-    return None
-
-
-def _frame(text: str, **options) -> pd.DataFrame:
-    table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, skipinitialspace=True, **options)
-    return table.rename(columns=lambda c: str(c).strip().lstrip("\ufeff"))
-
-
 def _read_csv(path: Path, options: dict):
-    text = _text(path)
-    first = text.splitlines()[0]
-    table = _frame(text, sep=max(",;\t", key=first.count), comment="#")
-    low = {str(c).lower(): c for c in table}
-    if options["date_column"] is None and {"year", "month", "day"} <= set(low):
-        parts = table[[low["year"], low["month"], low["day"]]].astype(int)
-        parts.columns = ["year", "month", "day"]
-        try:
-            date = pd.to_datetime(parts)
-        except ValueError as error:
-            raise ValueError(f"{path}: a day that does not exist ({error})") from None
-        used = [low["year"], low["month"], low["day"]]
-    else:
-        name = _pick(path, table, options["date_column"], lambda c: c in _DATE_NAMES, "date")
-        date, used = _dates(path, table[name], options["date_format"]), [name]
-    rest = table.drop(columns=used)
+    return read_plain(path, _text(path), options)
 
-    def is_flow(c):
-        stem = re.split(r"[^a-z0-9\u4e00-\u9fff]", c)[0]
-        return c in _FLOW_NAMES or stem in _FLOW_NAMES
 
-    wanted = options["column"]
-    if isinstance(wanted, int):
-        wanted = _pick(path, table, wanted, None, "discharge")
-    values = [c for c in rest if str(c).lower() not in ("ice", "flag", "quality", "qualifier")]
-    if wanted is None and len(values) == 1:
-        wanted = values[0]
-    name = _pick(path, rest, wanted, is_flow, "discharge")
-    out = pd.DataFrame({"date": date, "flow": _numbers(path, table[name])})
-    if "ice" in low:
-        out["ice"] = table[low["ice"]].str.strip().str.lower().isin(["1", "true", "yes", "ice", "b"])
-    unit = _unit_of(str(name))
-    return out, {} if unit is None else {"units": unit}
+def _read_camels_us(path: Path, options: dict):
+    """Read ``GAGE yyyy mm dd flow flag`` in ft3/s."""
+    names = ["station", "year", "month", "day", "flow", "flag"]
+    table = frame(_text(path), sep=r"\s+", header=None, names=names)
+    table, site = one_station(path, table, "station", sorted(table["station"].unique()), options["station"])
+    date = pd.to_datetime(table[["year", "month", "day"]].astype(int))
+    return pd.DataFrame({"date": date, "flow": numbers(path, table["flow"])}), {
+        "units": "ft3/s",
+        "station": site,
+    }
 
 
 def _read_caravan(path: Path, options: dict):
@@ -352,14 +282,14 @@ def _read_caravan(path: Path, options: dict):
             one = data["streamflow"].to_series()
         out = pd.DataFrame({"date": pd.to_datetime(one.index), "flow": one.to_numpy(float)})
         return out, {"units": "mm/day"}
-    table = _frame(_text(path))
+    table = frame(_text(path))
     for needed in ("date", "streamflow"):
         if needed not in table:
             raise ValueError(
                 f"{path}: a Caravan file has columns date and streamflow, found {list(table.columns)}"
             )
-    date = _dates(path, table["date"], options["date_format"])
-    return pd.DataFrame({"date": date, "flow": _numbers(path, table["streamflow"])}), {"units": "mm/day"}
+    date = dates(path, table["date"], options["date_format"])
+    return pd.DataFrame({"date": date, "flow": numbers(path, table["streamflow"])}), {"units": "mm/day"}
 
 
 def _read_grdc(path: Path, options: dict):
@@ -367,20 +297,20 @@ def _read_grdc(path: Path, options: dict):
     header = "\n".join(line for line in lines if line.startswith("#"))
 
     def field(pattern):
-        match = re.search(rf"^#\s*{pattern}[^:\n]*:\s*(.+?)\s*$", header, re.MULTILINE)
+        match = re.search(rf"^#\s*{pattern}[^:\n]*:[^\S\n]*(\S.*?)[^\S\n]*$", header, re.MULTILINE)
         return match.group(1) if match else None
 
     unit = field("Unit of measure") or ""
     if not re.match(r"m.?/s", unit):
         raise ValueError(f"{path}: GRDC unit {unit!r}, expected m3/s")
     body = [line for line in lines if re.match(r"\d{4}-\d{2}-\d{2};", line)]
-    if not body:
+    if not body or body[0][8:10] == "00":
         raise ValueError(f"{path}: no daily rows (YYYY-MM-DD;hh:mm;value); monthly GRDC files are not read")
     cells = [line.split(";") for line in body]
     out = pd.DataFrame(
         {
-            "date": _dates(path, pd.Series([c[0] for c in cells]), "%Y-%m-%d"),
-            "flow": _numbers(path, pd.Series([c[2] for c in cells])),
+            "date": dates(path, pd.Series([c[0] for c in cells]), "%Y-%m-%d"),
+            "flow": numbers(path, pd.Series([c[2] for c in cells])),
         }
     )
     found = {"units": "m3/s", "station": field("GRDC-No") or path.stem}
@@ -395,21 +325,21 @@ def _read_grdc(path: Path, options: dict):
 def _read_usgs(path: Path, options: dict):
     text = _text(path)
     tab = "\t" in next(line for line in text.splitlines() if not line.startswith("#"))
-    table = _frame(text, sep="\t" if tab else ",", comment="#")
+    table = frame(text, sep="\t" if tab else ",", comment="#")
     if tab:  # the second header row states field widths
         table = table[~table.iloc[:, 0].str.fullmatch(r"\d+s")].reset_index(drop=True)
     sites = sorted(table["site_no"].unique())
-    table, site = _one_station(path, table, "site_no", sites, options["station"])
-    name = _pick(
+    table, site = one_station(path, table, "site_no", sites, options["station"])
+    name = pick(
         path,
         table,
         options["column"],
         lambda c: c.endswith("00060_00003"),
         "daily mean discharge (00060_00003)",
     )
-    date = _pick(path, table, options["date_column"], lambda c: c in ("date", "datetime"), "date")
-    out = pd.DataFrame({"date": _dates(path, table[date], options["date_format"])})
-    out["flow"] = _numbers(path, table[name], _USGS_TEXT | {f"{t}_" for t in _USGS_TEXT})
+    date = pick(path, table, options["date_column"], lambda c: c in ("date", "datetime"), "date")
+    out = pd.DataFrame({"date": dates(path, table[date], options["date_format"])})
+    out["flow"] = numbers(path, table[name], _USGS_TEXT | {f"{t}_" for t in _USGS_TEXT})
     code = table.get(f"{name}_cd", pd.Series("", index=table.index))
     ice = table[name].str.strip().str.lower().eq("ice") | code.str.contains(r"\bice\b", case=False)
     if ice.any():
@@ -420,34 +350,26 @@ def _read_usgs(path: Path, options: dict):
 def _read_wsc(path: Path, options: dict):
     lines = _text(path).splitlines()
     start = next(i for i, line in enumerate(lines) if "PARAM" in line and "Date" in line)
-    table = _frame("\n".join(lines[start:]))
+    table = frame("\n".join(lines[start:]))
     table = table[table["PARAM"].str.strip() == "1"]  # 1 flow, 2 level; disclaimers have none
     if table.empty:
         raise ValueError(f"{path}: no row of discharge (PARAM 1); the file holds water levels only?")
-    table, site = _one_station(path, table, "ID", sorted(table["ID"].unique()), options["station"])
-    name = _pick(path, table, options["column"], lambda c: c in ("flow", "value"), "discharge")
+    table, site = one_station(path, table, "ID", sorted(table["ID"].unique()), options["station"])
+    name = pick(path, table, options["column"], lambda c: c in ("flow", "value"), "discharge")
     mark = table["SYM"].str.strip().str.upper() if "SYM" in table else pd.Series("", index=table.index)
     out = pd.DataFrame(
         {
-            "date": _dates(path, table["Date"].str.slice(0, 10).str.replace("/", "-"), "%Y-%m-%d"),
-            "flow": _numbers(path, table[name]),
+            "date": dates(path, table["Date"].str.slice(0, 10).str.replace("/", "-"), "%Y-%m-%d"),
+            "flow": numbers(path, table[name]),
             "ice": mark == "B",
         }
     )
     return out, {"units": "m3/s", "station": site}
 
 
-def _one_station(path: Path, table: pd.DataFrame, name: str, sites: list, wanted):
-    if wanted is None and len(sites) == 1:
-        return table, sites[0]
-    if wanted is None or str(wanted) not in sites:
-        raise ValueError(f"{path}: holds stations {', '.join(map(str, sites))}; give station= one of them")
-    return table[table[name] == str(wanted)], str(wanted)
-
-
 def _read_matrix(path: Path, options: dict):
     """Day of year by year; row 366 belongs to leap years only."""
-    table = _frame(_text(path))
+    table = frame(_text(path))
     day = pd.to_numeric(table.iloc[:, 0], errors="coerce")
     if day.isna().any() or not ((day >= 1) & (day <= 366)).all():
         raise ValueError(f"{path}: the first column must be the day of the year, 1 to 366")
@@ -455,7 +377,7 @@ def _read_matrix(path: Path, options: dict):
     for column in table.columns[1:]:
         if not re.fullmatch(r"(1[89]|20)\d\d", str(column)):
             raise ValueError(f"{path}: column {column!r} is not a year")
-        flow = _numbers(path, table[column])
+        flow = numbers(path, table[column])
         length = 366 if calendar.isleap(int(column)) else 365
         beyond = flow[day > length].notna()
         if beyond.any():
@@ -567,6 +489,7 @@ def _yearbook_cell(file: Path, year: int, month: int, day: int, cell: str) -> tu
 _READERS = {
     "csv": _read_csv,
     "caravan": _read_caravan,
+    "camels_us": _read_camels_us,
     "grdc": _read_grdc,
     "usgs": _read_usgs,
     "wsc": _read_wsc,
