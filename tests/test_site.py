@@ -232,27 +232,90 @@ def test_finish_lists_the_outputs(site):
 # --- results -----------------------------------------------------------------------------------------------
 def test_results_have_fixed_columns(site):
     """Columns in order, truth empty where there is none."""
-    rows = [{"name": "rate", "value": -7.0, "lower": -9.0, "upper": -5.0, "unit": "mm/yr", "method": "m"}]
-    io.write_results(site, "05_thaw_scaling", rows)
+    results = io.Results(site, "05_thaw_scaling")
+    results.add("rate", -7.0, lower=-9.0, upper=-5.0, unit="mm/yr", method="m")
+    results.write()
     back = io.read_results(site.results)
     assert list(back.columns) == ["name", "value", "lower", "upper", "unit", "truth", "method", "notebook"]
     assert back["truth"].isna().all()
 
 
 @pytest.mark.parametrize(
-    ("rows", "told"),
+    ("numbers", "told"),
+    [({"lower": 2, "upper": 3}, "outside its own interval"), ({"std": 1, "lower": 0}, "both std and limits")],
+)
+def test_wrong_results_are_refused(site, numbers, told):
+    """A number outside its interval, or with two kinds of it, does not get in, nor a name used twice."""
+    results = io.Results(site, "05_thaw_scaling")
+    with pytest.raises(ValueError, match=told):
+        results.add("a", 1, unit="1", **numbers)
+    results.add("a", 1, unit="1")
+    with pytest.raises(ValueError, match="'a' is used twice"):
+        results.add("a", 1, unit="1")
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
     [
-        ([{"name": "a", "value": 1}], "missing"),
-        ([{"name": "a", "value": 1, "unit": "1", "sd": 2}], "unknown"),
-        ([{"name": "a", "value": 1, "unit": "1"}] * 2, "used twice: a"),
-        ([{"name": "a", "value": 1, "lower": 2, "upper": 3, "unit": "1"}], "outside its own interval"),
+        ((1.234567, 1.1, 1.37, 1.3333333), "1.235,1.1,1.37,,1.333"),
+        ((0.0026486, -0.0733489, 0.0786461, 0), "0.0026,-0.0733,0.0786,,0"),
+        ((0.000012345, -1.0, 1.0, None), "0,-1,1,,"),
+        ((-271.2345, -551.04, 27.04, None), "-271,-551,27,,"),
+        ((0.01234567, None, None, 0.0199999), "0.01235,,,,0.02"),
+        ((123456.7, None, None, None), "123500,,,,"),
+        ((123457, None, None, None), "123457,,,,"),
+        ((float("nan"), None, None, None), ",,,,"),
     ],
 )
-def test_wrong_results_are_refused(site, rows, told):
-    """A row without unit, with an unknown column, twice, or outside its interval does not get in."""
-    with pytest.raises(ValueError, match=told):
-        io.write_results(site, "05_thaw_scaling", rows)
-    assert not site.results.exists() or not list(site.results.iterdir())
+def test_results_have_the_digits_that_mean_something(site, given, written):
+    """Three digits of the half-width, four without an interval, whole numbers whole, truth like the value."""
+    results = io.Results(site, "05_thaw_scaling")
+    value, lower, upper, truth = given
+    results.add("a", value, lower=lower, upper=upper, truth=truth, unit="")
+    results.write()
+    assert (site.results / "05_thaw_scaling.csv").read_text().splitlines()[1] == f"a,{written},"
+
+
+def _write(site, **changes):
+    row = {"value": 1.0, "lower": 0.6, "upper": 1.4, "unit": "mm", "method": "12 areas, share 0.40"} | changes
+    results = io.Results(site, "05_thaw_scaling")
+    results.add("rate", **row)
+    results.add("r2_blocked", 0.003 + changes.get("value", 1.0) - 1.0, unit="1")
+    results.add("events", 40, unit="1")
+    results.write()
+    return (site.results / "05_thaw_scaling.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"value": 1.009}, {"lower": 0.45}, {"upper": 1.55}, {"method": "12 areas, share 0.41"}],
+)
+def test_a_committed_table_within_tolerance_stays(site, changes):
+    """What another processor's rounding moves does not touch the committed file, and does elsewhere."""
+    site.keeps_committed = True
+    first = _write(site)
+    assert _write(site, **changes) == first
+    site.keeps_committed = False
+    assert _write(site, **changes) != first
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"value": 1.02},  # the score beside it has a tolerance of 0.01
+        {"lower": 0.39},
+        {"upper": None, "lower": None},
+        {"truth": 1.0},
+        {"unit": "cm"},
+        {"method": "13 areas, share 0.40"},
+        {"method": "12 areas, part 0.40"},
+    ],
+)
+def test_a_committed_table_beyond_tolerance_is_rewritten(site, changes):
+    """A number beyond its tolerance, another unit, count or word is written."""
+    site.keeps_committed = True
+    first = _write(site)
+    assert _write(site, **changes) != first
 
 
 # --- answers -----------------------------------------------------------------------------------------------

@@ -227,6 +227,8 @@ class Site:
             if not default:
                 self.results, self.figures = self.results / name, self.figures / name
             self.executed = ROOT / "build" / name
+        #: what is committed stays as it is where a rerun tells the same (`Results.write`, `plot.save`)
+        self.keeps_committed = default and size == "full" and not out
         self.read_from = [self.derived]
         if out:
             # a what-if writes elsewhere and still reads what it did not change itself
