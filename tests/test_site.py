@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import io
-from helpers.io import answers
-from helpers.io.site import SITES, Site, SiteConfig
+from helpers.io import answers, runnable
+from helpers.io.site import NEEDS, SITES, Site, SiteConfig
 
 
 @pytest.fixture
@@ -129,9 +129,42 @@ def test_needs_are_answered(site):
     assert twin.lacks(("sar", "tracks", "rate_prior", "discharge", "climate", "drivers", "areas")) == []
 
 
+def test_a_notebook_without_its_inputs_ends_in_one_exception(site, tmp_path):
+    """Opened by hand it raises, shows one line and writes nothing; so it does where its data are too few."""
+    with pytest.raises(
+        io.MissingInput, match=r"^07_recession: site 'somewhere' has no discharge.*To supply it"
+    ) as told:
+        site.start("07_recession")
+    assert told.value._render_traceback_() == [f"MissingInput: {told.value}"]
+    with pytest.raises(io.MissingInput, match="01_ingest: two seasons; nothing done"):
+        site.start("01_ingest").leave("two seasons", "Give it more.")
+    assert not list(tmp_path.iterdir())
+
+
+def test_make_learns_what_a_site_cannot_run(tmp_path, capsys):
+    """A line and a copy with it for each notebook that lacks something, none for the others."""
+    runnable.skip(io.load_site("kuparuk"), tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    names = [f"{n}_" for n in ("02", "03", "04", "05", "06", "08")]
+    assert [line[:3] for line in lines] == names and all(
+        "has no stack of role main" in line for line in lines
+    )
+    copies = sorted(tmp_path.glob("*.skipped.ipynb"))
+    assert [p.name[:3] for p in copies] == names and lines[0] in copies[0].read_text()
+    runnable.skip(io.load_site("datong_twin"), tmp_path / "twin")
+    assert not capsys.readouterr().out and not list((tmp_path / "twin").iterdir())
+
+
+@pytest.mark.parametrize("path", sorted((io.ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_needs_are_kept_for_every_notebook(path):
+    """Each notebook starts under its own name, which is the key of what it needs."""
+    assert path.stem == "01_ingest" or path.stem in NEEDS
+    assert f'"{path.stem}"' in path.read_text().replace('\\"', '"').partition("start(")[2]
+
+
 def test_mirror_is_checked_by_its_hash(mirror, tmp_path, monkeypatch):
     """A mirror's file with another content is refused; the right one arrives whole."""
-    from helpers.io.site import fetch_file
+    from readers.originals import fetch_file
 
     row = next(io.registry("heihe").itertuples())
     assert hashlib.sha256(fetch_file(row, tmp_path / "raw").read_bytes()).hexdigest() == row.sha256
