@@ -15,7 +15,7 @@ from helpers.io.inputs import (
 from helpers.io.results import Results, read_results, write_results
 from helpers.io.run import MissingInput, progress
 from helpers.io.site import DEFAULT_SITE, ROOT, Site, load_site
-from helpers.io.store import exists, in_memory, read, read_truth, spread, write
+from helpers.io.store import exists, in_memory, read, read_truth, spread, write, write_and_reopen
 from readers.discharge import read_discharge
 from readers.insar import read_geotiff_pairs, read_stack, write_mintpy_timeseries
 
@@ -48,6 +48,7 @@ __all__ = [
     "spread",
     "terrain",
     "write",
+    "write_and_reopen",
     "write_mintpy_timeseries",
     "write_results",
 ]

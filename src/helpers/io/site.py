@@ -309,7 +309,7 @@ class Site:
         if address := os.environ.get("DASK_SCHEDULER_ADDRESS"):
             from distributed import Client
 
-            # from here on dask computes there; `io.read` and `io.spread` ask for it
+            # from here on dask computes there; `io.read` and `io.write_and_reopen` ask for it
             self.client = Client(address)
             say(f"{notebook}: heavy steps run on the workers of {address}")
         elif is_live():
