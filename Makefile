@@ -70,7 +70,7 @@ env: $(ENV) ## create .venv from requirements.lock
 # Each notebook depends on its file, on the helpers it uses, on the site file, and on the notebooks it reads.
 H := src/helpers
 module = $(wildcard $(foreach m,$(1),$(H)/$(m).py $(H)/$(m)/*.py src/$(m)/*.py))
-IO := $(H)/io/site.py $(H)/io/store.py $(call module,plot space timefunc)
+IO := $(H)/io/site.py $(H)/io/run.py $(H)/io/store.py $(H)/io/results.py $(call module,plot space timefunc)
 # what was counted over many seeds and is quoted beside the scene
 counted = $(wildcard $(foreach m,$(1),data/calibration/$(m)*.csv))
 INVERSION := $(call module,sbas inversion)
@@ -82,15 +82,29 @@ COMPILED := $(if $(SITEFILE),$(if $(shell grep '^  sar:' $(SITEFILE)),build/.com
 PAPERMILL := -c 'import sys; sys.modules["rfc3987_syntax"] = None; from papermill.__main__ import papermill; papermill()' \
   --no-progress-bar --no-request-save-on-cell-execute --autosave-cell-every 0 --log-level WARNING \
   -k python3 --cwd notebooks
+# What the site lacks is asked once, before any notebook that needs something: a line for each that cannot run, and a copy of
+# it with that line, which is its stamp. A notebook whose data turn out to be too few ends in MissingInput: skipped as well.
+SKIPPED := $(RUN)/skipped.txt
+$(SKIPPED): $(SITEFILE) $(H)/io/site.py $(H)/io/runnable.py | $(ENV)
+	@mkdir -p $(RUN)
+	@$(call LOCK,$(RUN)/skipped.lock,$(SITE)); \
+	$(PYTHON) -m helpers.io.runnable $(SITE) $(SIZE) $(RUN) > $@.part 2> $(RUN)/skipped.log \
+	  || { tail -n 1 $(RUN)/skipped.log; exit 1; }; \
+	mv -f $@.part $@
+$(filter-out %/01_ingest.ipynb,$(STAMPS)): | $(SKIPPED)
+
 # Two kernels that start at once may choose the same port, and one of them dies before it ran anything: it is started anew.
 # The stamp bears the time at which the run began: what changes while it runs is newer, and the next make runs it again.
 $(STAMPS): $(RUN)/%.ipynb: notebooks/%.ipynb $(IO) $(SITEFILE) | $(ENV)
 	@mkdir -p $(RUN)
 	@$(call LOCK,$(RUN)/$*.lock,$*); \
 	touch $(RUN)/$*.lock; \
+	skipped() { : > $(RUN)/$*.outputs; touch -r $(RUN)/$*.lock $@.part.ipynb; mv -f $@.part.ipynb $@; exit 0; }; \
+	if grep -s '^$*: ' $(SKIPPED); then cp $(RUN)/$*.skipped.ipynb $@.part.ipynb; skipped; fi; \
 	echo "$* ($(SITE), $(SIZE))"; \
 	run() { $(PYTHON) $(PAPERMILL) -p site_name $(SITE) -p size $(SIZE) $< $@.part.ipynb > $(RUN)/$*.log 2>&1; }; \
 	run || { grep -q 'Kernel died before replying' $(RUN)/$*.log && run; } || { \
+	       said=$$(grep -m 1 'MissingInput: ' $(RUN)/$*.log) && { echo "$${said#*MissingInput: }"; skipped; }; \
 	       mv -f $@.part.ipynb $(RUN)/$*.failed.ipynb 2>/dev/null || true; \
 	       sed -n '/^Traceback\|Error/,$$p' $(RUN)/$*.log | tail -n 30; \
 	       echo "$* failed; see $(RUN)/$*.failed.ipynb and $(RUN)/$*.log"; exit 1; }; \

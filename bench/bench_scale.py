@@ -103,7 +103,7 @@ def correct() -> None:
     start, cpu = time.monotonic(), time.process_time()
     place = site()
     stack = network.correct_unwrapping(io.read(place, "01_scale.zarr"))
-    stack = io.spread(stack, place, "02_scale_mended.zarr")
+    stack = io.write_and_reopen(stack, place, "02_scale_mended.zarr")
     network.closure_histogram(stack, np.linspace(-10, 10, 121))
     here = xr.zeros_like(stack["unwrapped_phase"].isel(pair=0, drop=True), bool).compute()
     here[10:20, 100:120] = True

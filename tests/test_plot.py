@@ -57,6 +57,42 @@ def test_labels_are_kept_with_the_picture(field, site):
     assert {"rate (mm/yr)", "a  Rates", "west", "east"} <= set(kept)
 
 
+def _line(site, x=1.0, colour="#0072B2", label="rate", dpi=150):
+    with mpl.rc_context({"savefig.dpi": dpi}):
+        fig, ax = plot.figure(width="single", height_in=2.5)
+        ax.plot([0, 1, 2], [0, x, 0], color=colour, lw=1, label=label)
+        ax.plot([0, 1, 2], [1, 1, 0.2], "o", ms=3)
+        ax.set(xlim=(0, 2), ylim=(0, 2))
+        ax.legend()
+        plot.save(fig, site, "05_a")
+    return (site.figures / "05_a.png").read_bytes()
+
+
+ROUNDED = [{"x": 1.0001}, {"colour": "#0073B1"}]
+CHANGED = [{"x": 1.1}, {"colour": "#0092B2"}, {"label": "trend"}, {"dpi": 200}]
+
+
+@pytest.mark.parametrize("changes", ROUNDED)
+def test_a_committed_picture_stays_where_only_rounding_differs(site, changes):
+    """Another processor's last digits leave the committed file alone, and no other."""
+    site.keeps_committed = True
+    first = _line(site)
+    assert _line(site, **changes) == first
+    site.keeps_committed = False
+    assert _line(site, **changes) != first
+
+
+@pytest.mark.parametrize("changes", CHANGED)
+def test_a_committed_picture_that_looks_different_is_replaced(site, changes):
+    """A line that moved, another colour, label or size is drawn anew, and so is a damaged file."""
+    site.keeps_committed = True
+    first = _line(site)
+    second = _line(site, **changes)
+    assert second != first
+    (site.figures / "05_a.png").write_bytes(second[: len(second) // 2])
+    assert _line(site, **changes) == second
+
+
 def test_no_data_is_not_the_colour_of_zero():
     """On a diverging map a hole and a zero are told apart, also in grey."""
     zero = mpl.colors.to_rgb(cm.vik_r(0.5))
@@ -72,7 +108,7 @@ def test_progress_shows_by_hand_only(monkeypatch, capsys):
     import IPython
 
     from helpers import io
-    from helpers.io.site import is_live
+    from helpers.io.run import is_live
 
     monkeypatch.setattr(IPython, "get_ipython", lambda: SimpleNamespace(kernel=object()))
     monkeypatch.setenv("MPLBACKEND", "agg")

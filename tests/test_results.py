@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from helpers import io
+from helpers.io.results import tolerances
 
 HERE = Path(__file__).parent
 SIZE = os.environ.get("COMPENDIUM_RESULTS", "quick")
@@ -52,17 +53,9 @@ def test_no_number_is_unexpected(results):
 
 
 def write_expected(size: str) -> None:
-    """Write the expected table: a quarter of the 95 % interval as tolerance, else 2 % (other CPUs round otherwise)."""
+    """Write the expected table, each number with its tolerance."""
     table = io.read_results(io.load_site(io.DEFAULT_SITE, size).results)
-    quarter = (table["upper"] - table["lower"]) / 4
-    table["tolerance"] = quarter.where(quarter > 0, 0.02 * table["value"].abs() + 1e-6)
-    # forests take another split for a rounding: few refits move in steps, bootstrap shares of ranks a little
-    steps, ranks = (table["name"].str.startswith(prefix) for prefix in ("null_p_", "rank_probability_"))
-    table.loc[steps, "tolerance"] *= 2
-    table.loc[ranks, "tolerance"] = table.loc[ranks, "tolerance"].clip(lower=0.1)
-    # the likelihood of the ground's noise is climbed to a few per cent, from whatever path rounding gives
-    climbed = table["name"].str.startswith(("deviation_", "delay_factor_"))
-    table.loc[climbed, "tolerance"] = table.loc[climbed, "tolerance"].clip(lower=0.1 * table["value"].abs())
+    table["tolerance"] = tolerances(table)
     columns = ["notebook", "name", "value", "tolerance"]
     path = HERE / f"expected_{size}.csv"
     table[columns].to_csv(path, index=False, float_format="%.6g", lineterminator="\n")

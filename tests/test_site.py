@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import io
-from helpers.io import answers
-from helpers.io.site import SITES, Site, SiteConfig
+from helpers.io import answers, runnable
+from helpers.io.site import NEEDS, SITES, Site, SiteConfig
 
 
 @pytest.fixture
@@ -129,9 +129,42 @@ def test_needs_are_answered(site):
     assert twin.lacks(("sar", "tracks", "rate_prior", "discharge", "climate", "drivers", "areas")) == []
 
 
+def test_a_notebook_without_its_inputs_ends_in_one_exception(site, tmp_path):
+    """Opened by hand it raises, shows one line and writes nothing; so it does where its data are too few."""
+    with pytest.raises(
+        io.MissingInput, match=r"^07_recession: site 'somewhere' has no discharge.*To supply it"
+    ) as told:
+        site.start("07_recession")
+    assert told.value._render_traceback_() == [f"MissingInput: {told.value}"]
+    with pytest.raises(io.MissingInput, match="01_ingest: two seasons; nothing done"):
+        site.start("01_ingest").leave("two seasons", "Give it more.")
+    assert not list(tmp_path.iterdir())
+
+
+def test_make_learns_what_a_site_cannot_run(tmp_path, capsys):
+    """A line and a copy with it for each notebook that lacks something, none for the others."""
+    runnable.skip(io.load_site("kuparuk"), tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    names = [f"{n}_" for n in ("02", "03", "04", "05", "06", "08")]
+    assert [line[:3] for line in lines] == names and all(
+        "has no stack of role main" in line for line in lines
+    )
+    copies = sorted(tmp_path.glob("*.skipped.ipynb"))
+    assert [p.name[:3] for p in copies] == names and lines[0] in copies[0].read_text()
+    runnable.skip(io.load_site("datong_twin"), tmp_path / "twin")
+    assert not capsys.readouterr().out and not list((tmp_path / "twin").iterdir())
+
+
+@pytest.mark.parametrize("path", sorted((io.ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_needs_are_kept_for_every_notebook(path):
+    """Each notebook starts under its own name, which is the key of what it needs."""
+    assert path.stem == "01_ingest" or path.stem in NEEDS
+    assert f'"{path.stem}"' in path.read_text().replace('\\"', '"').partition("start(")[2]
+
+
 def test_mirror_is_checked_by_its_hash(mirror, tmp_path, monkeypatch):
     """A mirror's file with another content is refused; the right one arrives whole."""
-    from helpers.io.site import fetch_file
+    from readers.originals import fetch_file
 
     row = next(io.registry("heihe").itertuples())
     assert hashlib.sha256(fetch_file(row, tmp_path / "raw").read_bytes()).hexdigest() == row.sha256
@@ -232,27 +265,90 @@ def test_finish_lists_the_outputs(site):
 # --- results -----------------------------------------------------------------------------------------------
 def test_results_have_fixed_columns(site):
     """Columns in order, truth empty where there is none."""
-    rows = [{"name": "rate", "value": -7.0, "lower": -9.0, "upper": -5.0, "unit": "mm/yr", "method": "m"}]
-    io.write_results(site, "05_thaw_scaling", rows)
+    results = io.Results(site, "05_thaw_scaling")
+    results.add("rate", -7.0, lower=-9.0, upper=-5.0, unit="mm/yr", method="m")
+    results.write()
     back = io.read_results(site.results)
     assert list(back.columns) == ["name", "value", "lower", "upper", "unit", "truth", "method", "notebook"]
     assert back["truth"].isna().all()
 
 
 @pytest.mark.parametrize(
-    ("rows", "told"),
+    ("numbers", "told"),
+    [({"lower": 2, "upper": 3}, "outside its own interval"), ({"std": 1, "lower": 0}, "both std and limits")],
+)
+def test_wrong_results_are_refused(site, numbers, told):
+    """A number outside its interval, or with two kinds of it, does not get in, nor a name used twice."""
+    results = io.Results(site, "05_thaw_scaling")
+    with pytest.raises(ValueError, match=told):
+        results.add("a", 1, unit="1", **numbers)
+    results.add("a", 1, unit="1")
+    with pytest.raises(ValueError, match="'a' is used twice"):
+        results.add("a", 1, unit="1")
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
     [
-        ([{"name": "a", "value": 1}], "missing"),
-        ([{"name": "a", "value": 1, "unit": "1", "sd": 2}], "unknown"),
-        ([{"name": "a", "value": 1, "unit": "1"}] * 2, "used twice: a"),
-        ([{"name": "a", "value": 1, "lower": 2, "upper": 3, "unit": "1"}], "outside its own interval"),
+        ((1.234567, 1.1, 1.37, 1.3333333), "1.235,1.1,1.37,,1.333"),
+        ((0.0026486, -0.0733489, 0.0786461, 0), "0.0026,-0.0733,0.0786,,0"),
+        ((0.000012345, -1.0, 1.0, None), "0,-1,1,,"),
+        ((-271.2345, -551.04, 27.04, None), "-271,-551,27,,"),
+        ((0.01234567, None, None, 0.0199999), "0.01235,,,,0.02"),
+        ((123456.7, None, None, None), "123500,,,,"),
+        ((123457, None, None, None), "123457,,,,"),
+        ((float("nan"), None, None, None), ",,,,"),
     ],
 )
-def test_wrong_results_are_refused(site, rows, told):
-    """A row without unit, with an unknown column, twice, or outside its interval does not get in."""
-    with pytest.raises(ValueError, match=told):
-        io.write_results(site, "05_thaw_scaling", rows)
-    assert not site.results.exists() or not list(site.results.iterdir())
+def test_results_have_the_digits_that_mean_something(site, given, written):
+    """Three digits of the half-width, four without an interval, whole numbers whole, truth like the value."""
+    results = io.Results(site, "05_thaw_scaling")
+    value, lower, upper, truth = given
+    results.add("a", value, lower=lower, upper=upper, truth=truth, unit="")
+    results.write()
+    assert (site.results / "05_thaw_scaling.csv").read_text().splitlines()[1] == f"a,{written},"
+
+
+def _write(site, **changes):
+    row = {"value": 1.0, "lower": 0.6, "upper": 1.4, "unit": "mm", "method": "12 areas, share 0.40"} | changes
+    results = io.Results(site, "05_thaw_scaling")
+    results.add("rate", **row)
+    results.add("r2_blocked", 0.003 + changes.get("value", 1.0) - 1.0, unit="1")
+    results.add("events", 40, unit="1")
+    results.write()
+    return (site.results / "05_thaw_scaling.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"value": 1.009}, {"lower": 0.45}, {"upper": 1.55}, {"method": "12 areas, share 0.41"}],
+)
+def test_a_committed_table_within_tolerance_stays(site, changes):
+    """What another processor's rounding moves does not touch the committed file, and does elsewhere."""
+    site.keeps_committed = True
+    first = _write(site)
+    assert _write(site, **changes) == first
+    site.keeps_committed = False
+    assert _write(site, **changes) != first
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"value": 1.02},  # the score beside it has a tolerance of 0.01
+        {"lower": 0.39},
+        {"upper": None, "lower": None},
+        {"truth": 1.0},
+        {"unit": "cm"},
+        {"method": "13 areas, share 0.40"},
+        {"method": "12 areas, part 0.40"},
+    ],
+)
+def test_a_committed_table_beyond_tolerance_is_rewritten(site, changes):
+    """A number beyond its tolerance, another unit, count or word is written."""
+    site.keeps_committed = True
+    first = _write(site)
+    assert _write(site, **changes) != first
 
 
 # --- answers -----------------------------------------------------------------------------------------------
@@ -272,7 +368,9 @@ RESULTS = pd.DataFrame(
 def test_answers_carry_value_interval_and_unit():
     """A placeholder becomes the number of the table, to the digits its interval leaves it."""
     text = answers.fill(
-        "a {{03_x:bias}} b {{03_x:bias|value}} c {{03_x:cover}} d {{03_x:bias|truth}}", RESULTS
+        'a {{ "03_x:bias" | number }} b {{ "03_x:bias" | value }} c {{ "03_x:cover" | number }} '
+        'd {{ "03_x:bias" | truth }}{{ "03_x:cover" | interval }}',
+        RESULTS,
     )
     assert text == "a −1.23 [−2.00, 0.50] mm/yr b −1.23 c not testable d 0.00 mm/yr"
     table = pd.DataFrame([{"notebook": "a", "name": "b", "unit": "mm yr-1", "truth": -0.001}])
@@ -282,11 +380,11 @@ def test_answers_carry_value_interval_and_unit():
         (1.23456, np.nan, np.nan, "1.23 mm/yr, −0.001"),
     ):
         row = table.assign(value=value, lower=lower, upper=upper)
-        text = answers.fill("{{a:b}}, {{a:b|truth}}", row).removesuffix(" mm/yr")
+        text = answers.fill('{{ "a:b" | number }}, {{ "a:b" | truth }}', row).removesuffix(" mm/yr")
         assert text == written
 
 
-@given(st.text(alphabet=st.characters(blacklist_characters="{}"), max_size=40))
+@given(st.text(alphabet=st.characters(blacklist_characters="{}\r"), max_size=40))
 def test_text_without_placeholders_is_untouched(text):
     """Nothing but placeholders changes."""
     assert answers.fill(text, RESULTS) == text
@@ -294,5 +392,7 @@ def test_text_without_placeholders_is_untouched(text):
 
 def test_unknown_numbers_are_all_named():
     """Every placeholder without a number is named at once."""
-    with pytest.raises(KeyError, match=r"\{\{03_x:gone\}\}, \{\{04_y:bias\}\}"):
-        answers.fill("{{03_x:gone}} {{04_y:bias}}", RESULTS)
+    with pytest.raises(KeyError, match="results: 03_x:gone, 04_y:bias, 07_recession:no"):
+        answers.fill(
+            '{{ "03_x:gone" | value }} {{ "04_y:bias" | number }}{{ "07_recession:no" | parameter }}', RESULTS
+        )

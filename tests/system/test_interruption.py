@@ -33,6 +33,7 @@ echo "begin $name" >> runs.txt
 mkdir -p "$run/derived/$name.zarr"
 sleep "${SECONDS_EACH:-0.5}"
 if rm "unlucky $name" 2> /dev/null; then echo "RuntimeError: Kernel died before replying to kernel_info"; exit 1; fi
+if grep -q few "$source"; then cp "$source" "$target"; echo "MissingInput: $name: too few; nothing done."; exit 1; fi
 if grep -q broken "$source"; then echo "ValueError: broken"; exit 1; fi
 echo data > "$run/derived/$name.nc"; echo chunk > "$run/derived/$name.zarr/0"
 printf '%s\\n' "$run/derived/$name.nc" "$run/derived/$name.zarr/0" > "$run/$name.outputs"
@@ -175,6 +176,16 @@ def test_a_notebook_that_fails_leaves_no_stamp(checkout):
     status, words = make(checkout, "quick", SECONDS_EACH="0")
     assert status != 0 and "ValueError: broken" in words and "02_sbas failed" in words
     assert runs(checkout) == ["01_ingest"] and not (checkout / "build/quick/02_sbas.ipynb").exists()
+
+
+def test_a_notebook_whose_data_are_too_few_is_skipped(checkout):
+    """Its one line is shown, its copy is the stamp, what comes after runs; the next make does nothing."""
+    (checkout / "notebooks" / "02_sbas.ipynb").write_text('{"few": 1}')
+    status, words = make(checkout, "03_constrained_sbas", "SIZE=quick", SECONDS_EACH="0")
+    assert status == 0 and "\n02_sbas: too few; nothing done.\n" in words, words
+    assert runs(checkout) == ["01_ingest", "03_constrained_sbas"]
+    assert (checkout / "build/quick/02_sbas.ipynb").read_text() == '{"few": 1}'
+    assert make(checkout, "03_constrained_sbas", "SIZE=quick")[0] == 0 and not runs(checkout)
 
 
 def test_an_environment_that_was_killed_is_made_anew(checkout):

@@ -216,7 +216,9 @@ def _written_report(folder):
     ax.plot([0, 1], label="rate")
     plot.save(fig, site, "05_a")
     png = base64.b64encode((site.figures / "05_a.png").read_bytes()).decode()
-    io.write_results(site, "05_thaw_scaling", [{"name": "cv", "value": 0.1, "unit": "1", "truth": 0.2}])
+    results = io.Results(site, "05_thaw_scaling")
+    results.add("cv", 0.1, unit="1", truth=0.2)
+    results.write()
     outputs = [nbformat.v4.new_output("display_data", {"image/png": png, "text/plain": "picture"})]
     outputs += [nbformat.v4.new_output("display_data", {"text/html": "<b>table</b>", "text/plain": "table"})]
     cells = [

@@ -1,5 +1,6 @@
 """Everything that touches the disk: sites and their inputs, readers, writers, derived files, results."""
 
+from helpers.io.fetch import fetch, registry
 from helpers.io.inputs import (
     areas_on_grid,
     cell_size_m,
@@ -12,14 +13,16 @@ from helpers.io.inputs import (
     terrain,
 )
 from helpers.io.results import Results, read_results, write_results
-from helpers.io.site import DEFAULT_SITE, ROOT, Site, fetch, load_site, progress, registry
-from helpers.io.store import exists, in_memory, read, read_truth, spread, write
+from helpers.io.run import MissingInput, progress
+from helpers.io.site import DEFAULT_SITE, ROOT, Site, load_site
+from helpers.io.store import exists, in_memory, read, read_truth, spread, write, write_and_reopen
 from readers.discharge import read_discharge
 from readers.insar import read_geotiff_pairs, read_stack, write_mintpy_timeseries
 
 __all__ = [
     "DEFAULT_SITE",
     "ROOT",
+    "MissingInput",
     "Results",
     "Site",
     "areas_on_grid",
@@ -45,6 +48,7 @@ __all__ = [
     "spread",
     "terrain",
     "write",
+    "write_and_reopen",
     "write_mintpy_timeseries",
     "write_results",
 ]

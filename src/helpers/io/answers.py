@@ -1,8 +1,8 @@
 """Fill a text with the run's own numbers: no number of RC1.md is typed by hand.
 
-A placeholder ``{{05_thaw_scaling:cv_mid}}`` becomes the value with its 95 % interval and unit;
-``{{05_thaw_scaling:cv_mid|value}}`` the bare value, ``|interval`` the interval, ``|truth`` the twin's truth;
-``{{07_recession:min_days|parameter}}`` a choice, as it stands in the notebook's cell of parameters.
+The text is a jinja2 template. ``{{ "05_thaw_scaling:cv_mid" | number }}`` becomes the value with its 95 % interval
+and unit, ``| value`` the bare value, ``| interval`` the interval, ``| truth`` the twin's truth;
+``{{ "07_recession:min_days" | parameter }}`` a choice, as it stands in the notebook's cell of parameters.
 """
 
 from __future__ import annotations
@@ -10,17 +10,15 @@ from __future__ import annotations
 import ast
 import json
 import math
-import re
 import sys
 from functools import cache
 from pathlib import Path
 
+import jinja2
 import pandas as pd
 
 from helpers.io.results import read_results
 from helpers.io.site import ROOT
-
-_PLACEHOLDER = re.compile(r"\{\{(\w+):([\w.+-]+)(?:\|(\w+))?\}\}")
 
 
 def fill(template: str, results: pd.DataFrame) -> str:
@@ -29,7 +27,7 @@ def fill(template: str, results: pd.DataFrame) -> str:
     Parameters
     ----------
     template : str
-        Text with placeholders ``{{notebook:name}}`` or ``{{notebook:name|part}}``.
+        Text with placeholders ``{{ "notebook:name" | number }}``.
     results : pandas.DataFrame
         As `io.read_results` gives it.
 
@@ -38,23 +36,24 @@ def fill(template: str, results: pd.DataFrame) -> str:
     KeyError
         A placeholder names a number that the results do not hold; every such one is listed.
     """
-    table = results.set_index(["notebook", "name"])
-    unknown = [m.group(0) for m in _PLACEHOLDER.finditer(template) if not _known(m, table)]
+    rows = {(row["notebook"], row["name"]): row for row in results.to_dict("records")}
+    unknown = set()
+
+    def write(place: str, form) -> str:
+        try:
+            return form(tuple(place.split(":")))
+        except KeyError:
+            unknown.add(place)
+            return ""
+
+    text = jinja2.Environment(keep_trailing_newline=True, autoescape=False)
+    forms = {name: (lambda key, form=form: form(rows[key])) for name, form in _FORMS.items()}
+    forms["parameter"] = lambda key: str(parameters(key[0])[key[1]])
+    text.filters |= {name: (lambda place, form=form: write(place, form)) for name, form in forms.items()}
+    filled = text.from_string(template).render()
     if unknown:
-        raise KeyError(f"no such number in the results: {', '.join(sorted(set(unknown)))}")
-    return _PLACEHOLDER.sub(lambda m: _number(m, table), template)
-
-
-def _known(placeholder: re.Match, table: pd.DataFrame) -> bool:
-    notebook, name, part = placeholder.groups()
-    return name in parameters(notebook) if part == "parameter" else (notebook, name) in table.index
-
-
-def _number(placeholder: re.Match, table: pd.DataFrame) -> str:
-    notebook, name, part = placeholder.groups()
-    if part == "parameter":
-        return str(parameters(notebook)[name])
-    return _written(table.loc[(notebook, name)], part or "all")
+        raise KeyError(f"no such number in the results: {', '.join(sorted(unknown))}")
+    return filled
 
 
 @cache
@@ -66,25 +65,9 @@ def parameters(notebook: str) -> dict:
     return {node.target.id: ast.literal_eval(node.value) for text in tagged for node in ast.parse(text).body}
 
 
-def _written(row: pd.Series, part: str) -> str:
-    unit = "" if row["unit"] in ("1", 1) else f" {'days' if row['unit'] == 'day' else row['unit']}"
-    unit = unit.replace(" yr-1", "/yr")
-    width = row["upper"] - row["lower"]
-    value, lower, upper, truth = (_short(row[k], width) for k in ("value", "lower", "upper", "truth"))
-    interval = f"[{lower}, {upper}]" if pd.notna(row["lower"]) else ""
-    forms = {
-        "value": value,
-        "interval": interval,
-        "truth": truth + unit,
-        "all": " ".join(filter(None, [value, interval])) + unit,
-    }
-    if part not in forms:
-        raise KeyError(f"a placeholder asks for {part!r}; it can be {', '.join(forms)}")
-    return forms[part]
-
-
-def _short(value: float, width: float) -> str:
+def _short(row: dict, key: str) -> str:
     """Write a number to a hundredth of its interval's size, or with three digits where it has none."""
+    value, width = row[key], row["upper"] - row["lower"]
     if pd.isna(value):
         return "not testable"
     if width > 0:
@@ -94,13 +77,29 @@ def _short(value: float, width: float) -> str:
     return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
 
 
-def main(template: str, results: str, target: str) -> None:
-    """Write ``target`` from a template and a folder of results tables, whole or not at all."""
-    text = fill(Path(template).read_text(encoding="utf-8"), read_results(Path(results)))
-    part = Path(target + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(target)
+def _unit(row: dict) -> str:
+    unit = {"1": "", 1: "", "day": " days"}.get(row["unit"], f" {row['unit']}")
+    return unit.replace(" yr-1", "/yr")
 
+
+def _interval(row: dict) -> str:
+    return "" if pd.isna(row["lower"]) else f"[{_short(row, 'lower')}, {_short(row, 'upper')}]"
+
+
+def _full(row: dict) -> str:
+    return " ".join(filter(None, [_short(row, "value"), _interval(row)])) + _unit(row)
+
+
+_FORMS = {
+    "number": _full,
+    "value": lambda row: _short(row, "value"),
+    "interval": _interval,
+    "truth": lambda row: _short(row, "truth") + _unit(row),
+}
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    source, tables, target = map(Path, sys.argv[1:])
+    answer = fill(source.read_text(encoding="utf-8"), read_results(tables))
+    part = target.with_name(target.name + ".part")
+    part.write_text(answer, encoding="utf-8")
+    part.replace(target)

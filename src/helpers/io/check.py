@@ -10,8 +10,10 @@ import pandas as pd
 import rioxarray
 import xarray as xr
 
+from helpers.io.fetch import missing_inputs, obtain
 from helpers.io.inputs import mask_of, read_areas, read_climate, read_sensor
-from helpers.io.site import Site, load_site, missing_inputs, obtain
+from helpers.io.run import say
+from helpers.io.site import Site, load_site
 from readers.discharge import read_discharge
 
 #: areas that notebooks look for, and what is left out without them
@@ -157,24 +159,20 @@ def _day(date) -> str:
 def main(name: str, size: str = "full") -> int:
     """Get what can be got of a site, print what is there, and return 1 where something is missing."""
     site = load_site(name, size)
-    _say(site)
+    say(site)
     obtain(site)
     table = check(site)
     for row in table.itertuples():
-        _say(f"{row.state:10s} {row.input}: {row.what}")
+        say(f"{row.state:10s} {row.input}: {row.what}")
     bad = int((table["state"] != "found").sum())
     if bad:
-        _say(
+        say(
             f"{bad} of {len(table)} inputs are missing or incomplete. Supply them, or take their keys out of "
             f"data/sites/{name}.yml: the notebooks then run without them."
         )
     else:
-        _say(f"all {len(table)} inputs are there; next: make all SITE={name}")
+        say(f"all {len(table)} inputs are there; next: make all SITE={name}")
     return int(bad > 0)
-
-
-def _say(text) -> None:
-    print(text)  # noqa: T201  the answer to `make data`
 
 
 if __name__ == "__main__":

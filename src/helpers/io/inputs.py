@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import re
-from pathlib import Path
-
 import numpy as np
-import pandas as pd
 import rioxarray  # noqa: F401  registers the .rio accessor
 import shapely
 import xarray as xr
 from rasterio.enums import Resampling
 from rasterio.features import geometry_mask
-from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
 from helpers.io.site import Site
-from readers.damage import damage_named, regular_file
+from readers.areas import read_areas as named_polygons
+from readers.climate import read_climate as climate_of_file
+from readers.damage import damage_named
 from readers.discharge import read_discharge
+from readers.gamma import with_gamma_baselines
 from readers.insar import read_geotiff_pairs, read_stack
 from readers.rasters import read_raster
 
@@ -42,7 +39,7 @@ def read_sensor(site: Site, sensor: str) -> xr.Dataset:
             positive=sar.positive,
         )
     if sar.baselines:
-        stack = _with_gamma_baselines(stack, sorted(site.raw.glob(sar.baselines)))
+        stack = with_gamma_baselines(stack, sorted(site.raw.glob(sar.baselines)))
     if sar.dem:
         dem = read_raster(site.raw / sar.dem)
         with damage_named(site.raw / sar.dem, "its grid cannot be brought onto the stack's"):
@@ -56,44 +53,11 @@ def read_sensor(site: Site, sensor: str) -> xr.Dataset:
     return stack
 
 
-def _with_gamma_baselines(stack: xr.Dataset, files: list[Path]) -> xr.Dataset:
-    """Take the perpendicular baseline of each pair as the mean of GAMMA's table of it over the scene."""
-    metres = {}
-    for path in files:
-        dates = re.search(r"(\d{8})-(\d{8})", path.name)
-        text = regular_file(path).read_text(encoding="utf-8", errors="replace")
-        rows = [line.split() for line in text.splitlines() if re.match(r"\s*\d+\s+\d+\s+[-\d.]+", line)]
-        try:
-            values = [float(row[7]) for row in rows]
-        except (IndexError, ValueError):
-            values = []
-        if not dates or not values or not np.isfinite(values).all():
-            raise ValueError(
-                f"{path}: no table of perpendicular baselines (columns line, range, ..., bperp, blen)"
-            )
-        metres[dates.groups()] = float(np.mean(values))
-    days = [
-        tuple(pd.Timestamp(d).strftime("%Y%m%d") for d in pair)
-        for pair in zip(stack["reference"].values, stack["secondary"].values, strict=True)
-    ]
-    values = [metres.get(pair, np.nan) for pair in days]
-    return stack.assign_coords(perpendicular_baseline=("pair", values, {"units": "m"}))
-
-
 def read_areas(site: Site) -> dict[str, BaseGeometry]:
     """Give the named polygons (and the gauge's point) of a site, in lon/lat."""
     if site.config.inputs.areas is None:
         return {}
-    path = site.raw / site.config.inputs.areas
-    with damage_named(path, "expected is a GeoJSON of features with a property `name`"):
-        features = json.loads(regular_file(path).read_text(encoding="utf-8"))["features"]
-        areas = {str(f["properties"]["name"]): shape(f["geometry"]) for f in features}
-    for name, area in areas.items():
-        if area.is_empty or not np.isfinite(area.bounds).all():
-            raise ValueError(f"{path}: the geometry of {name!r} is empty or not finite")
-    if len(areas) < len(features):
-        raise ValueError(f"{path}: two features bear the same `name`; give each its own")
-    return areas
+    return named_polygons(site.raw / site.config.inputs.areas)
 
 
 def mask_of(geometry: BaseGeometry, like: xr.DataArray | xr.Dataset) -> xr.DataArray:
@@ -203,87 +167,10 @@ def read_gauges(site: Site) -> xr.Dataset:
 
 
 def read_climate(site: Site) -> xr.Dataset:
-    """Read the daily climate of a site: temperature_2m (degC) and precipitation (mm/day), on (time).
-
-    Formats: CF netCDF; the forcing table of the SHUD model (days since the date in line 1); CSV with
-    a ``date`` column and any of ``temperature_degc``, ``precipitation_mm``. Days are sorted; a day given
-    twice, infinite values, kelvins and negative precipitation are errors.
-    """
+    """Read the daily climate of a site (`readers.climate`), with the height it stands for where it is known."""
     climate = site.config.inputs.climate
-    path = regular_file(site.raw / climate.path)
-    with damage_named(path, f"`inputs.climate` says that its format is {climate.format}"):
-        out = _CLIMATE_READERS[climate.format](path)
-    if climate.precipitation:
-        gauge = site.raw / climate.precipitation
-        with damage_named(gauge, "expected are columns Year, Month, Day and mm/day"):
-            out["precipitation"] = _station_precipitation(gauge).reindex(time=out["time"])
-    out = _checked_climate(out, path)
+    gauge = site.raw / climate.precipitation if climate.precipitation else None
+    out = climate_of_file(site.raw / climate.path, climate.format, gauge)
     if climate.height_m is not None:
         out.attrs["height_m"] = climate.height_m
     return out
-
-
-def _climate_netcdf(path: Path) -> xr.Dataset:
-    with xr.open_dataset(path) as data:
-        if "time" not in data.dims:
-            raise ValueError(f"it has no dimension time, only {list(data.dims)}")
-        return data.drop_dims(set(data.dims) - {"time"}).load()
-
-
-def _climate_shud(path: Path) -> xr.Dataset:
-    with path.open(encoding="utf-8") as lines:
-        start = next(lines).split()[2]
-    table = pd.read_csv(path, sep="\t", skiprows=1)
-    time = pd.to_datetime(start, format="%Y%m%d") + pd.to_timedelta(table["Time_Day"], unit="D")
-    names = {"temperature_2m": "Temp", "precipitation": "Prcp"}
-    return xr.Dataset({new: ("time", table[old].values) for new, old in names.items()}, {"time": time.values})
-
-
-def _climate_csv(path: Path) -> xr.Dataset:
-    table = pd.read_csv(path)
-    names = {"temperature_degc": "temperature_2m", "precipitation_mm": "precipitation"}
-    found = {new: ("time", table[old].values) for old, new in names.items() if old in table}
-    if not found:
-        raise ValueError(f"no column among {', '.join(names)}; found {', '.join(table.columns)}")
-    return xr.Dataset(found, {"time": pd.to_datetime(table["date"], format="%Y-%m-%d").values})
-
-
-_CLIMATE_READERS = {"netcdf": _climate_netcdf, "shud": _climate_shud, "csv": _climate_csv}
-#: unit, and what a day can have anywhere on earth
-_CLIMATE_UNITS = {"temperature_2m": ("degC", -95.0, 65.0), "precipitation": ("mm day-1", 0.0, 2000.0)}
-
-
-def _checked_climate(data: xr.Dataset, path: Path) -> xr.Dataset:
-    """Hold a climate to the data model: known variables on sorted days, in their units."""
-    names = [name for name in _CLIMATE_UNITS if name in data]
-    if not names or "time" not in data.indexes or not isinstance(data.indexes["time"], pd.DatetimeIndex):
-        raise ValueError(
-            f"{path}: needs a calendar `time` and any of {', '.join(_CLIMATE_UNITS)}; it has {list(data.variables)}"
-        )
-    time = data.indexes["time"]
-    if time.hasnans or not time.is_unique:
-        raise ValueError(
-            f"{path}: days are missing or given twice: {time[time.duplicated() | time.isna()][:3]}"
-        )
-    for name in names:
-        unit, low, high = _CLIMATE_UNITS[name]
-        if data[name].dims != ("time",) or data[name].dtype.kind not in "fiu":
-            raise ValueError(
-                f"{path}: {name} is {data[name].dtype} {data[name].dims}, expected numbers on (time)"
-            )
-        outside = (data[name] < low) | (data[name] > high)
-        if outside.any():
-            raise ValueError(
-                f"{path}: {name} is {float(data[name][outside][0]):g} on a day, expected {low:g} to {high:g} {unit}"
-            )
-        data[name].attrs.setdefault("units", unit)
-    return data.sortby("time")
-
-
-def _station_precipitation(path: Path) -> xr.DataArray:
-    table = pd.read_csv(regular_file(path))
-    if list(table.columns[:3]) != ["Year", "Month", "Day"]:
-        raise ValueError(f"columns must begin with Year, Month, Day; found {', '.join(table.columns)}")
-    when = pd.to_datetime(table[["Year", "Month", "Day"]])
-    values = pd.to_numeric(table.iloc[:, 3], errors="coerce").where(lambda v: v.between(0, 500))
-    return xr.DataArray(values.values, coords={"time": when.values}, dims="time")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -54,7 +55,7 @@ class Results:
                 raise ValueError(f"results of {self.notebook}: {name!r} has both std and limits; give one")
             lower, upper = value - Z_95 * std, value + Z_95 * std
         row = dict(name=name, value=value, lower=lower, upper=upper, unit=unit, truth=truth, method=method)
-        if _number(row, "lower") > value or _number(row, "upper") < value:
+        if _number(lower) > value or _number(upper) < value:
             raise ValueError(f"results of {self.notebook}: {name!r} lies outside its own interval: {row}")
         self.rows.append(row)
 
@@ -81,57 +82,125 @@ class Results:
             self.add(name.format(**row), row[value], unit=unit, method=method.format(**row), **numbers)
 
     def write(self) -> pd.DataFrame:
-        """Write the table beside the others, at once or not at all."""
-        return write_results(self.site, self.notebook, self.rows)
+        """Write the table beside the others, at once or not at all, with the digits that mean something.
+
+        The committed table of the default site stays as it is where every number is within its tolerance
+        (`tolerances`): the last digits of a table are those of the processor that made it. Remove the file to have
+        it written anew.
+        """
+        table = pd.DataFrame([_rounded(row) for row in self.rows], columns=RESULT_COLUMNS)
+        path = self.site.results / f"{self.notebook}.csv"
+        self.site.record(path)
+        if self.site.keeps_committed and path.is_file() and same_numbers(_read(path), table):
+            return table
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+        table.to_csv(part, index=False, float_format="%.10g", lineterminator="\n")
+        part.replace(path)
+        return table
 
 
 def write_results(site: Site, notebook: str, rows: list[dict]) -> pd.DataFrame:
-    """Write the numbers of a notebook: a row each, with 95 % limits and, on the twin, the truth.
-
-    Parameters
-    ----------
-    rows : list of dict
-        Keys name, value, lower, upper, unit, truth, method; lower, upper and truth may be absent.
-        Names are unique within a table.
-
-    Raises
-    ------
-    ValueError
-        An unknown key, a missing name, value or unit, a name used twice, or limits on the wrong side.
-    """
+    """Write rows collected by a notebook that has no `Results` yet."""
+    results = Results(site, notebook)
     for row in rows:
-        unknown, missing = set(row) - set(RESULT_COLUMNS), {"name", "value", "unit"} - set(row)
-        if unknown or missing:
-            raise ValueError(f"results of {notebook}: row {row.get('name')!r} has {unknown=}, {missing=}")
-        if _number(row, "lower") > row["value"] or _number(row, "upper") < row["value"]:
-            raise ValueError(f"results of {notebook}: {row['name']!r} lies outside its own interval: {row}")
-    table = pd.DataFrame(rows).reindex(columns=RESULT_COLUMNS)
-    if table["name"].duplicated().any():
-        twice = sorted(table.loc[table["name"].duplicated(), "name"])
-        raise ValueError(f"results of {notebook}: names used twice: {', '.join(twice)}")
-    path = site.results / f"{notebook}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    table.to_csv(part, index=False, float_format="%.6g", lineterminator="\n")
-    part.replace(path)
-    site.record(path)
-    return table
+        results.add(**row)
+    return results.write()
 
 
-def _number(row: dict, key: str) -> float:
-    value = row.get(key)
+def _number(value) -> float:
     return math.nan if value is None or isinstance(value, str) else float(value)
+
+
+def _rounded(row: dict) -> dict:
+    """Round a row: three digits of the interval's half-width, four of a number without interval, counts not at all.
+
+    Decimals with an interval: 2 - floor(log10((upper - lower) / 2)), up to two more where the value would
+    otherwise lose its second digit.
+    """
+    value = _number(row["value"])
+    if not math.isfinite(value):
+        return row
+    half = (_number(row["upper"]) - _number(row["lower"])) / 2
+    second = 1 - math.floor(math.log10(abs(value))) if value else 0
+    if math.isfinite(half) and half > 0:
+        decimals = 2 - math.floor(math.log10(half))
+        decimals = max(decimals, min(second, decimals + 2))
+    else:
+        decimals = second + 2 if value else 4
+    numbers = {key: _number(row[key]) for key in ("value", "lower", "upper", "truth")}
+    return row | {k: v if _is_count(v) else round(v, decimals) for k, v in numbers.items()}
+
+
+def _is_count(value: float) -> bool:
+    return not math.isfinite(value) or value == round(value)
+
+
+def tolerances(table: pd.DataFrame) -> pd.Series:
+    """Say how far each number of a results table may move: other processors round otherwise.
+
+    A quarter of the 95 % interval, where there is none 2 % of the value; what is known to move more has its own.
+    """
+    name, size = table["name"], table["value"].abs()
+    quarter = (table["upper"] - table["lower"]) / 4
+    out = quarter.where(quarter > 0, 0.02 * size + 1e-6)
+    # forests take another split for a rounding: few refits move in steps, bootstrap shares of ranks a little
+    out = out.where(~name.str.startswith("null_p_"), 2 * out)
+    out = out.where(~name.str.startswith("rank_probability_"), out.clip(lower=0.1))
+    # R2 is one less a ratio: near zero a share of its value says nothing of what rounding moves
+    out = out.where(~name.str.startswith("r2_"), out.clip(lower=0.01))
+    # the likelihood of the ground's noise is climbed to a few per cent, from whatever path rounding gives
+    return out.where(~name.str.startswith(("deviation_", "delay_factor_")), out.clip(lower=0.1 * size))
+
+
+def same_numbers(old: pd.DataFrame, new: pd.DataFrame) -> bool:
+    """Say whether two results tables tell the same: equal rows and words, numbers within the tolerance of the old.
+
+    Counts (whole numbers without an interval) have no tolerance.
+    """
+    if len(old) != len(new) or not (old[["name", "unit"]] == new[["name", "unit"]].astype(str)).all(
+        axis=None
+    ):
+        return False
+    if not all(map(_same_text, old["method"].fillna(""), new["method"].fillna(""))):
+        return False
+    old_value, new_value = old["value"].astype(float), new["value"].astype(float)
+    exact = old["lower"].isna() & (old_value % 1 == 0) & (new_value % 1 == 0)
+    allowed = tolerances(old).where(~exact, 0.0).fillna(0.0)
+    columns = [
+        (old[key].astype(float), new[key].astype(float)) for key in ("value", "lower", "upper", "truth")
+    ]
+    return all(((a - b).abs() <= allowed).where(a.notna() | b.notna(), True).all() for a, b in columns)
+
+
+_NUMERAL = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+
+
+def _same_text(old: str, new: str) -> bool:
+    """Words equal, and each number among them within 2 % or two units of its last decimal."""
+    if _NUMERAL.split(old) != _NUMERAL.split(new):
+        return False
+    pairs = zip(_NUMERAL.findall(old), _NUMERAL.findall(new), strict=True)
+    return all(math.isclose(float(a), float(b), rel_tol=0.02, abs_tol=_last_digits(a)) for a, b in pairs)
+
+
+def _last_digits(numeral: str) -> float:
+    return 2.001 * 10.0 ** -len(numeral.partition(".")[2]) if "." in numeral else 0.0
+
+
+def _read(path: Path) -> pd.DataFrame:
+    with damage_named(path, "remove it and run its notebook again"):
+        table = pd.read_csv(regular_file(path), dtype={"unit": str, "method": str, "name": str})
+        if list(table.columns) != RESULT_COLUMNS:
+            raise ValueError(f"its columns are {', '.join(table.columns)}")
+        return table
 
 
 def read_results(folder: Path) -> pd.DataFrame:
     """Read every results table of a folder into one, with the column ``notebook``."""
     tables = []
     for path in sorted(folder.glob("[0-9][0-9]_*.csv")):
-        with damage_named(path, "run its notebook again"):
-            table = pd.read_csv(regular_file(path))
-            if list(table.columns) != RESULT_COLUMNS:
-                raise ValueError(f"its columns are {', '.join(table.columns)}")
-            tables.append(table.assign(notebook=path.stem))
+        tables.append(_read(path).assign(notebook=path.stem))
     if not tables:
         raise FileNotFoundError(f"{folder} holds no results table; run `make all` or `make quick` first")
     return pd.concat(tables, ignore_index=True)

@@ -1,34 +1,40 @@
-"""Sites: what a study area consists of, where its files lie, and how its raw inputs come to be there."""
+"""Sites: what a study area consists of, where its files lie, and which notebooks it can run."""
 
 from __future__ import annotations
 
-import hashlib
-import logging
 import os
 import re
-import shutil
 import time
-from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 import pandas as pd
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from helpers.io.run import MissingInput, is_live, say, to_disk
+
 ROOT = Path(__file__).resolve().parents[3]
 SITES = ROOT / "data" / "sites"
 DEFAULT_SITE = "datong_twin"
-#: how a need is told to whoever lacks it; the others are keys of the site file
+#: what each notebook needs of a site; 01 takes what there is
 NEEDS = {
+    "02_sbas": ("sar",),
+    "03_constrained_sbas": ("sar", "rate_prior", "climate", "areas"),
+    "04_merge": ("sar", "tracks"),
+    "05_thaw_scaling": ("sar", "tracks", "climate", "areas"),
+    "06_degradation": ("sar", "tracks", "areas"),
+    "07_recession": ("discharge",),
+    "08_attribution": ("sar", "tracks", "drivers", "areas"),
+}
+#: a need in words; the others are keys of the site file
+NEED_WORDS = {
     "sar": "stack of role main (key sar)",
     "tracks": "second stack (key sar)",
     "rate_prior": "stack of role rate_prior (key sar)",
 }
 _TAKEN = ("quick", "try", "report", "raw", "derived", "results", "figures")
-_log = logging.getLogger(__name__)
 
 
 class _Strict(BaseModel):
@@ -227,6 +233,8 @@ class Site:
             if not default:
                 self.results, self.figures = self.results / name, self.figures / name
             self.executed = ROOT / "build" / name
+        #: what is committed stays as it is where a rerun tells the same (`Results.write`, `plot.save`)
+        self.keeps_committed = default and size == "full" and not out
         self.read_from = [self.derived]
         if out:
             # a what-if writes elsewhere and still reads what it did not change itself
@@ -277,35 +285,45 @@ class Site:
         }
         return [need for need in needs if not have[need]]
 
-    def start(self, notebook: str, needs: tuple[str, ...] = ()) -> Site:
-        """Begin a notebook: connect to a cluster if one is named, or skip it where the site lacks an input.
+    def cannot_run(self, notebook: str) -> str:
+        """Say in one line what a notebook lacks on this site and how to supply it; empty where it can run."""
+        missing = [NEED_WORDS.get(need, need) for need in self.lacks(NEEDS.get(notebook, ()))]
+        if not missing:
+            return ""
+        return (
+            f"{notebook}: site {self.name!r} has no {', '.join(missing)}; nothing done. "
+            f"To supply it, name it under `inputs` in data/sites/{self.name}.yml (see template.yml)."
+        )
 
-        A site without an input the notebook needs ends it in one line: every later cell becomes a
-        no-op, so nothing is drawn or written, by hand and under papermill alike.
+    def start(self, notebook: str, needs: tuple[str, ...] = ()) -> Site:
+        """Begin a notebook: connect to a cluster if one is named.
+
+        Raises
+        ------
+        MissingInput
+            The site lacks an input that the notebook needs (`NEEDS`); make asks before and does not start it.
         """
+        if reason := self.cannot_run(notebook):
+            raise MissingInput(reason)
         self.notebook, self.outputs, self._started = notebook, [], time.monotonic()
         if address := os.environ.get("DASK_SCHEDULER_ADDRESS"):
             from distributed import Client
 
-            # from here on dask computes there; `io.read` and `io.spread` ask for it
+            # from here on dask computes there; `io.read` and `io.write_and_reopen` ask for it
             self.client = Client(address)
-            _say(f"{notebook}: heavy steps run on the workers of {address}")
+            say(f"{notebook}: heavy steps run on the workers of {address}")
         elif is_live():
             from dask.diagnostics import ProgressBar
 
             ProgressBar(minimum=3.0).register()  # a bar for whatever takes longer
-        if missing := self.lacks(needs):
-            self.leave(
-                f"site {self.name!r} has no {', '.join(NEEDS.get(m, m) for m in missing)}",
-                f"To supply it, name it under `inputs` in data/sites/{self.name}.yml (see template.yml).",
-            )
         return self
 
     def leave(self, reason: str, remedy: str) -> None:
-        """End the running notebook in one line, before it has drawn or written: later cells do nothing."""
-        _say(f"{self.notebook}: {reason}; nothing done. {remedy}")
-        self.finish()
-        _skip_rest_of_notebook()
+        """End a notebook whose data turn out to be too few, before it has drawn or written: raise MissingInput."""
+        if self.client is not None:
+            self.client.close()
+            self.client = None
+        raise MissingInput(f"{self.notebook}: {reason}; nothing done. {remedy}")
 
     def record(self, path: Path) -> Path:
         """Note a file as an output of the running notebook."""
@@ -325,7 +343,7 @@ class Site:
         for path in self.outputs:
             files += sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
         for file in files:
-            _to_disk(file)
+            to_disk(file)
         listing = self.executed / f"{self.notebook}.outputs"
         part = listing.with_suffix(".outputs.part")
         part.write_text("".join(f"{os.path.relpath(f, ROOT)}\n" for f in files))
@@ -334,7 +352,7 @@ class Site:
             self.client.close()
             self.client = None
         peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        _say(f"{self.notebook}: {time.monotonic() - self._started:.1f} s, peak memory {peak_gib:.2f} GiB")
+        say(f"{self.notebook}: {time.monotonic() - self._started:.1f} s, peak memory {peak_gib:.2f} GiB")
 
     def __repr__(self) -> str:
         """Say what the site has, in a few lines."""
@@ -347,44 +365,10 @@ class Site:
         lines += [f"  climate    {inputs.climate.path}"] if inputs.climate else []
         lines += [f"  drivers    {', '.join(inputs.drivers)}"] if inputs.drivers else []
         lacking = self.lacks(("sar", "tracks", "rate_prior", "discharge", "climate", "drivers", "areas"))
-        lines += [f"  not given  {', '.join(NEEDS.get(k, k) for k in lacking)}"] if lacking else []
+        lines += [f"  not given  {', '.join(NEED_WORDS.get(k, k) for k in lacking)}"] if lacking else []
         assumed = [f"{name}.looks" for name, s in inputs.sar.items() if s.looks is None and s.unwrapped]
         lines += [f"  assumed    {', '.join(assumed)}"] if assumed else []
         return "\n".join(lines)
-
-
-def _to_disk(file: Path) -> None:
-    """Wait until the content is on the disk, so that no stamp outlives its outputs when the power goes."""
-    with file.open("rb") as handle:
-        os.fsync(handle.fileno())
-
-
-def is_live() -> bool:
-    """Say whether someone sits before the running notebook: a kernel, and no batch run (make sets MPLBACKEND=agg)."""
-    from IPython import get_ipython
-
-    batch = os.environ.get("MPLBACKEND", "").lower() == "agg"
-    return hasattr(get_ipython(), "kernel") and not batch
-
-
-def progress(steps: Iterable, what: str) -> Iterable:
-    """Go through the steps of a loop with a progress bar by hand, in silence in a batch run."""
-    from tqdm.auto import tqdm
-
-    return tqdm(steps, desc=what, disable=not is_live(), leave=False)
-
-
-def _say(text: str) -> None:
-    print(text)  # noqa: T201  a notebook's reader, by hand or in the executed copy, must see it
-
-
-def _skip_rest_of_notebook() -> None:
-    from IPython import get_ipython
-
-    shell = get_ipython()
-    if shell is None:
-        raise RuntimeError("the site lacks an input of this notebook")
-    shell.input_transformers_cleanup.append(lambda lines: ["pass\n"])
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -475,130 +459,3 @@ def _model_below(model, part):
     annotation = model.model_fields[part].annotation
     candidates = [annotation, *getattr(annotation, "__args__", ())]
     return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model)
-
-
-def registry(site_name: str) -> pd.DataFrame:
-    """Give the public originals of a site: file, repository, commit, path, mirror, sha256."""
-    table = pd.read_csv(SITES / "registry.csv", dtype=str)
-    return table[table["site"] == site_name]
-
-
-def fetch(site: Site) -> Site:
-    """Make the raw inputs of a site exist: simulate the twin, or get the public originals.
-
-    Originals come from the folder named by the environment variable DATA_MIRROR where it holds them,
-    otherwise by download; both are checked against the registry's sha256. Inputs that only the user
-    can supply are checked for, and what is missing is named.
-
-    Raises
-    ------
-    FileNotFoundError
-        An input is missing; the message names each file, its source and where to put it.
-    """
-    obtain(site)
-    if absent := missing_inputs(site):
-        lines = [f"  {key}: put {path} below {site.raw}; {how}" for key, path, how in absent]
-        raise FileNotFoundError(
-            f"site {site.name!r} lacks {len(absent)} inputs that data/sites/{site.name}.yml names; "
-            "supply them or take them out of that file:\n" + "\n".join(lines)
-        )
-    return site
-
-
-def obtain(site: Site) -> None:
-    """Get what can be got without the user: simulate the twin, or fetch and convert the public originals."""
-    if site.kind == "twin":
-        _simulate(site)
-        return
-    for row in registry(site.name).itertuples():
-        fetch_file(row, site.raw)
-    _convert(site)
-
-
-def _simulate(site: Site) -> None:
-    """Simulate the twin, anew if its generator, its seed or its physics has changed since."""
-    import twin
-
-    sources = b"".join(path.read_bytes() for path in sorted(Path(twin.__file__).parent.glob("*.py")))
-    wanted = f"{hashlib.sha256(sources).hexdigest()} {site.size} {site.seed} {site.config.physics}\n"
-    made_by = site.raw / "made_by.txt"
-    if made_by.is_file() and made_by.read_text() == wanted:
-        return
-    # what a generator made can be made again: the raw folder of a twin holds nothing of the user's
-    if made_by.is_file() or (site.raw / "twin.json").is_file():
-        # renamed first: a removal that is killed half-way must not leave a folder that looks whole
-        old = site.raw.with_name(site.raw.name + ".old.part")
-        shutil.rmtree(old, ignore_errors=True)
-        site.raw.rename(old)
-        shutil.rmtree(old)
-    twin.simulate(site.raw, seed=site.seed, size=site.size, **site.config.physics)
-    made_by.write_text(wanted)
-
-
-def fetch_file(row, folder: Path) -> Path:
-    """Get one file of the registry into ``folder``, from the mirror or the public original."""
-    import pooch
-
-    target = folder / row.file
-    if target.is_file() and pooch.file_hash(str(target)) == row.sha256:
-        return target
-    mirror = os.environ.get("DATA_MIRROR", "")
-    if mirror and (Path(mirror) / row.mirror).is_file():
-        source = Path(mirror) / row.mirror
-        if pooch.file_hash(str(source)) != row.sha256:
-            raise ValueError(f"{source}: its sha256 is not that of data/sites/registry.csv; get it anew")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(target.name + ".part")
-        shutil.copyfile(source, part)
-        part.replace(target)
-        return target
-    url = f"https://github.com/{row.repository}/raw/{row.commit}/{row.path}"
-    try:
-        pooch.retrieve(url, known_hash=f"sha256:{row.sha256}", fname=target.name, path=target.parent)
-    except OSError as error:
-        raise FileNotFoundError(
-            f"{target} is missing and {url} could not be reached ({error.__class__.__name__}); "
-            "connect to the network or set DATA_MIRROR to a folder that holds the originals"
-        ) from error
-    return target
-
-
-def _convert(site: Site) -> None:
-    """Build the plain tables of inputs whose public original is a MATLAB file."""
-    daily, annual = site.raw / "dailyflow_octave.mat", site.raw / "annualdata_octave.mat"
-    if not daily.is_file():
-        return
-    from scipy.io import loadmat
-
-    content = loadmat(daily, squeeze_me=True)
-    when = pd.to_datetime(pd.DataFrame(content["T"][:, :3], columns=["year", "month", "day"]))
-    table = pd.DataFrame({"date": when, "q_m3s": content["Q"] / 86400.0, "precipitation_mm": content["R"]})
-    _write_csv(table, site.raw / "daily.csv")
-    record = loadmat(annual, squeeze_me=True, variable_names=["Data"])["Data"]
-    # the file stores MATLAB day numbers; day 719529 is 1970-01-01
-    days = np.asarray(record["Time"].item(), dtype="int64") - 719529
-    years = days.astype("datetime64[D]").astype("datetime64[Y]").astype(int) + 1970
-    thickness = {"active_layer_thickness_cm": record["Dc"].item(), "std_cm": record["sigDc"].item()}
-    _write_csv(pd.DataFrame({"year": years, **thickness}), site.raw / "active_layer.csv")
-
-
-def _write_csv(table: pd.DataFrame, path: Path) -> None:
-    part = path.with_name(path.name + ".part")
-    table.to_csv(part, index=False, float_format="%.8g", lineterminator="\n")
-    part.replace(path)
-
-
-def missing_inputs(site: Site) -> list[tuple[str, str, str]]:
-    """List the inputs of the site file that are not in the raw folder: key, path, how to get it."""
-    inputs = site.config.inputs
-    wanted = [
-        (f"sar.{name}", sar.path or sar.unwrapped, sar.how_to_get()) for name, sar in inputs.sar.items()
-    ]
-    wanted += [(f"discharge.{name}", g.path, g.how_to_get()) for name, g in inputs.discharge.items()]
-    wanted += [("climate", inputs.climate.path, inputs.climate.how_to_get())] if inputs.climate else []
-    wanted += [(f"drivers.{name}", d.path, d.how_to_get()) for name, d in inputs.drivers.items()]
-    wanted += [("areas", inputs.areas, "a GeoJSON you draw, see the site file")] if inputs.areas else []
-    wanted += [(key, getattr(inputs, key), "") for key in ("active_layer", "gnssir") if getattr(inputs, key)]
-    return [
-        (key, path, how or "see the site file") for key, path, how in wanted if not any(site.raw.glob(path))
-    ]

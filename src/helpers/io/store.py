@@ -111,10 +111,13 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def spread(data: xr.Dataset, site: Site, name: str) -> xr.Dataset:
+def write_and_reopen(data: xr.Dataset, site: Site, name: str) -> xr.Dataset:
     """Write a derived file and give the data on, as blocks of that file if they come so or a cluster is there."""
     write(data, site, name)
     return read(site, name, load=True) if site.client or dask.is_dask_collection(data) else data
+
+
+spread = write_and_reopen  # the name notebooks still call it by
 
 
 def in_memory(data: xr.Dataset) -> xr.Dataset:

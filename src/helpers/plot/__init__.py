@@ -3,27 +3,10 @@
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 
-from .figures import (
-    COLOURS,
-    NAMES,
-    NO_DATA,
-    OUTLINE,
-    WIDTH_IN,
-    draw_outline,
-    explore,
-    figure,
-    labels,
-    limits,
-    locator,
-    named,
-    natural_earth,
-    save,
-    scale_bar,
-    series_of,
-    shade_epoch,
-    show_map,
-    year_axis,
-)
+from helpers.plot.explorer import explore, series_of
+from helpers.plot.intervals import year_axis
+from helpers.plot.maps import OUTLINE, draw_outline, locator, scale_bar, show_map
+from helpers.plot.style import COLOURS, NAMES, NO_DATA, WIDTH_IN, figure, limits, named, save
 
 __all__ = [
     "COLOURS",
@@ -34,17 +17,14 @@ __all__ = [
     "draw_outline",
     "explore",
     "figure",
-    "labels",
     "limits",
     "locator",
     "mpl",
     "named",
-    "natural_earth",
     "plt",
     "save",
     "scale_bar",
     "series_of",
-    "shade_epoch",
     "show_map",
     "year_axis",
 ]
