@@ -158,9 +158,8 @@ def same_numbers(old: pd.DataFrame, new: pd.DataFrame) -> bool:
 
     Counts (whole numbers without an interval) have no tolerance.
     """
-    if len(old) != len(new) or not (old[["name", "unit"]] == new[["name", "unit"]].astype(str)).all(
-        axis=None
-    ):
+    words = [table[["name", "unit"]].fillna("").astype(str) for table in (old, new)]
+    if len(old) != len(new) or not (words[0] == words[1]).all(axis=None):
         return False
     if not all(map(_same_text, old["method"].fillna(""), new["method"].fillna(""))):
         return False
