@@ -102,7 +102,7 @@ $(STAMPS): $(RUN)/%.ipynb: notebooks/%.ipynb $(IO) $(SITEFILE) | $(ENV)
 	skipped() { : > $(RUN)/$*.outputs; touch -r $(RUN)/$*.lock $@.part.ipynb; mv -f $@.part.ipynb $@; exit 0; }; \
 	if grep -s '^$*: ' $(SKIPPED); then cp $(RUN)/$*.skipped.ipynb $@.part.ipynb; skipped; fi; \
 	echo "$* ($(SITE), $(SIZE))"; \
-	run() { $(PYTHON) $(PAPERMILL) -p site_name $(SITE) -p size $(SIZE) $< $@.part.ipynb > $(RUN)/$*.log 2>&1; }; \
+	run() { $(PYTHON) $(PAPERMILL) -r site_name $(SITE) -p size $(SIZE) $< $@.part.ipynb > $(RUN)/$*.log 2>&1; }; \
 	run || { grep -q 'Kernel died before replying' $(RUN)/$*.log && run; } || { \
 	       said=$$(grep -m 1 'MissingInput: ' $(RUN)/$*.log) && { echo "$${said#*MissingInput: }"; skipped; }; \
 	       mv -f $@.part.ipynb $(RUN)/$*.failed.ipynb 2>/dev/null || true; \
@@ -151,7 +151,7 @@ try: $(ENV) ## what if: make try ONE=05_thaw_scaling P='-p name value'; writes b
 	@mkdir -p build/try
 	@$(call LOCK,build/try/$(ONE).lock,$(ONE)); \
 	$(PYTHON) $(PAPERMILL) \
-	  $(P) -p site_name $(SITE) -p size $(SIZE) -p out build/try notebooks/$(ONE).ipynb build/try/$(ONE).ipynb
+	  $(P) -r site_name $(SITE) -p size $(SIZE) -p out build/try notebooks/$(ONE).ipynb build/try/$(ONE).ipynb
 	@echo "build/try/$(ONE).ipynb, build/try/figures, build/try/results"
 
 # --- quality -----------------------------------------------------------------------------------------------

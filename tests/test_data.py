@@ -176,7 +176,7 @@ def _not_json(raw):
         (_temperature_lost, "climate", "no temperature_2m"),
         (_year_with_letters, "discharge.datong", r"1990\.csv"),
         (_monthly_grdc, "discharge.control", "no daily rows|no rows|GRDC"),
-        (_no_crs, "drivers.ndvi", "no CRS"),
+        (_no_crs, "drivers.ndvi", "no coordinate reference system"),
         (_elsewhere, "drivers.albedo", "does not overlap the main stack"),
         (_no_reference, "areas", "no polygon named 'reference'"),
         (_not_json, "areas", "a GeoJSON of features"),

@@ -396,3 +396,40 @@ def test_unknown_numbers_are_all_named():
         answers.fill(
             '{{ "03_x:gone" | value }} {{ "04_y:bias" | number }}{{ "07_recession:no" | parameter }}', RESULTS
         )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("drainage_area_km2: 1000", "drainage_area_km2: 0100", "write 0100 in quotes"),
+        ("drainage_area_km2: 1000", "drainage_area_km2: 4:20", "write 4:20 in quotes"),
+        ("drainage_area_km2: 1000", "drainage_area_km2: 1.0e+9", "drainage_area_km2"),
+    ],
+)
+def test_numbers_that_yaml_reads_otherwise(tmp_path, old, new, message):
+    """YAML 1.1 makes 64 of 0100 and 260 of 4:20; an area in m2 is larger than any basin."""
+    text = (SITES / "template.yml").read_text(encoding="utf-8")
+    assert old in text
+    (tmp_path / "mine.yml").write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        io.load_site(tmp_path / "mine.yml")
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"thaw_season": ["13-45", "09-30"]}, "13-45.*no month and day"),
+        ({"thaw_season": ["11-01", "03-31"]}, "crosses New Year"),
+        ({"epochs": [{"label": "a", "start": 2003, "end": None, "source": ""}]}, "write 2003-01-01"),
+        (
+            {"epochs": [{"label": "a", "start": "2010-01-01", "end": "2003-01-01", "source": ""}]},
+            "before it starts",
+        ),
+        ({"reference_area": {"name": "r", "bounds": [99.2, 38.0, 99.1, 38.1]}}, "west, south, east, north"),
+        ({"reference_area": {"name": "r", "bounds": [99.1, 38.1, 99.2, 38.0]}}, "west, south, east, north"),
+    ],
+)
+def test_dates_and_corners_that_cannot_be(keys, message):
+    """Each slip of a season, an epoch or a box has its sentence."""
+    with pytest.raises(ValueError, match=message):
+        SiteConfig(title="t", kind="real", **keys)

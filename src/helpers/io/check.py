@@ -7,14 +7,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-import rioxarray
 import xarray as xr
 
 from helpers.io.fetch import missing_inputs, obtain
-from helpers.io.inputs import mask_of, read_areas, read_climate, read_sensor
+from helpers.io.inputs import mask_of, read_areas, read_climate, read_gauge, read_sensor
 from helpers.io.run import say
 from helpers.io.site import Site, load_site
-from readers.discharge import read_discharge
+from readers.rasters import read_raster
 
 #: areas that notebooks look for, and what is left out without them
 USED_AREAS = {
@@ -40,10 +39,10 @@ def check(site: Site) -> pd.DataFrame:
     }
     grids: dict[str, xr.Dataset] = {}
     steps: dict[str, Callable[[], str]] = {}
-    if inputs.areas:
-        steps["areas"] = lambda: _areas(site)
     for name in sorted(inputs.sar, key=lambda n: inputs.sar[n].role != "main"):
         steps[f"sar.{name}"] = lambda name=name: _stack(site, name, grids)
+    if inputs.areas:
+        steps["areas"] = lambda: _areas(site, grids)
     for name, gauge in inputs.discharge.items():
         steps[f"discharge.{name}"] = lambda gauge=gauge: _discharge(site, gauge)
     if inputs.climate:
@@ -111,9 +110,7 @@ def _overlap(bounds, others, what: str) -> None:
 
 
 def _discharge(site: Site, gauge) -> str:
-    flow = read_discharge(
-        site.raw / gauge.path, format=gauge.format, drainage_area_km2=gauge.drainage_area_km2
-    )
+    flow = read_gauge(site, gauge)
     time = flow["time"].values
     return f"{int(flow.notnull().sum())} of {flow.size} days, {_day(time[0])} to {_day(time[-1])}"
 
@@ -132,24 +129,35 @@ def _climate(site: Site) -> str:
 
 def _driver(site: Site, driver, grids: dict) -> str:
     path = site.raw / driver.path
-    with rioxarray.open_rasterio(path, masked=True) as raster:
-        if raster.rio.crs is None:
-            raise ValueError(f"{path}: has no CRS; write one into the GeoTIFF (rio edit-info --crs)")
-        if grids:
-            main = next(iter(grids.values()))
-            _overlap(raster.rio.bounds(), main.rio.transform_bounds(raster.rio.crs), f"{path}:")
-        step = abs(raster.rio.resolution()[0])
-        return f"{raster.rio.height} x {raster.rio.width} cells of {step:.4g}, {raster.rio.crs}"
+    raster = read_raster(path)
+    if grids:
+        main = next(iter(grids.values()))
+        _overlap(raster.rio.bounds(), main.rio.transform_bounds(raster.rio.crs), f"{path}:")
+    step, low, high = abs(raster.rio.resolution()[0]), float(raster.min()), float(raster.max())
+    size = f"{raster.rio.height} x {raster.rio.width} cells of {step:.4g}, {raster.rio.crs}"
+    return f"{size}, {low:.4g} to {high:.4g} {driver.unit}"
 
 
-def _areas(site: Site) -> str:
+def _areas(site: Site, grids: dict) -> str:
     areas = read_areas(site)
     place = site.config.reference_area
     if place and place.polygon and place.polygon not in areas:
         path = site.raw / site.config.inputs.areas
         raise ValueError(f"{path}: no polygon named {place.polygon!r}, the reference area of the site file")
     lacking = [f"{name} ({what})" for name, what in USED_AREAS.items() if name not in areas]
-    return ", ".join(areas) + (f"; left out without {'; '.join(lacking)}" if lacking else "")
+    if grids:
+        main = next(iter(grids.values()))
+        cells = {n: int(mask_of(a, main).sum()) for n, a in areas.items() if a.geom_type != "Point"}
+        named = [f"{name} ({cells[name]} cells)" if name in cells else name for name in areas]
+        if cells and not any(cells.values()):
+            west, south, east, north = main.rio.transform_bounds("EPSG:4326")
+            raise ValueError(
+                f"{site.raw / site.config.inputs.areas}: no area lies in the scene ({west:.3f} to {east:.3f} E, "
+                f"{south:.3f} to {north:.3f} N); are longitude and latitude swapped?"
+            )
+    else:
+        named = list(areas)
+    return ", ".join(named) + (f"; left out without {'; '.join(lacking)}" if lacking else "")
 
 
 def _day(date) -> str:

@@ -10,7 +10,7 @@ from rasterio.enums import Resampling
 from rasterio.features import geometry_mask
 from shapely.geometry.base import BaseGeometry
 
-from helpers.io.site import Site
+from helpers.io.site import Gauge, Site
 from readers.areas import read_areas as named_polygons
 from readers.climate import read_climate as climate_of_file
 from readers.damage import damage_named
@@ -143,13 +143,17 @@ def read_drivers(site: Site, grid: xr.Dataset) -> xr.Dataset:
     return xr.Dataset(out, coords={"y": grid["y"], "x": grid["x"]}).rio.write_crs(grid.rio.crs)
 
 
+def read_gauge(site: Site, gauge: Gauge) -> xr.DataArray:
+    """Read the daily discharge of one gauge, with all that the site file says of its table."""
+    keys = "format drainage_area_km2 column date_column date_format station units to_daily"
+    return read_discharge(site.raw / gauge.path, **{key: getattr(gauge, key) for key in keys.split()})
+
+
 def read_gauges(site: Site) -> xr.Dataset:
     """Read the daily discharge of every gauge of a site: ``discharge``, ``ice`` (station, time)."""
     series = []
     for name, gauge in site.config.inputs.discharge.items():
-        flow = read_discharge(
-            site.raw / gauge.path, format=gauge.format, drainage_area_km2=gauge.drainage_area_km2
-        )
+        flow = read_gauge(site, gauge)
         ice = flow["ice"].values if "ice" in flow.coords else np.zeros(flow.sizes["time"], bool)
         one = xr.Dataset(
             {"discharge": ("time", flow.values), "ice": ("time", ice)}, coords={"time": flow["time"].values}

@@ -11,7 +11,15 @@ from typing import Annotated, Literal
 
 import pandas as pd
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from helpers.io.run import MissingInput, is_live, say, to_disk
 
@@ -105,7 +113,13 @@ class Gauge(_Input):
     role: Literal["target", "control"]
     path: RawPath
     format: str | None = None
-    drainage_area_km2: float = Field(gt=0)
+    drainage_area_km2: float = Field(gt=0, lt=8e6, description="km2; the Amazon has 7e6")
+    column: str | int | None = None
+    date_column: str | int | None = None
+    date_format: str | None = None
+    station: str | None = None
+    units: str | None = None
+    to_daily: bool = False
     channel_km: float | None = Field(
         None, gt=0, description="length of all channels, for thickness from recession"
     )
@@ -154,6 +168,19 @@ class Epoch(_Strict):
     end: date | None
     source: str
 
+    @field_validator("start", "end", mode="before")
+    @classmethod
+    def _whole_date(cls, value):
+        if isinstance(value, int):
+            raise ValueError(f"{value} is no date; write {value}-01-01")
+        return value
+
+    @model_validator(mode="after")
+    def _forward(self):
+        if self.start and self.end and self.end < self.start:
+            raise ValueError(f"epoch {self.label!r} ends on {self.end}, before it starts on {self.start}")
+        return self
+
 
 class ReferenceArea(_Strict):
     """The one reference of every sensor: a named polygon, a pixel (row, column) or a lon/lat box."""
@@ -167,6 +194,8 @@ class ReferenceArea(_Strict):
     def _one_place(self):
         if sum(v is not None for v in (self.polygon, self.pixel, self.bounds)) != 1:
             raise ValueError("give exactly one of `polygon`, `pixel`, `bounds`")
+        if self.bounds and not (self.bounds[0] < self.bounds[2] and self.bounds[1] < self.bounds[3]):
+            raise ValueError(f"bounds {list(self.bounds)} are not in the order west, south, east, north")
         return self
 
 
@@ -202,6 +231,20 @@ class SiteConfig(_Strict):
     mine: Mine | None = None
     inputs: Inputs = Inputs()
     physics: dict[str, float | int | bool | str] = Field({}, description="keywords of twin.simulate")
+
+    @model_validator(mode="after")
+    def _season_of_one_year(self):
+        for day in self.thaw_season or ():
+            try:
+                date.fromisoformat(f"2000-{day}")
+            except ValueError:
+                raise ValueError(f"thaw_season: {day!r} is no month and day (mm-dd)") from None
+        if self.thaw_season and self.thaw_season[0] >= self.thaw_season[1]:
+            first, last = self.thaw_season
+            raise ValueError(
+                f"thaw_season from {first} to {last} crosses New Year; seasons of the southern hemisphere are not read"
+            )
+        return self
 
 
 class Site:
@@ -378,6 +421,14 @@ class _PlainLoader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases (*name) are not read: write the value out")
         return super().compose_node(parent, index)
+
+    def construct_scalar(self, node):
+        # YAML 1.1 reads 0100 as 64 and 4:20 as 260: neither is what was meant
+        if node.style is None and re.fullmatch(r"[-+]?(0\d+|\d+(:\d+)+(\.\d*)?)", str(node.value)):
+            raise yaml.YAMLError(
+                f"line {node.start_mark.line + 1}: write {node.value} in quotes or as a plain number"
+            )
+        return super().construct_scalar(node)
 
     def construct_mapping(self, node, deep=False):
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
