@@ -85,5 +85,5 @@ def test_a_declared_crs_is_transformed(tmp_path):
 
 def test_a_self_crossing_outline_is_named(tmp_path):
     """A bow tie has no inside."""
-    with pytest.raises(ValueError, match="pit.*Self-intersection"):
+    with pytest.raises(ValueError, match=r"pit.*Self-intersection"):
         read_areas(geojson(tmp_path / "a.json", [(99, 38), (99.1, 38.1), (99.1, 38), (99, 38.1)]))
