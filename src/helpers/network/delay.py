@@ -16,11 +16,7 @@ STABLE_RATE_STD = 1.0  # mm/yr, rate of stable ground across half the scene, or 
 
 
 def correct_delay(
-    stack: xr.Dataset,
-    ramp: int = 1,
-    height: bool = True,
-    *,
-    mask: xr.DataArray | None = None,
+    stack: xr.Dataset, ramp: int = 1, height: bool = True, *, mask: xr.DataArray | None = None
 ) -> xr.Dataset:
     """Remove a ramp and a phase-height term per date.
 

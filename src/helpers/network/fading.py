@@ -67,15 +67,8 @@ def fading(stack: xr.Dataset, *, smooth_pixels: float = 2.0) -> xr.Dataset:
     significant = np.abs(z) >= _threshold(stack, len(SEASONS))
     shrink = np.where(significant, 1 - 1 / np.maximum(z**2, 1), 0.0)
     delta, delta_std = _shrink_to_scene(pixel, pixel_std, scene, scene_std, shrink, significant)
-    shape = (len(SEASONS), stack.sizes["y"], stack.sizes["x"])
-    out = _table(scene, scene_cov, step, stack)
-    return out.assign(
-        scene_delta=("season", scene, {"units": "rad"}),
-        scene_delta_std=("season", scene_std, {"units": "rad"}),
-        significant=("season", significant),
-        delta=(("season", "y", "x"), delta.reshape(shape).astype(np.float32), {"units": "rad"}),
-        delta_std=(("season", "y", "x"), delta_std.reshape(shape).astype(np.float32), {"units": "rad"}),
-    ).assign_attrs(step_days=float(step), usable=True)
+    out = _table(scene, scene_cov, step, stack, significant, (delta, delta_std))
+    return out.assign_attrs(step_days=float(step), usable=True)
 
 
 def _step(stack, lengths):
@@ -179,9 +172,8 @@ def _places(tile, own, design, block, smooth):
     the places' variances.
     """
     triplet = closure(tile)
-    phase = (
-        (triplet["closure_phase"] - 2 * np.pi * triplet["ambiguity"]).transpose("triplet", "y", "x").values
-    )
+    phase = triplet["closure_phase"] - 2 * np.pi * triplet["ambiguity"]
+    phase = phase.transpose("triplet", "y", "x").values
     inner = phase[:, *own].reshape(len(phase), -1)
     normals, sides = _sums(phase.reshape(len(phase), -1), design, block)
     seen = np.trace(normals.sum(axis=0), axis1=-2, axis2=-1) > 0
@@ -197,9 +189,8 @@ def _smoothed(sums, shape, sd):
     if sd == 0:
         return sums
     maps = sums.reshape(sums.shape[0], *shape, -1)
-    return scipy.ndimage.gaussian_filter(maps, (0, sd, sd, 0), mode="constant", truncate=_REACH).reshape(
-        sums.shape
-    )
+    smooth = scipy.ndimage.gaussian_filter(maps, (0, sd, sd, 0), mode="constant", truncate=_REACH)
+    return smooth.reshape(sums.shape)
 
 
 def _shrink_to_scene(pixel, pixel_std, scene, scene_std, shrink, significant):
@@ -210,38 +201,39 @@ def _shrink_to_scene(pixel, pixel_std, scene, scene_std, shrink, significant):
     mean = (shrink * scene)[:, None]
     noise = np.nanmean(pixel_std**2, axis=1, keepdims=True)
     spread = np.maximum(np.nanvar(pixel, axis=1, keepdims=True) - noise, 0)
-    weight = np.divide(
-        spread, spread + pixel_std**2, out=np.zeros_like(pixel_std), where=spread + pixel_std**2 > 0
-    )
+    both = spread + pixel_std**2
+    weight = np.divide(spread, both, out=np.zeros_like(pixel_std), where=both > 0)
     weight = np.where(significant[:, None], weight, 0)
     delta = mean + weight * (np.where(np.isfinite(pixel), pixel, scene[:, None]) - scene[:, None])
     variance = (1 - weight) * spread + ((1 - weight) * scene_std[:, None]) ** 2 + (weight * pixel_std) ** 2
     std = np.sqrt(np.where(weight > 0, variance, scene_std[:, None] ** 2 + spread))
-    unseen = ~np.isfinite(pixel)
-    delta, std = (
-        np.where(unseen, mean, delta),
-        np.where(unseen, np.sqrt(scene_std[:, None] ** 2 + spread), std),
-    )
-    return delta, std
+    seen = np.isfinite(pixel)
+    return np.where(seen, delta, mean), np.where(seen, std, np.sqrt(scene_std[:, None] ** 2 + spread))
 
 
-def _table(scene, cov, step, stack) -> xr.Dataset:
-    """Bias by season and pair length, and the rate a chain of pairs of one length would add."""
+def _table(scene, cov, step, stack, significant, maps) -> xr.Dataset:
+    """Result of `fading`: bias by season and pair length, the rate a chain of such pairs adds, maps per step."""
     lengths = np.unique(np.round(pair_length_days(stack)))
-    steps = bias_ratio(lengths, step) * lengths / step
-    days = np.array(
-        [sum(pd.Timestamp(2001, m, 1).days_in_month for m in months) for months in SEASONS.values()]
-    )
-    per_year = days / step  # steps of each season in a year
+    ratio = bias_ratio(lengths, step)
+    steps = ratio * lengths / step
+    days = [sum(pd.Timestamp(2001, m, 1).days_in_month for m in months) for months in SEASONS.values()]
+    per_year = np.array(days) / step  # steps of each season in a year
     to_mm = -mm_per_radian(stack.attrs["wavelength_m"])
     rate, rate_std = to_mm * per_year @ scene, abs(to_mm) * np.sqrt(per_year @ cov @ per_year)
-    std = np.sqrt(np.diag(cov))
+    std, rad = np.sqrt(np.diag(cov)), {"units": "rad"}
+    shape = (len(SEASONS), stack.sizes["y"], stack.sizes["x"])
+    delta, delta_std = (v.reshape(shape).astype(np.float32) for v in maps)
     return xr.Dataset(
         {
-            "bias": (("season", "length_days"), scene[:, None] * steps, {"units": "rad"}),
-            "bias_std": (("season", "length_days"), std[:, None] * steps, {"units": "rad"}),
-            "rate_bias": ("length_days", rate * bias_ratio(lengths, step), {"units": "mm/yr"}),
-            "rate_bias_std": ("length_days", rate_std * bias_ratio(lengths, step), {"units": "mm/yr"}),
+            "bias": (("season", "length_days"), scene[:, None] * steps, rad),
+            "bias_std": (("season", "length_days"), std[:, None] * steps, rad),
+            "rate_bias": ("length_days", rate * ratio, {"units": "mm/yr"}),
+            "rate_bias_std": ("length_days", rate_std * ratio, {"units": "mm/yr"}),
+            "scene_delta": ("season", scene, rad),
+            "scene_delta_std": ("season", std, rad),
+            "significant": ("season", significant),
+            "delta": (("season", "y", "x"), delta, rad),
+            "delta_std": (("season", "y", "x"), delta_std, rad),
         },
         coords={"season": list(SEASONS), "length_days": lengths, "y": stack["y"], "x": stack["x"]},
     )
@@ -249,16 +241,10 @@ def _table(scene, cov, step, stack) -> xr.Dataset:
 
 def _not_estimated(stack, step, reason) -> xr.Dataset:
     """Result of `fading` where the model does not apply: no bias known, none to subtract."""
-    nan = np.full(len(SEASONS), np.nan)
-    out = _table(nan, np.full((len(SEASONS), len(SEASONS)), np.nan), step, stack)
-    shape = (len(SEASONS), stack.sizes["y"], stack.sizes["x"])
-    return out.assign(
-        scene_delta=("season", nan, {"units": "rad"}),
-        scene_delta_std=("season", nan, {"units": "rad"}),
-        significant=("season", np.zeros(len(SEASONS), bool)),
-        delta=(("season", "y", "x"), np.zeros(shape, np.float32), {"units": "rad"}),
-        delta_std=(("season", "y", "x"), np.full(shape, np.nan, np.float32), {"units": "rad"}),
-    ).assign_attrs(step_days=step, usable=False, reason=reason)
+    n, maps = len(SEASONS), np.zeros((len(SEASONS), stack.sizes["y"] * stack.sizes["x"]))
+    nothing = np.full(n, np.nan), np.full((n, n), np.nan)
+    out = _table(*nothing, step, stack, np.zeros(n, bool), (maps, maps * np.nan))
+    return out.assign_attrs(step_days=step, usable=False, reason=reason)
 
 
 def correct_fading(stack: xr.Dataset, bias: xr.Dataset) -> xr.Dataset:
