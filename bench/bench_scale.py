@@ -103,11 +103,11 @@ def correct() -> None:
     start, cpu = time.monotonic(), time.process_time()
     place = site()
     stack = network.correct_unwrapping(io.read(place, "01_scale.zarr"))
-    stack = io.write_and_reopen(stack, place, "02_scale_mended.zarr")
+    stack = io.write_and_reopen(stack, place, "02_scale_unwrapped.zarr")
     network.closure_histogram(stack, np.linspace(-10, 10, 121))
     here = xr.zeros_like(stack["unwrapped_phase"].isel(pair=0, drop=True), bool).compute()
     here[10:20, 100:120] = True
-    stack, _ = network.prune(network.reference(stack, here), min_valid=0.02, keep_connected=False)
+    stack, _ = network.prune(network.reference(stack, here), min_valid=0.02)
     stack = network.correct_delay(stack, mask=network.stable_ground(stack))
     stack = network.correct_fading(stack, network.fading(stack))
     network.atmosphere(stack)

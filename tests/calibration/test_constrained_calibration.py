@@ -39,9 +39,9 @@ JUDGED = ("soft prior", "late summer", "long pairs", "joint")
 def prepared(stack):
     """A stack as notebook 02 hands it on; pixels of `columns` have no neighbours, no reference and no ramp."""
     stack = network.correct_unwrapping(stack, coherent=False)
-    turns = stack["unwrapping_turns"].values
+    turns = stack["unwrapping_cycles"].values
     pair_std = network.unwrapping_std(stack)
-    stack = stack.drop_vars(["unwrapping_turns", "unwrapping_flag"])
+    stack = stack.drop_vars(["unwrapping_cycles", "unwrapping_flag"])
     stack = network.correct_fading(stack, network.fading(stack, smooth_pixels=0.0))
     to_mm = stack.attrs["wavelength_m"] / (4 * np.pi) * 1000
     stack["pair_std"] = np.hypot(pair_std, stack["fading_std"].fillna(0) * to_mm)

@@ -45,9 +45,7 @@ def corrected(site, polygons):
         stack = network.correct_unwrapping(io.read_sensor(site, sensor).load())
         unwrapping = network.unwrapping_std(stack)
         stack = network.reference(stack, io.mask_of(polygons["reference"], stack)).assign(pair_std=unwrapping)
-        stack, _ = network.prune(
-            stack.drop_vars(["unwrapping_turns", "unwrapping_flag"]), keep_connected=False
-        )
+        stack = stack.drop_vars(["unwrapping_cycles", "unwrapping_flag"])
         if stable is None:
             stable = network.stable_ground(stack)
         step = abs(float(stable["x"][1] - stable["x"][0]))

@@ -95,7 +95,7 @@ def by_source(raw, stack, truth, options, draw):
         )
 
     sensor, phase = raw.attrs["sensor"], raw["unwrapped_phase"].values
-    turns = truth[f"cycles_{sensor}"].values + stack["unwrapping_turns"].values
+    turns = truth[f"cycles_{sensor}"].values + stack["unwrapping_cycles"].values
     out = {"unwrapping": errors(invert((2 * np.pi * turns).astype("f4")), 0, 0)}
     for name, change in SWITCHES.items():
         less = draw(**change)[sensor]["unwrapped_phase"].values
@@ -105,7 +105,7 @@ def by_source(raw, stack, truth, options, draw):
                 source
                 + stack["unwrapped_phase"].values
                 - phase
-                - 2 * np.pi * stack["unwrapping_turns"].values
+                - 2 * np.pi * stack["unwrapping_cycles"].values
             )
         out[name] = errors(invert(source.astype("f4")), 0, 0)
     still = draw(noise=False)[sensor]["unwrapped_phase"].values

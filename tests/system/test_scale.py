@@ -27,7 +27,7 @@ def test_notebooks_by_blocks_give_the_numbers_of_memory(tmp_path):
         variables = copy_of_checkout(folder) | {"IN_MEMORY_BYTES": limit}
         status, words = make(folder, "03_constrained_sbas", "SIZE=quick", seconds=3600, **variables)
         assert status == 0, words[-3000:]
-    assert list(folders[1].rglob("02_*_mended.zarr")), "the stacks did not stay on disk"
+    assert list(folders[1].rglob("02_*_unwrapped.zarr")), "the stacks did not stay on disk"
     for name in ("02_sbas", "03_constrained_sbas"):
         one, other = (pd.read_csv(f / "build" / "quick" / "results" / f"{name}.csv") for f in folders)
         pd.testing.assert_frame_equal(one, other, rtol=1e-6)

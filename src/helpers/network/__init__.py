@@ -3,54 +3,57 @@
 Apply in this order: `correct_unwrapping`, `reference`, `correct_delay`, `correct_fading`, then `helpers.sbas.invert`.
 """
 
+from helpers.network.atmosphere import atmosphere
 from helpers.network.closure import (
     closure,
     closure_histogram,
-    closure_rms,
     correct_unwrapping,
+    open_share,
     unwrapping_std,
+    unwrapping_summary,
 )
-from helpers.network.delay import atmosphere, correct_delay, stable_ground
+from helpers.network.delay import correct_delay
 from helpers.network.fading import correct_fading, fading
 from helpers.network.graph import (
-    adjacency_depth,
-    by_blocks,
+    SLANT_RANGE_M,
     components,
+    date_baselines,
     dates,
     height_matters,
     incidence,
     loops,
     pair_index,
-    pair_length_days,
     prune,
-    thinned,
     triplets,
 )
+from helpers.network.pixels import thinned
 from helpers.network.reference import reference, reference_rate_std
+from helpers.network.stable import stable_ground, stable_on
 
 __all__ = [
-    "adjacency_depth",
+    "SLANT_RANGE_M",
     "atmosphere",
-    "by_blocks",
     "closure",
     "closure_histogram",
-    "closure_rms",
     "components",
     "correct_delay",
     "correct_fading",
     "correct_unwrapping",
+    "date_baselines",
     "dates",
     "fading",
     "height_matters",
     "incidence",
     "loops",
+    "open_share",
     "pair_index",
-    "pair_length_days",
     "prune",
     "reference",
     "reference_rate_std",
     "stable_ground",
+    "stable_on",
     "thinned",
     "triplets",
     "unwrapping_std",
+    "unwrapping_summary",
 ]

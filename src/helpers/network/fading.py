@@ -9,8 +9,9 @@ import scipy.stats
 import xarray as xr
 
 from helpers.network.closure import closure
-from helpers.network.graph import by_blocks, pair_length_days
-from helpers.network.reference import DAYS_PER_YEAR
+from helpers.network.graph import pair_length_days
+from helpers.network.pixels import by_blocks, subtract_fields
+from helpers.timefunc import DAYS_PER_YEAR, mm_per_radian
 
 SEASONS = {"winter": (12, 1, 2), "spring": (3, 4, 5), "summer": (6, 7, 8), "autumn": (9, 10, 11)}
 # bias of a pair of n steps as a share of the summed biases of its steps, n = 1, 2 ...
@@ -22,23 +23,20 @@ _REACH = 4.0  # sd at which a Gaussian neighbourhood is cut
 _TILE = 500  # columns worked on at a time
 
 
-def fading(stack: xr.Dataset, *, seasons: dict | None = None, smooth_pixels: float = 2.0) -> xr.Dataset:
+def fading(stack: xr.Dataset, *, smooth_pixels: float = 2.0) -> xr.Dataset:
     """Estimate the closure-phase bias and its sd by season and pair length.
 
-    Model: one step (the shortest repeat) in season s has the bias delta_s; a pair of n steps has the share
-    a_n of the summed biases of its steps, a_n from the literature, zero from 216 days on. The non-zero mean of
-    the closure phases determines delta_s by least squares; what is proportional to time closes every loop and
-    stays invisible, so this rests on the a_n. The sd is a jackknife over blocks of time. A seasonal value that
-    is not significant (Student's t with years - 1 degrees of freedom, 5 % for all seasons together) is set to
-    zero, others are shrunk by 1 - 1 / z2; places are drawn to the scene's value as far as their scatter is
-    noise.
+    Model: one step (the shortest repeat) in season s has the bias delta_s; a pair of n steps has the ratio a_n of the
+    summed biases of its steps, a_n from the literature, zero from 216 days on. The non-zero mean of the closure phases
+    determines delta_s by least squares. A bias proportional to time closes every loop, so the result depends on the
+    a_n. The sd is a jackknife over blocks of time. A seasonal value that is not significant (Student's t with
+    years - 1 degrees of freedom, 5 % for all seasons together) is set to zero, others are shrunk by 1 - 1 / z2; pixels
+    are shrunk to the scene's value as far as their scatter is noise.
 
     Parameters
     ----------
     stack : Dataset
         Dims (pair, y, x), unwrapping corrected.
-    seasons : dict, optional
-        Name -> months; default winter (Dec-Feb), spring, summer, autumn.
     smooth_pixels : float
         Sd of the Gaussian neighbourhood that shares one estimate: the bias follows land cover, and closures hold no
         delay, only noise of single pixels.
@@ -52,33 +50,25 @@ def fading(stack: xr.Dataset, *, seasons: dict | None = None, smooth_pixels: flo
         ``scene_delta``, ``scene_delta_std``, ``significant`` (season). Attributes ``step_days``, ``usable``
         (False, with ``reason`` and zero delta, where the stack has no short repeat or too few triplets).
     """
-    seasons = seasons or SEASONS
     lengths = pair_length_days(stack)
     step, reason = _step(stack, lengths)
     triplet = closure(stack)
-    if reason is None and triplet.sizes["triplet"] < 10 * len(seasons):
-        reason = f"{triplet.sizes['triplet']} triplets are too few for {len(seasons)} seasons"
+    if reason is None and triplet.sizes["triplet"] < 10 * len(SEASONS):
+        reason = f"{triplet.sizes['triplet']} triplets are too few for {len(SEASONS)} seasons"
     if reason is not None:
-        return _nothing(stack, seasons, step, reason)
-    pair_design = _design(stack, seasons, step)
+        return _not_estimated(stack, step, reason)
+    pair_design = season_design(stack, step)
     index = [triplet[f"pair_{n}"].values for n in ("12", "23", "13")]
     design = pair_design[index[0]] + pair_design[index[1]] - pair_design[index[2]]
     block = _time_blocks(triplet["second"].values)
     scene, scene_cov, pixel, pixel_std = _estimate(stack, design, block, smooth_pixels)
     scene_std = np.sqrt(np.diag(scene_cov))
     z = np.divide(scene, scene_std, out=np.zeros_like(scene), where=scene_std > 0)
-    significant = np.abs(z) >= _threshold(stack, len(seasons))
+    significant = np.abs(z) >= _threshold(stack, len(SEASONS))
     shrink = np.where(significant, 1 - 1 / np.maximum(z**2, 1), 0.0)
-    delta, delta_std = _draw_to_scene(pixel, pixel_std, scene, scene_std, shrink, significant)
-    shape = (len(seasons), stack.sizes["y"], stack.sizes["x"])
-    out = _table(scene, scene_cov, sorted({float(v) for v in np.round(lengths)}), seasons, step, stack)
-    return out.assign(
-        scene_delta=("season", scene, {"units": "rad"}),
-        scene_delta_std=("season", scene_std, {"units": "rad"}),
-        significant=("season", significant),
-        delta=(("season", "y", "x"), delta.reshape(shape).astype(np.float32), {"units": "rad"}),
-        delta_std=(("season", "y", "x"), delta_std.reshape(shape).astype(np.float32), {"units": "rad"}),
-    ).assign_attrs(step_days=float(step), usable=True)
+    delta, delta_std = _shrink_to_scene(pixel, pixel_std, scene, scene_std, shrink, significant)
+    out = _table(scene, scene_cov, step, stack, significant, (delta, delta_std))
+    return out.assign_attrs(step_days=float(step), usable=True)
 
 
 def _step(stack, lengths):
@@ -91,7 +81,7 @@ def _step(stack, lengths):
     return step, None
 
 
-def share(length_days, step: float) -> np.ndarray:
+def bias_ratio(length_days, step: float) -> np.ndarray:
     """Bias of a pair as a share of its steps' summed bias, by its length; 0 from 216 days on."""
     known = _SHARE[6 if step < 9 else 12]
     at = [step * (k + 1) for k in range(len(known))] + [_UNBIASED_DAYS]
@@ -104,17 +94,18 @@ def _threshold(stack, n_seasons) -> float:
     return float(scipy.stats.t.ppf(1 - _LEVEL / 2 / n_seasons, max(round(years) - 1, 1)))
 
 
-def _design(stack, seasons, step) -> np.ndarray:
+def season_design(stack: xr.Dataset, step: float) -> np.ndarray:
     """Bias of each pair per unit delta of each season: (pair, season)."""
     first = pd.DatetimeIndex(stack["reference"].values)
     second = pd.DatetimeIndex(stack["secondary"].values)
     day = pd.date_range(first.min(), second.max(), freq="D")
-    of_month = {month: k for k, months in enumerate(seasons.values()) for month in months}
+    of_month = {month: k for k, months in enumerate(SEASONS.values()) for month in months}
     number = np.array([of_month.get(m, -1) for m in day.month])
-    elapsed = np.array([np.concatenate([[0], np.cumsum(number == k)]) for k in range(len(seasons))])
+    elapsed = np.array([np.concatenate([[0], np.cumsum(number == k)]) for k in range(len(SEASONS))])
     start, stop = (day.get_indexer(d.normalize()) for d in (first, second))
     in_season = (elapsed[:, stop] - elapsed[:, start]).T  # days of each pair in each season
-    return share(pair_length_days(stack), step)[:, None] * in_season / step
+    # bias of a pair = a_n sum_s (steps in season s) delta_s
+    return bias_ratio(pair_length_days(stack), step)[:, None] * in_season / step
 
 
 def _time_blocks(middle) -> np.ndarray:
@@ -151,6 +142,7 @@ def _jackknife(normals, sides):
     n = len(normals)
     without = np.array([_solve(total_n - normals[b], total_s - sides[b]) for b in range(n)])
     spread = without - without.mean(axis=0)
+    # (n - 1) / n sum_b (e_b - mean e)(e_b - mean e)', e_b the estimate without block b
     return estimate, (n - 1) / n * np.einsum("bcs,bct->cst", spread, spread)
 
 
@@ -180,9 +172,8 @@ def _places(tile, own, design, block, smooth):
     the places' variances.
     """
     triplet = closure(tile)
-    phase = (
-        (triplet["closure_phase"] - 2 * np.pi * triplet["ambiguity"]).transpose("triplet", "y", "x").values
-    )
+    phase = triplet["closure_phase"] - 2 * np.pi * triplet["ambiguity"]
+    phase = phase.transpose("triplet", "y", "x").values
     inner = phase[:, *own].reshape(len(phase), -1)
     normals, sides = _sums(phase.reshape(len(phase), -1), design, block)
     seen = np.trace(normals.sum(axis=0), axis1=-2, axis2=-1) > 0
@@ -198,78 +189,65 @@ def _smoothed(sums, shape, sd):
     if sd == 0:
         return sums
     maps = sums.reshape(sums.shape[0], *shape, -1)
-    return scipy.ndimage.gaussian_filter(maps, (0, sd, sd, 0), mode="constant", truncate=_REACH).reshape(
-        sums.shape
-    )
+    smooth = scipy.ndimage.gaussian_filter(maps, (0, sd, sd, 0), mode="constant", truncate=_REACH)
+    return smooth.reshape(sums.shape)
 
 
-def _draw_to_scene(pixel, pixel_std, scene, scene_std, shrink, significant):
-    """Empirical Bayes: pixels are drawn to the shrunk scene value as far as their scatter is noise."""
+def _shrink_to_scene(pixel, pixel_std, scene, scene_std, shrink, significant):
+    """Empirical-Bayes estimate: pixels are shrunk to the scene value as far as their scatter is noise.
+
+    delta = m + w (delta_pixel - delta_scene), w = t^2 / (t^2 + s^2), t^2 = Var(delta_pixel) - s^2
+    """
     mean = (shrink * scene)[:, None]
     noise = np.nanmean(pixel_std**2, axis=1, keepdims=True)
     spread = np.maximum(np.nanvar(pixel, axis=1, keepdims=True) - noise, 0)
-    weight = np.divide(
-        spread, spread + pixel_std**2, out=np.zeros_like(pixel_std), where=spread + pixel_std**2 > 0
-    )
+    both = spread + pixel_std**2
+    weight = np.divide(spread, both, out=np.zeros_like(pixel_std), where=both > 0)
     weight = np.where(significant[:, None], weight, 0)
     delta = mean + weight * (np.where(np.isfinite(pixel), pixel, scene[:, None]) - scene[:, None])
     variance = (1 - weight) * spread + ((1 - weight) * scene_std[:, None]) ** 2 + (weight * pixel_std) ** 2
     std = np.sqrt(np.where(weight > 0, variance, scene_std[:, None] ** 2 + spread))
-    unseen = ~np.isfinite(pixel)
-    delta, std = (
-        np.where(unseen, mean, delta),
-        np.where(unseen, np.sqrt(scene_std[:, None] ** 2 + spread), std),
-    )
-    return delta, std
+    seen = np.isfinite(pixel)
+    return np.where(seen, delta, mean), np.where(seen, std, np.sqrt(scene_std[:, None] ** 2 + spread))
 
 
-def _table(scene, cov, lengths, seasons, step, stack) -> xr.Dataset:
-    """Bias by season and pair length, and the rate a chain of pairs of one length would add."""
-    lengths = np.array(lengths)
-    steps = share(lengths, step) * lengths / step
-    days = np.array(
-        [sum(pd.Timestamp(2001, m, 1).days_in_month for m in months) for months in seasons.values()]
-    )
-    per_year = days / step  # steps of each season in a year
-    to_mm = -stack.attrs["wavelength_m"] / (4 * np.pi) * 1000
+def _table(scene, cov, step, stack, significant, maps) -> xr.Dataset:
+    """Result of `fading`: bias by season and pair length, the rate a chain of such pairs adds, maps per step."""
+    lengths = np.unique(np.round(pair_length_days(stack)))
+    ratio = bias_ratio(lengths, step)
+    steps = ratio * lengths / step
+    days = [sum(pd.Timestamp(2001, m, 1).days_in_month for m in months) for months in SEASONS.values()]
+    per_year = np.array(days) / step  # steps of each season in a year
+    to_mm = -mm_per_radian(stack.attrs["wavelength_m"])
     rate, rate_std = to_mm * per_year @ scene, abs(to_mm) * np.sqrt(per_year @ cov @ per_year)
-    std = np.sqrt(np.diag(cov))
+    std, rad = np.sqrt(np.diag(cov)), {"units": "rad"}
+    shape = (len(SEASONS), stack.sizes["y"], stack.sizes["x"])
+    delta, delta_std = (v.reshape(shape).astype(np.float32) for v in maps)
     return xr.Dataset(
         {
-            "bias": (("season", "length_days"), scene[:, None] * steps, {"units": "rad"}),
-            "bias_std": (("season", "length_days"), std[:, None] * steps, {"units": "rad"}),
-            "rate_bias": ("length_days", rate * share(lengths, step), {"units": "mm/yr"}),
-            "rate_bias_std": ("length_days", rate_std * share(lengths, step), {"units": "mm/yr"}),
+            "bias": (("season", "length_days"), scene[:, None] * steps, rad),
+            "bias_std": (("season", "length_days"), std[:, None] * steps, rad),
+            "rate_bias": ("length_days", rate * ratio, {"units": "mm/yr"}),
+            "rate_bias_std": ("length_days", rate_std * ratio, {"units": "mm/yr"}),
+            "scene_delta": ("season", scene, rad),
+            "scene_delta_std": ("season", std, rad),
+            "significant": ("season", significant),
+            "delta": (("season", "y", "x"), delta, rad),
+            "delta_std": (("season", "y", "x"), delta_std, rad),
         },
-        coords={"season": list(seasons), "length_days": lengths, "y": stack["y"], "x": stack["x"]},
+        coords={"season": list(SEASONS), "length_days": lengths, "y": stack["y"], "x": stack["x"]},
     )
 
 
-def _nothing(stack, seasons, step, reason) -> xr.Dataset:
-    zero = np.zeros(len(seasons))
-    lengths = sorted({float(v) for v in np.round(pair_length_days(stack))})
-    cov = np.full((len(seasons), len(seasons)), np.nan)
-    nan = np.full(len(seasons), np.nan)
-    table = np.full((len(seasons), len(lengths)), np.nan)
-    shape = (len(seasons), stack.sizes["y"], stack.sizes["x"])
-    return xr.Dataset(
-        {
-            "bias": (("season", "length_days"), table, {"units": "rad"}),
-            "bias_std": (("season", "length_days"), table, {"units": "rad"}),
-            "rate_bias": ("length_days", table[0], {"units": "mm/yr"}),
-            "rate_bias_std": ("length_days", table[0], {"units": "mm/yr"}),
-            "scene_delta": ("season", nan, {"units": "rad"}),
-            "scene_delta_std": ("season", np.sqrt(np.diag(cov)), {"units": "rad"}),
-            "significant": ("season", zero.astype(bool)),
-            "delta": (("season", "y", "x"), np.zeros(shape, np.float32), {"units": "rad"}),
-            "delta_std": (("season", "y", "x"), np.full(shape, np.nan, np.float32), {"units": "rad"}),
-        },
-        coords={"season": list(seasons), "length_days": lengths, "y": stack["y"], "x": stack["x"]},
-        attrs={"step_days": step, "usable": False, "reason": reason},
-    )
+def _not_estimated(stack, step, reason) -> xr.Dataset:
+    """Result of `fading` where the model does not apply: no bias known, none to subtract."""
+    n, maps = len(SEASONS), np.zeros((len(SEASONS), stack.sizes["y"] * stack.sizes["x"]))
+    nothing = np.full(n, np.nan), np.full((n, n), np.nan)
+    out = _table(*nothing, step, stack, np.zeros(n, bool), (maps, maps * np.nan))
+    return out.assign_attrs(step_days=step, usable=False, reason=reason)
 
 
-def correct_fading(stack: xr.Dataset, bias: xr.Dataset, *, seasons: dict | None = None) -> xr.Dataset:
+def correct_fading(stack: xr.Dataset, bias: xr.Dataset) -> xr.Dataset:
     """Subtract the fading bias that `fading` found significant.
 
     Parameters
@@ -278,8 +256,6 @@ def correct_fading(stack: xr.Dataset, bias: xr.Dataset, *, seasons: dict | None 
         Dims (pair, y, x).
     bias : Dataset
         From `fading`, on the same grid.
-    seasons : dict, optional
-        As given to `fading`.
 
     Returns
     -------
@@ -291,15 +267,11 @@ def correct_fading(stack: xr.Dataset, bias: xr.Dataset, *, seasons: dict | None 
     if not bias.attrs["usable"]:
         out.attrs["fading"] = f"not corrected: {bias.attrs['reason']}"
         return out.assign(fading_std=("pair", np.full(stack.sizes["pair"], np.nan), {"units": "rad"}))
-    seasons = seasons or SEASONS
     names = bias["season"].values[bias["significant"].values].tolist()
     out.attrs["fading"] = f"corrected in {', '.join(names)}" if names else "not corrected: not significant"
-    design = _design(stack, seasons, bias.attrs["step_days"])
+    design = season_design(stack, bias.attrs["step_days"])
     variance = design**2 @ (bias["delta_std"] ** 2).mean(("y", "x")).values
     out = out.assign(fading_std=("pair", np.sqrt(variance), {"units": "rad"}))
     if names:
-        from helpers.network.delay import _subtract
-
-        phase = stack["unwrapped_phase"].transpose("pair", "y", "x")
-        out["unwrapped_phase"] = phase.copy(data=_subtract(phase.data, design, bias["delta"].values))
+        out["unwrapped_phase"] = subtract_fields(stack["unwrapped_phase"], design, bias["delta"].values)
     return out

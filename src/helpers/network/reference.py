@@ -10,18 +10,20 @@ import scipy.optimize
 import xarray as xr
 from rasterio.warp import transform_bounds
 
+from helpers import timefunc
 from helpers.network.graph import dates, incidence
 from inversion import phase_noise
 
 log = logging.getLogger(__name__)
 
-DAYS_PER_YEAR = 365.25
+MIN_PIXELS = 25  # valid pixels of the reference area that a pair needs
 
 
-def reference(
-    stack: xr.Dataset, area: xr.DataArray | tuple, *, min_pixels: int = 25, name: str | None = None
-) -> xr.Dataset:
+def reference(stack: xr.Dataset, area: xr.DataArray | tuple, *, name: str | None = None) -> xr.Dataset:
     """Refer every pair to one area: subtract the median phase of the area's valid pixels.
+
+    A pair with fewer than `MIN_PIXELS` valid pixels in the area becomes no data and is listed in the attribute
+    ``unreferenced_pairs``.
 
     Parameters
     ----------
@@ -29,9 +31,6 @@ def reference(
         Dims (pair, y, x), `unwrapped_phase` in rad.
     area : DataArray of bool (y, x), or (west, south, east, north) in degrees, or (row, column)
         The reference area. One pixel (row, column) is accepted as it is, for comparison with other software.
-    min_pixels : int
-        A pair with fewer valid pixels in the area cannot be referred: it becomes no data and is listed in
-        the attribute ``unreferenced_pairs``.
     name : str, optional
         Stored as attribute ``reference_area``.
 
@@ -48,7 +47,7 @@ def reference(
         The area lies outside the stack, has too few pixels, or no pair can be referred.
     """
     inside, single = _area_mask(stack, area)
-    needed = 1 if single else min_pixels
+    needed = 1 if single else MIN_PIXELS
     if inside.sum() < needed:
         raise ValueError(
             f"the reference area has {int(inside.sum())} pixels on this grid, needs {needed}: enlarge it"
@@ -84,7 +83,7 @@ def reference(
         reference_std=("pair", std, {"units": "rad", "long_name": "sd of the reference"}),
     )
     row, column = _central_pixel(inside, window, box)
-    to_mm = stack.attrs["wavelength_m"] / (4 * np.pi) * 1000
+    to_mm = timefunc.mm_per_radian(stack.attrs["wavelength_m"])
     out.attrs.update(
         reference_area=name or f"{int(inside.sum())} pixels around row {row}, column {column}",
         reference_y=float(stack["y"][row]),
@@ -137,14 +136,14 @@ def _median_std(maps: np.ndarray) -> np.ndarray:
     centred = maps - np.nanmedian(flat, axis=1)[:, None, None]
     scale = 1.4826 * np.nanmedian(np.abs(centred.reshape(flat.shape)), axis=1)
     unit = centred / np.where(scale > 0, scale, np.inf)[:, None, None]
-    # one wild pixel must not decide on the correlation
-    unit = np.clip(unit, -3, 3)
+    unit = np.clip(unit, -3, 3)  # an outlier must not determine the correlation
     products = [unit[:, 1:] * unit[:, :-1], unit[:, :, 1:] * unit[:, :, :-1]]
     products = np.concatenate([p[np.isfinite(p)] for p in products])
-    spread = np.nanmean(unit**2)
-    r = np.clip(products.mean() / spread, 0, 0.95) if products.size and spread > 0 else 0.0
+    variance = np.nanmean(unit**2)
+    r = np.clip(products.mean() / variance, 0, 0.95) if products.size and variance > 0 else 0.0
     length = -1 / np.log(r) if r > 0.05 else 0.0
     effective = np.maximum(np.isfinite(flat).sum(axis=1) / (1 + 2 * np.pi * length**2), 1.0)
+    # sd of the median of n Gaussian values: sqrt(pi / 2) s / sqrt(n)
     return np.sqrt(np.pi / 2) * scale / np.sqrt(effective)
 
 
@@ -164,7 +163,7 @@ def _central_pixel(inside, window, box) -> tuple[int, int]:
     return int(row + box["y"].start), int(column + box["x"].start)
 
 
-def date_variance(stack: xr.Dataset, pair_variance) -> np.ndarray:
+def date_variance(stack: xr.Dataset, pair_variance: np.ndarray) -> np.ndarray:
     """Split variances of pairs into variances of dates, v_pair = v_first + v_second, none negative.
 
     Parameters
@@ -195,15 +194,15 @@ def reference_rate_std(stack: xr.Dataset, atmosphere: xr.DataArray | None = None
         From `reference`. Attribute ``delay_rate_std`` (`helpers.network.correct_delay`) is added where it is there:
         the ramps' error in the rate, rms over the scene, is shared by wide areas, if not by all.
     atmosphere : array (date,), mm, optional
-        Sd of the delay left per date (`helpers.network.atmosphere`): the reference area's own delay is
-        common to the whole scene.
+        Residual delay per date (`helpers.network.atmosphere`): the reference area's own delay is common to the
+        whole scene.
 
     Returns
     -------
     float
         Sd of the least-squares slope through the dates, and of what the delay correction left.
     """
-    to_mm = stack.attrs["wavelength_m"] / (4 * np.pi) * 1000
+    to_mm = timefunc.mm_per_radian(stack.attrs["wavelength_m"])
     if not np.isfinite(stack["reference_std"]).any():
         variance = np.zeros(dates(stack).size)
     else:
@@ -212,8 +211,8 @@ def reference_rate_std(stack: xr.Dataset, atmosphere: xr.DataArray | None = None
         variance = variance + np.nan_to_num(np.asarray(atmosphere, float)) ** 2
     elif not np.isfinite(stack["reference_std"]).any():
         return float("nan")
-    days = dates(stack)
-    years = np.asarray((days - days[0]) / np.timedelta64(1, "D"), float) / DAYS_PER_YEAR
+    years = timefunc.years(dates(stack))
     lever = years - years.mean()
+    # slope b = sum l_t d_t / sum l_t^2, so Var(b) = sum l_t^2 v_t / (sum l_t^2)^2
     slope = float(np.sqrt((lever**2 * variance).sum()) / (lever**2).sum())
     return float(np.hypot(slope, stack.attrs.get("delay_rate_std", 0.0)))

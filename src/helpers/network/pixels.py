@@ -1,0 +1,93 @@
+"""Parts of a stack that fit into memory: blocks, thinned stacks, samples of pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+SCENE_PIXELS = 50_000  # enough for statistics of a scene
+SAMPLE_PIXELS = 3000  # enough for a handful of coefficients
+
+
+def thinned(stack: xr.Dataset) -> xr.Dataset:
+    """Every nth row and column of a stack, n such that about `SCENE_PIXELS` remain."""
+    every = max(1, round(np.sqrt(stack.sizes["y"] * stack.sizes["x"] / SCENE_PIXELS)))
+    return stack.isel(y=slice(None, None, every), x=slice(None, None, every))
+
+
+def by_blocks(
+    stack: xr.Dataset | xr.DataArray, dim: str = "y", *, halo: int = 0, size: int | None = None
+) -> Iterator[tuple[xr.Dataset | xr.DataArray, slice]]:
+    """Iterate over a stack by blocks of rows (or columns), one block in memory at a time.
+
+    Parameters
+    ----------
+    dim : {"y", "x"}
+        Dimension to cut.
+    halo : int
+        Rows of the neighbouring blocks to include.
+    size : int, optional
+        Own rows of a block. Default: those of the stack's own blocks, at least twice the halo; all rows where the
+        stack is in memory.
+
+    Yields
+    ------
+    part : Dataset or DataArray
+        Own rows and halo.
+    own : slice
+        The own rows within the part.
+    """
+    length = stack.sizes[dim]
+    size = size or (max(2 * halo, *stack.chunksizes[dim]) if stack.chunks else length)
+    for start in range(0, length, size):
+        first = max(start - halo, 0)
+        part = stack.isel({dim: slice(first, start + size + halo)}).load()
+        yield part, slice(start - first, min(start + size, length) - first)
+
+
+def sample(stack: xr.Dataset, mask: xr.DataArray | None = None) -> np.ndarray:
+    """Flat indices of up to `SAMPLE_PIXELS` pixels of the mask that have data, evenly spread.
+
+    Only pixels valid in at least half as many pairs as the best pixel: others would change the sample from pair
+    to pair.
+    """
+    valid = stack["unwrapped_phase"].notnull().mean("pair").values.ravel()
+    allowed = np.ones(valid.size, bool)
+    if mask is not None:
+        allowed = np.asarray(mask, bool).ravel()
+        if allowed.size != valid.size:
+            raise ValueError(f"mask has {allowed.size} pixels, the stack {valid.size}")
+    index = np.flatnonzero(allowed & (valid >= 0.5 * valid.max()))
+    if index.size < 30:
+        raise ValueError(f"only {index.size} usable pixels for the delay fit, need 30: widen the mask")
+    return index[:: int(np.ceil(index.size / SAMPLE_PIXELS))]
+
+
+def values_at(field: xr.DataArray, index: np.ndarray) -> np.ndarray:
+    """Values (..., sample) of a field (..., y, x) at flat pixel indices; of a lazy one only those are read."""
+    data = field.transpose(..., "y", "x").data
+    row, column = np.unravel_index(index, data.shape[-2:])
+    if not isinstance(data, da.Array):
+        return np.asarray(data[..., row, column], float)
+    if data.ndim == 2:
+        return data.vindex[row, column].compute()
+    return np.asarray(data.vindex[:, row, column].compute(), float).T  # dask puts the pointwise axis first
+
+
+def subtract_fields(phase: xr.DataArray, per_pair: np.ndarray, fields: np.ndarray) -> xr.DataArray:
+    """Phase (pair, y, x) less coefficients (pair, term) times fields (term, y, x), lazy where the phase is."""
+    phase = phase.transpose("pair", "y", "x")
+    data, per_pair, fields = phase.data, per_pair.astype(np.float32), fields.astype(np.float32)
+
+    def less(phase, fields):
+        return phase - np.tensordot(per_pair, fields, axes=1)
+
+    if isinstance(data, da.Array):
+        data = data.rechunk({0: -1})
+        fields = da.from_array(fields, chunks=(-1, *data.chunks[1:]))
+        less_data = da.blockwise(less, "pyx", data, "pyx", fields, "kyx", concatenate=True, dtype=data.dtype)
+        return phase.copy(data=less_data)
+    return phase.copy(data=less(data, fields))
