@@ -196,7 +196,7 @@ class _Likelihood:
 
     def __init__(self, stack: xr.Dataset):
         dates, first, second = sbas.network_of(stack)
-        to_mm = -1000 * stack.attrs["wavelength_m"] / (4 * np.pi)
+        to_mm = -timefunc.mm_per_radian(stack.attrs["wavelength_m"])
         design = timefunc.parse(MODEL).design(dates)[:, 1:]
         design = design - design.mean(axis=0)
         phase = stack["unwrapped_phase"].transpose("pair", "y", "x").values[..., 0] * to_mm
@@ -479,7 +479,7 @@ def log_score(
     strays = 2 * noise["deviation_std_mm"] ** 2 * (1 - np.exp(-days / noise["deviation_days"]))
     delay = sum(pairs["atmosphere_std"].sel(time=e).values ** 2 for e in ends) * noise["delay_factor"] ** 2
     variance += (strays + delay + pairs["pair_std"].values ** 2)[:, None]
-    to_mm = -1000 * pairs.attrs["wavelength_m"] / (4 * np.pi)
+    to_mm = -timefunc.mm_per_radian(pairs.attrs["wavelength_m"])
     own = sbas.phase_variance(pairs["coherence"].values[..., 0], pairs.attrs["looks"])
     density = stats.norm.pdf(
         pairs["unwrapped_phase"].values[..., 0] * to_mm, mean, np.sqrt(variance + own * to_mm**2)

@@ -26,6 +26,11 @@ def years(dates: Sequence | np.ndarray) -> np.ndarray:
     )
 
 
+def mm_per_radian(wavelength_m: float) -> float:
+    """Line-of-sight displacement per phase (mm/rad): 1000 lambda / (4 pi)."""
+    return 1000 * wavelength_m / (4 * np.pi)
+
+
 def _wave(kind: Callable, cycles_per_year: int) -> Column:
     return lambda dates: kind(2 * np.pi * cycles_per_year * years(dates))
 

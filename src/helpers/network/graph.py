@@ -11,7 +11,7 @@ import scipy.sparse
 import scipy.sparse.csgraph
 import xarray as xr
 
-from inversion.plan import SLANT_RANGE_M
+SLANT_RANGE_M = 850e3  # assumed where the stack has no attribute slant_range_m
 
 
 def dates(stack: xr.Dataset) -> pd.DatetimeIndex:
