@@ -1,4 +1,4 @@
-"""What the constrained inversion is told: noise of the ground, a borrowed rate, and the score of unseen pairs."""
+"""What the constrained inversion needs: noise of the ground, a borrowed rate, and the score of unseen pairs."""
 
 import numpy as np
 import pandas as pd
@@ -113,13 +113,13 @@ def test_too_few_pixels_for_classes():
         constrained.ground_noise(observed(rng, ground(rng, 3, 1.0, DAYS, 5.0)), rng)
 
 
-def test_take_and_put_back():
-    """Pixels taken in two parts return to their places; what no part holds is NaN; other fields are untouched."""
+def test_selected_pixels_return_to_their_places():
+    """Pixels selected in two parts return to their places; what no part holds is NaN; other fields are untouched."""
     stack = test_sbas.example(n=6, nx=5)
     stack["pair_std"] = ("pair", np.arange(stack.sizes["pair"], dtype=float))
     mask = xr.zeros_like(stack["incidence_angle"], bool)
     mask[0, [1, 3]] = True
-    parts = [constrained.take(stack, mask), constrained.take(stack, np.array([4, 0]))]
+    parts = [constrained.select_pixels(stack, mask), constrained.select_pixels(stack, np.array([4, 0]))]
     assert parts[0]["pair_std"].dims == ("pair",) and parts[0]["unwrapped_phase"].shape[1:] == (2, 1)
     back = constrained.put_back([p["unwrapped_phase"] for p in parts], stack)
     expected = stack["unwrapped_phase"].where(stack["x"] != stack["x"][2])
@@ -189,7 +189,7 @@ def test_what_no_budget_knows_is_measured():
 def test_estimates_are_those_of_the_inversion(quiet_and_loud):
     """Each name is the inversion it says; the hard one is the prior itself, and no prior is no estimate."""
     stack, noise = quiet_and_loud
-    part = constrained.take(stack, np.arange(8))
+    part = constrained.select_pixels(stack, np.arange(8))
     given = constrained.noise_of(noise, 0)
     mean, std = np.full((8, 1), -4.0), np.full((8, 1), 0.5)
     mean[3] = np.nan
@@ -225,9 +225,9 @@ def test_late_summers_take_the_noise_of_their_own_pairs():
 
 
 def test_log_score_is_the_density_of_unseen_pairs(quiet_and_loud):
-    """By hand for one pair; the noise found foretells better than less or more; an outlier costs a bounded sum."""
+    """By hand for one pair; the noise found predicts better than less or more; an outlier costs a bounded sum."""
     stack, noise = quiet_and_loud
-    part = constrained.take(stack, np.arange(30))
+    part = constrained.select_pixels(stack, np.arange(30))
     days = (part["secondary"] - part["reference"]).values / np.timedelta64(1, "D")
     train, test = part.isel(pair=days < 200), part.isel(pair=days >= 200)
     given = constrained.noise_of(noise, 0)

@@ -17,15 +17,14 @@ from .workspace import inner, load, outer, put, put_root
 
 
 @inner
-def add_products(w, j, c, delay):
+def add_products(x, c, delay, matrix, cov):
     """Add the products of column ``c`` with those before it, at one date, to the Gram matrices."""
-    lanes = w.size.shape[1]
     for d in range(1, c + 1):
-        for i in range(lanes):
-            w.matrix[c - 1, d - 1, i] += w.x[j, c, i] * w.x[j, d, i]
+        for i in range(x.shape[1]):
+            matrix[c - 1, d - 1, i] += x[c, i] * x[d, i]
         if delay > 0:
-            for i in range(lanes):
-                w.cov[c - 1, d - 1, i] += w.x[j, c, i] * w.x[j, d, i] * delay
+            for i in range(x.shape[1]):
+                cov[c - 1, d - 1, i] += x[c, i] * x[d, i] * delay
 
 
 @inner
@@ -63,7 +62,7 @@ def centre_columns(plan, w):
         for c in range(1, k):
             for i in range(lanes):
                 w.x[j, c, i] = plan.design[date, c] - w.mean[w.label[j, i], c, i]
-            add_products(w, j, c, delay)
+            add_products(w.x[j], c, delay, w.matrix, w.cov)
 
 
 @inner

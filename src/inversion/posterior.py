@@ -109,31 +109,24 @@ def coefficient_equations(plan, w):
 
 
 @inner
-def series_variance(plan, date, which, w):
-    """Variance of displacement (``which`` 0) or of displacement minus model (1) at a date.
+def add_model_variance(shift, share, root, x, part, variance):
+    """Add what the coefficients' covariance R R' does to the variance of displacement at a date.
 
-    Given p, x has the variance (N^-1)_jj and the slope -N^-1 K, K the border; with R R' the covariance of p:
-    Var = w2 (N^-1)_jj + |(shift - w N^-1 K) R|2 + extra, extra = sigma_d2 sigma_a2 / tau2 of both dates.
+    Given p, x has the variance (N^-1)_jj and the slope -N^-1 K, K the border, so that
+    Var(d) = w2 (N^-1)_jj + |(shift - w N^-1 K) R|2 + extra; ``x`` holds row j of N^-1 K R.
     """
-    k, lanes = plan.design.shape[1], w.sets.shape[0]
-    j, share, extra = plan.ground[date], plan.share[date], plan.extra[which, date]
-    variance, part, unknown = w.register[at.VARIANCE], w.register[at.PART], w.register[at.UNKNOWN]
-    for i in range(lanes):
-        variance[i] = share * share * w.inverse[j, i] + extra + unknown[i]
-    for c in range(k):
-        f = plan.shift[which, date, c]
+    lanes = variance.shape[0]
+    for c in range(root.shape[0]):
+        f = shift[c]
         for i in range(lanes):
-            part[i] = f * w.root[c, c, i] - share * w.x[j, 1 + c, i]  # x holds N^-1 K R here
+            part[i] = f * root[c, c, i] - share * x[1 + c, i]
         for r in range(c):
-            f = plan.shift[which, date, r]
+            f = shift[r]
             if f != 0:
                 for i in range(lanes):
-                    part[i] += f * w.root[r, c, i]
+                    part[i] += f * root[r, c, i]
         for i in range(lanes):
             variance[i] += part[i] * part[i]
-    if date == 0 and which == 0:
-        for i in range(lanes):
-            variance[i] *= 0.0
 
 
 @inner
@@ -145,7 +138,8 @@ def write_series(plan, column, w, out):
     n, k = plan.design.shape
     count = w.register[at.COUNT]
     lanes = count.shape[0]
-    value, variance, unknown = w.register[at.VALUE], w.register[at.VARIANCE], w.register[at.UNKNOWN]
+    value, unknown = w.register[at.VALUE], w.register[at.UNKNOWN]
+    variance, part = w.register[at.VARIANCE], w.register[at.PART]
     for i in range(lanes):  # with equal weights and no redundancy there is no variance to propagate
         lost = plan.unit and count[i] - (n - w.sets[i]) <= 0
         unknown[i] = np.nan if lost else w.value[k - 1, i] * 0.0
@@ -165,7 +159,13 @@ def write_series(plan, column, w, out):
         if not plan.spread:
             continue
         for which in range(2):
-            series_variance(plan, date, which, w)
+            extra = plan.extra[which, date]  # sigma_d2 sigma_a2 / tau2, of both dates
+            for i in range(lanes):
+                variance[i] = share * share * w.inverse[j, i] + extra + unknown[i]
+            add_model_variance(plan.shift[which, date], share, w.root, w.x[j], part, variance)
+            if date == 0 and which == 0:
+                for i in range(lanes):
+                    variance[i] *= 0.0
             row = out.displacement_std if which == 0 else out.displacement_model_std
             put_root(out.values, row + date, column, variance)
 
