@@ -252,3 +252,29 @@ def test_log_score_is_the_density_of_unseen_pairs(quiet_and_loud):
         assert constrained.log_score(run, "long pairs", test, other).mean() < score.mean()
     test["unwrapped_phase"][0, 0, 0] += 300
     assert constrained.log_score(run, "long pairs", test, given)[0, 0] > -9
+
+
+def test_rate_prior_is_the_product_of_two_normals():
+    """Precisions add up; a hard prior is handed on whole, one of infinite width does nothing."""
+    free = xr.Dataset({"rate": ("x", [2.0, -1.0]), "rate_std": ("x", [1.0, 3.0])})
+    mean = xr.DataArray([0.0, 5.0], dims="x")
+    found = constrained.with_rate_prior(free, mean, 2.0)
+    precision = 1 / free["rate_std"] ** 2 + 1 / 4
+    np.testing.assert_allclose(found["rate_std"], precision**-0.5)
+    np.testing.assert_allclose(found["rate"], (free["rate"] / free["rate_std"] ** 2 + mean / 4) / precision)
+    np.testing.assert_allclose(constrained.with_rate_prior(free, mean, 0.0)["rate"], mean)
+    np.testing.assert_allclose(constrained.with_rate_prior(free, mean, np.inf)["rate"], free["rate"])
+
+
+def test_shares_of_the_precision_add_up_to_one():
+    """Short pairs, long pairs and prior by their own precisions; the rest of a stiffer form is its shape."""
+    precision = {"linear": 9.0, "linear+annual+semiannual": 1.0, "no prior": 1.0, "soft prior": 4.0}
+    precision |= {"long pairs": 3.0, "joint": 6.0}
+    std = np.array(list(precision.values()))[:, None, None] ** -0.5 * np.ones((1, 2, 2))
+    std = xr.DataArray(std, {"estimator": list(precision)}, ("estimator", "y", "x"))
+    share = constrained.precision_shares(std)["mean"].unstack("source")
+    np.testing.assert_allclose(share.sum(axis=1), 1)
+    assert share.loc["linear", "shape"] == pytest.approx(8 / 9)
+    assert share.loc["soft prior", "prior"] == pytest.approx(3 / 4)
+    assert share.loc["joint", "long pairs"] == pytest.approx(2 / 6)
+    assert share.loc["joint", "prior"] == pytest.approx(3 / 6)
