@@ -1,4 +1,4 @@
-"""What the constrained inversion is told: noise of the ground, a borrowed rate, and the score of unseen pairs."""
+"""What the constrained inversion needs: noise of the ground, a borrowed rate, and the score of unseen pairs."""
 
 import numpy as np
 import pandas as pd
@@ -113,13 +113,13 @@ def test_too_few_pixels_for_classes():
         constrained.ground_noise(observed(rng, ground(rng, 3, 1.0, DAYS, 5.0)), rng)
 
 
-def test_take_and_put_back():
-    """Pixels taken in two parts return to their places; what no part holds is NaN; other fields are untouched."""
+def test_selected_pixels_return_to_their_places():
+    """Pixels selected in two parts return to their places; what no part holds is NaN; other fields are untouched."""
     stack = test_sbas.example(n=6, nx=5)
     stack["pair_std"] = ("pair", np.arange(stack.sizes["pair"], dtype=float))
     mask = xr.zeros_like(stack["incidence_angle"], bool)
     mask[0, [1, 3]] = True
-    parts = [constrained.take(stack, mask), constrained.take(stack, np.array([4, 0]))]
+    parts = [constrained.select_pixels(stack, mask), constrained.select_pixels(stack, np.array([4, 0]))]
     assert parts[0]["pair_std"].dims == ("pair",) and parts[0]["unwrapped_phase"].shape[1:] == (2, 1)
     back = constrained.put_back([p["unwrapped_phase"] for p in parts], stack)
     expected = stack["unwrapped_phase"].where(stack["x"] != stack["x"][2])
@@ -189,7 +189,7 @@ def test_what_no_budget_knows_is_measured():
 def test_estimates_are_those_of_the_inversion(quiet_and_loud):
     """Each name is the inversion it says; the hard one is the prior itself, and no prior is no estimate."""
     stack, noise = quiet_and_loud
-    part = constrained.take(stack, np.arange(8))
+    part = constrained.select_pixels(stack, np.arange(8))
     given = constrained.noise_of(noise, 0)
     mean, std = np.full((8, 1), -4.0), np.full((8, 1), 0.5)
     mean[3] = np.nan
@@ -225,9 +225,9 @@ def test_late_summers_take_the_noise_of_their_own_pairs():
 
 
 def test_log_score_is_the_density_of_unseen_pairs(quiet_and_loud):
-    """By hand for one pair; the noise found foretells better than less or more; an outlier costs a bounded sum."""
+    """By hand for one pair; the noise found predicts better than less or more; an outlier costs a bounded sum."""
     stack, noise = quiet_and_loud
-    part = constrained.take(stack, np.arange(30))
+    part = constrained.select_pixels(stack, np.arange(30))
     days = (part["secondary"] - part["reference"]).values / np.timedelta64(1, "D")
     train, test = part.isel(pair=days < 200), part.isel(pair=days >= 200)
     given = constrained.noise_of(noise, 0)
@@ -252,3 +252,29 @@ def test_log_score_is_the_density_of_unseen_pairs(quiet_and_loud):
         assert constrained.log_score(run, "long pairs", test, other).mean() < score.mean()
     test["unwrapped_phase"][0, 0, 0] += 300
     assert constrained.log_score(run, "long pairs", test, given)[0, 0] > -9
+
+
+def test_rate_prior_is_the_product_of_two_normals():
+    """Precisions add up; a hard prior is handed on whole, one of infinite width does nothing."""
+    free = xr.Dataset({"rate": ("x", [2.0, -1.0]), "rate_std": ("x", [1.0, 3.0])})
+    mean = xr.DataArray([0.0, 5.0], dims="x")
+    found = constrained.with_rate_prior(free, mean, 2.0)
+    precision = 1 / free["rate_std"] ** 2 + 1 / 4
+    np.testing.assert_allclose(found["rate_std"], precision**-0.5)
+    np.testing.assert_allclose(found["rate"], (free["rate"] / free["rate_std"] ** 2 + mean / 4) / precision)
+    np.testing.assert_allclose(constrained.with_rate_prior(free, mean, 0.0)["rate"], mean)
+    np.testing.assert_allclose(constrained.with_rate_prior(free, mean, np.inf)["rate"], free["rate"])
+
+
+def test_shares_of_the_precision_add_up_to_one():
+    """Short pairs, long pairs and prior by their own precisions; the rest of a stiffer form is its shape."""
+    precision = {"linear": 9.0, "linear+annual+semiannual": 1.0, "no prior": 1.0, "soft prior": 4.0}
+    precision |= {"long pairs": 3.0, "joint": 6.0}
+    std = np.array(list(precision.values()))[:, None, None] ** -0.5 * np.ones((1, 2, 2))
+    std = xr.DataArray(std, {"estimator": list(precision)}, ("estimator", "y", "x"))
+    share = constrained.precision_shares(std)["mean"].unstack("source")
+    np.testing.assert_allclose(share.sum(axis=1), 1)
+    assert share.loc["linear", "shape"] == pytest.approx(8 / 9)
+    assert share.loc["soft prior", "prior"] == pytest.approx(3 / 4)
+    assert share.loc["joint", "long pairs"] == pytest.approx(2 / 6)
+    assert share.loc["joint", "prior"] == pytest.approx(3 / 6)

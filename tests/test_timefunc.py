@@ -187,3 +187,8 @@ def test_short_gaps_of_temperature_are_interpolated():
     )
     a, b = (timefunc.degree_day_shape(t)(DATES) for t in (whole, holed))
     np.testing.assert_allclose(a, b, atol=0.01)
+
+
+def test_one_cycle_is_half_a_wavelength():
+    """A phase of 2 pi is lambda / 2 in the line of sight."""
+    assert 2 * np.pi * timefunc.mm_per_radian(0.056) == pytest.approx(28.0)

@@ -7,7 +7,7 @@ from helpers import network, sbas
 
 
 def main() -> None:
-    """Invert two pixels of five dates with and without a model, and look for turns in their loops."""
+    """Invert two pixels of five dates with and without a model, and look for unwrapping errors in their loops."""
     dates = np.arange("2016-01-01", "2016-03-01", 12, dtype="datetime64[D]").astype("datetime64[ns]")
     first, second = np.array([(i, j) for i in range(5) for j in (i + 1, i + 2) if j < 5]).T
     maps = (("pair", "y", "x"), np.full((len(first), 1, 2), 0.5, "float32"))

@@ -1,9 +1,10 @@
-"""What the constrained inversion must know beyond its phases, and all its rivals on the same pixels.
+"""What the constrained inversion must know beyond its phases, and every estimator on the same pixels.
 
-`ground_noise` measures how far the ground strays from rate and season, and the delay beside it, by restricted
+`ground_noise` measures how far the ground departs from rate and season, and the residual delay, by restricted
 maximum likelihood in classes of seasonal size. `project_rate`, `align_rate` and `unexplained_std` turn another
 sensor's rate into a prior with a stated error. `estimates` gives every estimator on the same pixels, one at a
-time; `log_score` says without truth which of them foretells pairs it has not seen.
+time; `null_direction` says which combination of rate and annual term short pairs leave unconstrained, and
+`held_out_scores` which estimator predicts pairs it has not seen.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from statsmodels.robust.robust_linear_model import RLM
 from . import sbas, timefunc
 
 MODEL = "linear+annual"
-FORMS = {  # the model by whose coefficients each estimator foretells a pair
+FORMS = {  # the model by whose coefficients each estimator predicts a pair
     "linear": "linear",
     "linear+annual": MODEL,
     "linear+annual+semiannual": "linear+annual+semiannual",
@@ -34,13 +35,14 @@ FORMS = {  # the model by whose coefficients each estimator foretells a pair
     "joint": MODEL,
 }
 NAMES = ("no model", *FORMS)
+LONG = ("late summer", "long pairs", "joint")  # those that use long pairs
 NOISE = ("deviation_std_mm", "deviation_days", "delay_factor")
 
 
 # -- pixels ------------------------------------------------------------------------------------------------------
 
 
-def take(stack: xr.Dataset, pixels: np.ndarray) -> xr.Dataset:
+def select_pixels(stack: xr.Dataset, pixels: np.ndarray) -> xr.Dataset:
     """Chosen pixels of a stack as a stack of one column, (pair, y, x = 1).
 
     Parameters
@@ -70,7 +72,7 @@ def take(stack: xr.Dataset, pixels: np.ndarray) -> xr.Dataset:
 
 
 def put_back(parts: list[xr.DataArray], like: xr.Dataset) -> xr.DataArray:
-    """Undo `take`: fields (..., y, x = 1) of several sets of pixels on the grid of ``like``, NaN elsewhere."""
+    """Undo `select_pixels`: fields (..., y, x = 1) of several sets of pixels on the grid of ``like``, NaN elsewhere."""
     first = parts[0]
     shape = first.shape[:-2]
     out = np.full((*shape, like.sizes["y"] * like.sizes["x"]), np.nan, np.float32)
@@ -92,11 +94,11 @@ def ground_noise(
     mask: xr.DataArray | None = None,
     classes: int = 4,
     pixels: int = 50,
-    restless: float = 3.0,
+    poor_fit: float = 3.0,
 ) -> xr.Dataset:
-    """How far the ground strays from rate and annual wave, in classes of seasonal size.
+    """How far the ground departs from rate and annual term, in classes of seasonal size.
 
-    Ground that moves more with the season strays more from a sine, so one number for a scene is too wide for rock and
+    Ground that moves more with the season departs more from a sine, so one number for a scene is too wide for rock and
     too narrow for wet meadow. In each class of equally many pixels the deviation's standard deviation and correlation
     time (AR(1)) and a factor on the delay's standard deviation maximise the restricted likelihood (Patterson and
     Thompson 1971, doi:10.1093/biomet/58.3.545) of the pairs of a few drawn pixels. Nothing is integrated first: in a
@@ -113,15 +115,15 @@ def ground_noise(
         Pixels to treat; the rest gets class -1.
     classes, pixels : int
         Number of classes, and of pixels drawn in each.
-    restless : float
-        Mean square of the deviation found over the one expected from which a pixel is restless.
+    poor_fit : float
+        Ratio of the mean square of the deviation to the one expected, from which a pixel is poorly fitted.
 
     Returns
     -------
     Dataset
         (y, x): ``class``, -1 without data; ``restlessness`` (that ratio in the first class given), ``rate``,
         ``rate_std`` of all pairs without prior, mm/yr. By class (number): ``seasonal_mm`` (lower edge, NaN for the
-        restless), ``deviation_std_mm``, ``deviation_days``, ``delay_factor``.
+        poorly fitted), ``deviation_std_mm``, ``deviation_days``, ``delay_factor``.
     """
     limit = {"deviation_std_mm": None, "series_std": False}
     limit |= {"atmosphere_std_mm": stack["atmosphere_std"], "pair_std_mm": stack["pair_std"].values}
@@ -140,7 +142,7 @@ def ground_noise(
         table.append(_fit_noise(stack, members, pixels, rng))
         own.append(_own_rate(stack, members, table[-1]))
     ratio = put_back([part["restlessness"] for part in own], stack)
-    odd = np.flatnonzero(np.ravel(ratio) > restless)
+    odd = np.flatnonzero(np.ravel(ratio) > poor_fit)
     if len(odd) >= pixels // 2:
         label[odd] = classes
         table.append(_fit_noise(stack, odd, pixels, rng))
@@ -161,12 +163,12 @@ def noise_of(table: xr.Dataset, number: int) -> dict:
 
 def _fit_noise(stack, members, pixels, rng) -> dict:
     chosen = rng.choice(members, min(pixels, len(members)), replace=False)
-    return dict(zip(NOISE, _Likelihood(take(stack, np.sort(chosen))).maximum(), strict=True))
+    return dict(zip(NOISE, _Likelihood(select_pixels(stack, np.sort(chosen))).maximum(), strict=True))
 
 
 def _own_rate(stack, members, noise) -> xr.Dataset:
     """Rate of all pairs without prior, and how much larger the deviation is than expected."""
-    part = take(stack, members)
+    part = select_pixels(stack, members)
     _, run = next(estimates(part, (np.nan, np.nan), noise, names=("long pairs",)))
     design = timefunc.parse(MODEL).design(run["time"].values)[:, 1:]
     deviation = run["displacement"] - xr.dot(
@@ -185,8 +187,9 @@ def _own_rate(stack, members, noise) -> xr.Dataset:
 class _Likelihood:
     """Restricted log-likelihood of the pairs of some pixels, by deviation (mm, days) and factor on the delay.
 
-    With the pairs' noise W^-1, incidence A and dates' covariance C = ground + delay, all is kept in the space of dates:
-    N = A'WA, and |W^-1 + ACA'| and its inverse follow from the Cholesky factor of C^-1 + N.
+    With the pairs' noise W^-1, incidence A, design H and dates' covariance C = ground + delay, V = W^-1 + A C A':
+    2 log L = -log |V| - log |H'A' V^-1 A H| - r' V^-1 r. All is kept in the space of dates, N = A'WA:
+    V^-1 = W - W A (C^-1 + N)^-1 A'W and |V| = |W^-1| |C| |C^-1 + N|, from the Cholesky factor of C^-1 + N.
     """
 
     START = np.log([2.0, 100.0, 1.0])  # mm, days, 1
@@ -196,7 +199,7 @@ class _Likelihood:
 
     def __init__(self, stack: xr.Dataset):
         dates, first, second = sbas.network_of(stack)
-        to_mm = -1000 * stack.attrs["wavelength_m"] / (4 * np.pi)
+        to_mm = -timefunc.mm_per_radian(stack.attrs["wavelength_m"])
         design = timefunc.parse(MODEL).design(dates)[:, 1:]
         design = design - design.mean(axis=0)
         phase = stack["unwrapped_phase"].transpose("pair", "y", "x").values[..., 0] * to_mm
@@ -218,7 +221,7 @@ class _Likelihood:
 
     def __call__(self, deviation: float, days: float, factor: float) -> float:
         """Log-likelihood, without what does not depend on the arguments."""
-        ground = deviation**2 * np.exp(-self.gap / days)
+        ground = deviation**2 * np.exp(-self.gap / days)  # AR(1): sigma2 exp(-|t - t'| / days)
         factored = lapack.dpotrf(ground + np.diag((factor * self.delay) ** 2 + 1e-6), lower=1)[0]
         constant = 2 * np.log(np.diag(factored)).sum()
         precision = lapack.dpotri(factored, lower=1)[0]
@@ -441,11 +444,11 @@ def log_score(
     temperature: xr.DataArray | None = None,
     wrong: float = 0.02,
 ) -> np.ndarray:
-    """Log-density of pairs a run has not seen, as its model foretells them.
+    """Predictive score: log-density of pairs a run has not seen.
 
     The prediction is normal: the model's step between the two dates with the covariance of its coefficients, the
     ground's deviation, the delay of both dates and the pair's own noise. With probability ``wrong`` a pair is anything
-    within two turns (unwrapping), so that a few values do not decide the mean. A proper score: higher is better.
+    within two cycles (unwrapping), so that a few values do not decide the mean. A proper score: higher is better.
 
     Parameters
     ----------
@@ -476,12 +479,171 @@ def log_score(
     mean = step @ coefficients
     variance = np.einsum("ki,ijp,kj->kp", step, covariance, step)
     days = (ends[1] - ends[0]).days.to_numpy()
-    strays = 2 * noise["deviation_std_mm"] ** 2 * (1 - np.exp(-days / noise["deviation_days"]))
+    # var of the difference of an AR(1) deviation: 2 sigma2 (1 - exp(-t / days))
+    departure = 2 * noise["deviation_std_mm"] ** 2 * (1 - np.exp(-days / noise["deviation_days"]))
     delay = sum(pairs["atmosphere_std"].sel(time=e).values ** 2 for e in ends) * noise["delay_factor"] ** 2
-    variance += (strays + delay + pairs["pair_std"].values ** 2)[:, None]
-    to_mm = -1000 * pairs.attrs["wavelength_m"] / (4 * np.pi)
+    variance += (departure + delay + pairs["pair_std"].values ** 2)[:, None]
+    to_mm = -timefunc.mm_per_radian(pairs.attrs["wavelength_m"])
     own = sbas.phase_variance(pairs["coherence"].values[..., 0], pairs.attrs["looks"])
     density = stats.norm.pdf(
         pairs["unwrapped_phase"].values[..., 0] * to_mm, mean, np.sqrt(variance + own * to_mm**2)
     )
     return np.log((1 - wrong) * density + wrong / (2000 * pairs.attrs["wavelength_m"]))
+
+
+def held_out_scores(
+    stack: xr.Dataset,
+    prior: tuple,
+    noise: dict,
+    *,
+    names: Sequence[str],
+    short_days: float = 180,
+    temperature: xr.DataArray | None = None,
+) -> pd.DataFrame:
+    """Mean predictive score of every estimator by year, from pairs held out of it.
+
+    Long pairs are held out; the estimators that use long pairs are given those of every other year. Where there are no
+    long pairs, the pairs that touch deep winter are held out. The classical inversion predicts nothing.
+
+    Returns
+    -------
+    DataFrame
+        ``estimator``, ``year`` of the reference image, ``score``.
+    """
+    days = (stack["secondary"] - stack["reference"]).values / np.timedelta64(1, "D")
+    year = pd.DatetimeIndex(stack["reference"].values).year.to_numpy()
+    month = [pd.DatetimeIndex(stack[k].values).month for k in ("reference", "secondary")]
+    held = days > short_days if (days > short_days).any() else np.isin(month, (12, 1, 2)).any(axis=0)
+    use_long = [n for n in LONG if n in names]
+    folds = [([n for n in names if n in FORMS and n not in use_long], held)]
+    folds += [(use_long, held & (year % 2 == k)) for k in (0, 1)]
+    rows = []
+    for chosen, test in folds:
+        train, pairs = stack.isel(pair=np.flatnonzero(~test)), stack.isel(pair=np.flatnonzero(test))
+        options = {"temperature": temperature, "short_days": short_days, "names": chosen, "series": False}
+        for name, run in estimates(train, prior, noise, **options):
+            score = log_score(run, name, pairs, noise, temperature=temperature)
+            rows += [(name, y, np.nanmean(score[year[test] == y])) for y in np.unique(year[test])]
+    return pd.DataFrame(rows, columns=["estimator", "year", "score"])
+
+
+def score_gain(scores: pd.DataFrame, reference: str = "soft prior") -> pd.DataFrame:
+    """Mean score of each estimator over years, and its gain over ``reference``, paired by year, with 95 % limits.
+
+    ``scores`` are those of `held_out_scores` with the column ``pixels``, by which a class of pixels is weighted.
+    """
+    scores = scores.dropna()
+    weighted = scores.assign(weighted=scores["score"] * scores["pixels"])
+    sums = weighted.groupby(["estimator", "year"])[["weighted", "pixels"]].sum()
+    by_year = (sums["weighted"] / sums["pixels"]).unstack("estimator")
+    out = pd.DataFrame({"score": by_year.mean()}).loc[[n for n in FORMS if n in by_year]]
+    gain = by_year.sub(by_year[reference], axis=0)  # years share weather
+    half = stats.t.ppf(0.975, len(by_year) - 1) * gain.std() / np.sqrt(len(by_year))
+    return out.assign(gain=gain.mean(), half_width=half)
+
+
+# -- the unconstrained direction, and the prior -----------------------------------------------------------------------
+
+
+def null_direction(
+    runs: dict[str, xr.Dataset], mask: xr.DataArray, dates: Sequence, temperature: xr.DataArray | None = None
+) -> xr.Dataset:
+    """Combination of rate and annual term that short pairs leave unconstrained, and how far each estimator closes it.
+
+    The direction v is the eigenvector of the largest eigenvalue of the covariance C of rate, annual sine and cosine
+    without prior; each estimator's standard deviation along it is sqrt(v' C v).
+
+    Parameters
+    ----------
+    runs : dict of Dataset
+        From `estimates`, on the grid; "no prior" among them.
+    mask : DataArray of bool (y, x)
+    dates : DatetimeIndex
+        Of the stack.
+    temperature : DataArray, optional
+        For the degree-day shape, which counts by its annual term.
+
+    Returns
+    -------
+    Dataset
+        ``std`` (estimator, y, x), mm/yr of rate and mm of the annual term; ``correlation`` (y, x), the larger absolute
+        one of rate and annual term.
+    """
+    runs = {n: r for n, r in runs.items() if n in FORMS and "coefficients_covariance" in r}
+    unconstrained = _rate_and_annual(runs["no prior"], dates, temperature)
+    enough = mask.values & np.isfinite(unconstrained).all(axis=(2, 3))
+    direction = np.linalg.eigh(np.where(enough[..., None, None], unconstrained, np.eye(3)))[1][..., -1]
+    deviation = np.sqrt(np.diagonal(unconstrained, axis1=2, axis2=3))
+    correlation = unconstrained[..., 0, 1:] / (deviation[..., :1] * deviation[..., 1:])
+    std = []
+    for run in runs.values():
+        along = np.einsum("yxi,yxij,yxj->yx", direction, _rate_and_annual(run, dates, temperature), direction)
+        std.append(np.sqrt(np.where(enough & (along > 0), along, np.nan)))
+    grid = {n: c for n, c in runs["no prior"].coords.items() if n in ("y", "x", "spatial_ref")}
+    out = xr.Dataset(coords={"estimator": list(runs)} | grid)
+    out["std"] = ("estimator", "y", "x"), np.array(std)
+    out["correlation"] = ("y", "x"), np.where(enough, np.abs(correlation).max(axis=-1), np.nan)
+    return out
+
+
+def _rate_and_annual(run, dates, temperature) -> np.ndarray:
+    """Covariance of rate (mm/yr) and annual sine and cosine (mm), (y, x, 3, 3)."""
+    field = run["coefficients_covariance"].transpose("y", "x", "parameter", "parameter_")
+    names = ["rate", "annual_sin", "annual_cos"]
+    turn = np.zeros((3, field.sizes["parameter"]))
+    for column, name in enumerate(field["parameter"].values):
+        if name in names:
+            turn[names.index(name), column] = 1
+        elif name == "degree_day":
+            days = pd.date_range(dates[0], dates[-1], freq="D")
+            annual = timefunc.parse(MODEL).design(days)
+            shape = timefunc.parse("linear+degree_day", temperature).design(days)[:, 1]
+            turn[1:, column] = np.linalg.lstsq(annual, shape, rcond=None)[0][1:3]
+    return turn @ field.values @ turn.T
+
+
+def precision_shares(std: xr.DataArray) -> pd.DataFrame:
+    """Where each estimator's precision along the null direction comes from: mean and quartiles over pixels.
+
+    Precisions (1 / variance) add up. What short pairs say with a free semiannual term is *data*; what long pairs and
+    prior add is theirs; the rest is *shape*, the assumption of a stiffer form.
+    """
+    precision = {str(n): 1 / std.sel(estimator=n).values ** 2 for n in std["estimator"].values}
+    none = np.zeros(std.shape[1:])
+    without = {"joint": "long pairs", "soft prior": "no prior", "hard prior": "no prior"}
+    rows = {}
+    for name, whole in precision.items():
+        parts = {"data": precision["linear+annual+semiannual"]}
+        by_pairs = precision["long pairs"] - precision["no prior"]
+        parts["long pairs"] = by_pairs if name in ("joint", "long pairs") else none
+        parts["prior"] = whole - precision[without[name]] if name in without else none
+        parts = {k: np.clip(v / whole, 0, 1) for k, v in parts.items()}
+        parts["shape"] = np.clip(1 - sum(parts.values()), 0, 1)
+        total = sum(parts.values())
+        for source in ("data", "shape", "long pairs", "prior"):
+            share = parts[source] / total
+            rows[name, source] = [np.nanmean(share), *np.nanpercentile(share, [25, 75])]
+    table = pd.DataFrame(rows, index=["mean", "lower quartile", "upper quartile"]).T
+    return table.rename_axis(["estimator", "source"])
+
+
+def with_rate_prior(free: xr.Dataset, mean: xr.DataArray, std: xr.DataArray | float) -> xr.Dataset:
+    """Rate with a Gaussian prior: weight v = S / (S + sd2), rate r + v (m - r), standard deviation sqrt((1 - v) S).
+
+    ``free`` holds ``rate`` and ``rate_std``, S its variance; the weight is the share of an error of the prior that
+    reaches the rate. Returns ``rate``, ``rate_std``, ``weight``.
+    """
+    variance = free["rate_std"].astype(float) ** 2
+    weight = variance / (variance + std**2) if np.isfinite(np.max(std)) else xr.zeros_like(variance)
+    rate = free["rate"] + weight * (mean - free["rate"])
+    return xr.Dataset({"rate": rate, "rate_std": np.sqrt((1 - weight) * variance), "weight": weight})
+
+
+def series_inside(run: xr.Dataset, truth: np.ndarray | None) -> xr.Dataset:
+    """Add ``inside``, each pixel's share of dates whose 95 % interval holds the truth (time, pixel), if known."""
+    if truth is None:
+        return run
+    error = run["displacement"].values[..., 0] - (truth - truth[0])
+    within = np.abs(error) < 1.96 * run["displacement_std"].values[..., 0]
+    within = np.where(np.isfinite(error), within, np.nan)
+    return run.assign(inside=(("y", "x"), within[1:].mean(axis=0)[:, None]))

@@ -1,15 +1,15 @@
-"""Displacement series and rates from networks of interferograms, with what the data leave open said aloud.
+"""Displacement series and rates from networks of interferograms, with the uncertainty of every estimate.
 
 `invert` is classical SBAS, SBAS filled by a temporal model (the limit of NSBAS), and the Bayesian inversion with a
 stated deviation of the ground from the model, a stated delay per date and a Gaussian rate prior from another sensor.
-`summer_to_summer` is the rival that uses late-summer pairs only.
+`summer_to_summer` is the alternative estimator that uses late-summer pairs only. Here stacks and their attributes are
+read and checked; the package `inversion` solves plain arrays.
 
 Phase is positive away from the satellite, displacement positive toward it: y = -wavelength / (4 pi) * phase.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numba
@@ -17,18 +17,15 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from inversion import kernel
-from inversion import plan as planning
-from inversion.phase_noise import phase_variance
+from inversion.phase_noise import phase_variance, variance_table
+from inversion.plan import Network, Plan, interpolation_plan, posterior_plan
+from inversion.solve import MAPS, PRIOR_MAPS, SERIES, STATISTICS, empty_series, invert_block, layout
 
 from . import timefunc
+from .network.graph import SLANT_RANGE_M
 
 __all__ = ["invert", "phase_variance", "summer_to_summer"]
 
-SERIES = ("displacement", "displacement_std", "displacement_model_std", "data_component")
-MAPS = ("rate", "rate_std", "temporal_coherence", "residual_rms", "n_pairs")
-PRIOR_MAPS = ("rate_unconstrained", "rate_unconstrained_std", "prior_weight", "prior_conflict")
-STATISTICS = ("data_component", "temporal_coherence", "residual_rms")
 GEOMETRY = ("incidence_angle", "los_east", "los_north", "los_up", "height", "slope_deg")
 SMALLEST_DEVIATION_MM = 1e-3
 BLOCK_BYTES = 48 * 2**20  # of phase: bounds the memory of a task
@@ -39,31 +36,16 @@ class Problem:
     """All that is the same for every pixel, and the layout of what comes out."""
 
     dates: pd.DatetimeIndex
-    plan: kernel.Plan
+    plan: Plan
     parameters: tuple[str, ...]  # without the intercept, which depends on the datum
     with_prior: bool
     seasonal: tuple[int, ...] = ()  # positions of the seasonal columns among the parameters
     cycle: np.ndarray | None = None  # (day, seasonal column)
 
     @property
-    def unknown(self) -> tuple[str, ...]:
-        """Series that stay without values."""
-        if not self.plan.spread:
-            return "displacement_std", "displacement_model_std"
-        return ("displacement_model_std",) if self.plan.interpolate else ()
-
-    @property
     def layout(self) -> dict[str, slice]:
         """Rows of the packed result, by name."""
-        n, k = len(self.dates), len(self.parameters)
-        sizes = dict.fromkeys(SERIES, n) | dict.fromkeys(MAPS, 1)
-        sizes |= dict.fromkeys(self.unknown, 0)
-        sizes |= dict.fromkeys(STATISTICS if not self.plan.statistics else (), 0)
-        sizes |= dict.fromkeys(PRIOR_MAPS, 1 if self.with_prior else 0)
-        ranges = int(self.plan.statistics)
-        sizes |= {"coefficients": k, "covariance": k * k, "peak_to_peak": ranges, "peak_to_peak_std": ranges}
-        ends = np.cumsum(list(sizes.values()))
-        return {name: slice(end - size, end) for (name, size), end in zip(sizes.items(), ends, strict=True)}
+        return layout(self.plan, self.with_prior)
 
 
 def invert(
@@ -133,15 +115,15 @@ def invert(
     form = timefunc.parse(model, temperature)
     _check_options(form, weights, deviation_std_mm, deviation_days, rate_prior, dem_error)
     dates, first, second = network_of(stack)
-    names, design, height = planning.design_of(stack, form, dates, first, second, dem_error)
-    noise = planning.noise_of(stack, weights, pair_std_mm, len(first))
-    delay = planning.per_date(atmosphere_std_mm, dates)
+    names, design, height = _design(stack, form, dates, first, second, dem_error)
+    noise = _pair_noise(stack, weights, pair_std_mm, len(first))
+    network = Network(first, second, design, height, _delay_std(atmosphere_std_mm, dates), noise)
     if form is None or deviation_std_mm is None:
-        plan = planning.interpolation(first, second, design, height, delay, noise, free=form is None)
+        plan = interpolation_plan(network, free=form is None)
     else:
-        deviation = max(float(deviation_std_mm), SMALLEST_DEVIATION_MM)
-        correlation = planning.correlation_of(dates, deviation_days)
-        plan = planning.posterior(first, second, design, height, delay, noise, deviation, correlation)
+        gaps = np.diff(dates.values) / np.timedelta64(1, "D")
+        correlation = np.exp(-gaps / deviation_days) if deviation_days else None
+        plan = posterior_plan(network, max(float(deviation_std_mm), SMALLEST_DEVIATION_MM), correlation)
     plan = plan._replace(spread=series_std, statistics=statistics)
     problem = Problem(dates, plan, names, rate_prior is not None, **_seasonal_columns(form, names, dates))
     arrays = _arrays(stack, weights, rate_prior)
@@ -195,6 +177,91 @@ def network_of(stack: xr.Dataset) -> tuple[pd.DatetimeIndex, np.ndarray, np.ndar
     return dates, dates.get_indexer(reference), dates.get_indexer(secondary)
 
 
+def _design(stack, form, dates, first, second, dem_error):
+    """Names, design matrix (intercept, columns, height error, rate) and position of the height error or -1.
+
+    Time counts from the middle of the series: the intercept absorbs it, and the numbers stay well scaled.
+    """
+    form = form or timefunc.Model.named("linear")
+    design = form.design(dates)
+    design[:, -1] -= design[[0, -1], -1].mean()
+    names = form.parameters
+    if dem_error:
+        design = np.insert(design, -1, _height_column(stack, first, second, len(dates)), axis=1)
+        names = (*names[:-1], "height_error", names[-1])
+    scaled = design / np.maximum(np.abs(design).max(axis=0), 1e-300)
+    if len(dates) > len(names) and np.linalg.matrix_rank(scaled) < len(names):
+        raise ValueError(f"model {form.name!r}: columns {names} are linearly dependent on the stack's dates")
+    return names[1:], design, len(names) - 2 if dem_error else -1
+
+
+def _height_column(stack, first, second, n):
+    """Displacement per metre of height error at each date, times sin(incidence); first date zero (mm/m)."""
+    if "perpendicular_baseline" not in stack.coords:
+        raise ValueError("dem_error needs the coordinate 'perpendicular_baseline' (pair)")
+    if "incidence_angle" not in stack:
+        raise ValueError("dem_error needs the variable 'incidence_angle' (y, x)")
+    baseline = np.asarray(stack["perpendicular_baseline"].values, float)
+    incidence = np.zeros((len(first), n))
+    incidence[np.arange(len(first)), first] = -1
+    incidence[np.arange(len(first)), second] = 1
+    at_date = np.linalg.lstsq(incidence, baseline, rcond=None)[0]
+    if not np.isfinite(at_date).all() or np.ptp(at_date) == 0:
+        raise ValueError("dem_error: perpendicular baselines are missing or all equal")
+    slant = float(stack.attrs.get("slant_range_m", SLANT_RANGE_M))
+    return -1000 * (at_date - at_date[0]) / slant
+
+
+def _pair_noise(stack, weights, pair_std_mm, n_pairs):
+    """Fields of the plan that say how well each pair is known: variance by coherence, and of the pair itself (mm2)."""
+    variance = np.broadcast_to(np.asarray(pair_std_mm, float) ** 2, n_pairs).copy()
+    if weights is None and variance.any():
+        raise ValueError(
+            "pair_std_mm needs weights='coherence': equal weights are estimated from the residuals"
+        )
+    scale = -timefunc.mm_per_radian(_positive_attribute(stack, "wavelength_m"))
+    table = np.zeros(2) if weights is None else variance_table(_looks(stack)) * scale**2
+    table = np.stack([table, np.append(np.diff(table), 0.0)], axis=1).astype("f4")
+    noise = {"variance": table.view("f8")[:, 0], "pair_variance": variance.astype("f4")}
+    return noise | {"unit": weights is None, "mm_per_rad": scale}
+
+
+def _looks(stack):
+    """Effective number of looks of the stack."""
+    if "looks" not in stack.attrs:
+        raise ValueError(
+            "weights='coherence' needs the attribute 'looks' (effective number): set it, or weights=None"
+        )
+    return _positive_attribute(stack, "looks")
+
+
+def _positive_attribute(stack, name):
+    """A number above zero from the stack's attributes; a ValueError that names it otherwise."""
+    value = stack.attrs.get(name)
+    if value is None or not np.isfinite(float(value)) or float(value) <= 0:
+        raise ValueError(f"stack attribute {name!r} must be a positive number, found {value!r}")
+    return float(value)
+
+
+def _delay_std(value, dates):
+    """Standard deviation per date from a float, an array in date order, or a DataArray with those times."""
+    if isinstance(value, xr.DataArray) and "time" in value.dims:
+        missing = dates.difference(pd.DatetimeIndex(value["time"].values))
+        if len(missing):
+            raise ValueError(
+                f"atmosphere_std_mm misses {missing[0].date()} and {len(missing) - 1} more dates"
+            )
+        value = value.sel(time=dates).values
+    value = np.asarray(value, float)
+    if value.ndim > 1 or (value.ndim == 1 and value.size != len(dates)):
+        raise ValueError(
+            f"atmosphere_std_mm must be a float or ({len(dates)},), one per date, not {value.shape}"
+        )
+    if not (np.isfinite(value).all() and (value >= 0).all()):
+        raise ValueError("atmosphere_std_mm must be finite and >= 0")
+    return np.broadcast_to(value, len(dates)).copy()
+
+
 def _seasonal_columns(form, names, dates):
     if form is None or not form.seasonal:
         return {}
@@ -242,7 +309,7 @@ def _run(problem: Problem, arrays):
     """Packed result (row, y, x), numpy or dask as the phase is."""
     if not hasattr(arrays[0], "dask"):
         given = [None if a is None else np.asarray(a) for a in arrays]
-        return _solve_block(*given, problem=problem, threads=numba.get_num_threads())
+        return _solve(*given, problem=problem, threads=numba.get_num_threads())
     import dask.array as da
 
     phase = arrays[0].rechunk({0: -1, 1: "auto", 2: "auto"}, block_size_limit=BLOCK_BYTES)
@@ -258,7 +325,7 @@ def _run(problem: Problem, arrays):
 
     def block(*blocks):
         given = iter(blocks)
-        return _solve_block(*[next(given) if there else None for there in present], problem=problem)
+        return _solve(*[next(given) if there else None for there in present], problem=problem)
 
     rows = max(part.stop for part in problem.layout.values())
     return da.map_blocks(
@@ -270,47 +337,13 @@ def _run(problem: Problem, arrays):
     )
 
 
-def _solve_block(phase, coherence, mean, std, *, problem, threads=1):
-    """Invert a block in ``threads`` threads of whole lanes; what a pixel gets does not depend on its neighbours."""
-    shape = phase.shape[1:]
-    phase = np.ascontiguousarray(phase, "float32").reshape(len(phase), -1)
-    if coherence is None:
-        coherence = np.empty((0, 0), "float32")
-    else:
-        coherence = np.ascontiguousarray(coherence, "float32").reshape(len(coherence), -1)
-    prior = [np.empty(0) if a is None else np.ascontiguousarray(a, float).reshape(-1) for a in (mean, std)]
-    layout, pixels = problem.layout, phase.shape[1]
-    out = np.empty((layout["peak_to_peak_std"].stop, pixels), "float32")
-    out[layout["peak_to_peak"].start :] = np.nan
-    names = (*SERIES, *MAPS, *PRIOR_MAPS, "coefficients", "covariance")
-    rows = np.array([layout[name].start for name in names])
-    lanes = _lanes(problem.plan)
-    part = lanes * max(1, -(-pixels // (lanes * max(threads, 1) * 4)))
-
-    def solve(begin):
-        plan, scratch = problem.plan, kernel.workspace(problem.plan, lanes)
-        where = begin, min(begin + part, pixels), out, rows
-        if plan.interpolate:
-            single = kernel.workspace(plan, 1)
-            kernel.solve_interpolation(plan, scratch, single, phase, coherence, *where)
-        else:
-            kernel.solve_posterior(plan, scratch, phase, coherence, *prior, *where)
-
-    if threads == 1:
-        solve(0) if part >= pixels else [solve(begin) for begin in range(0, pixels, part)]
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(solve, range(0, pixels, part)))
-    _seasonal(out, problem)
-    return out.reshape(-1, *shape)
-
-
-def _lanes(plan, cache_bytes=1_500_000):
-    """Pixels side by side: as many as keep the scratch memory in the second-level cache, but enough for long loops."""
-    n, k = plan.design.shape
-    size = len(plan.unknowns.order)
-    per_lane = 8 * (len(plan.unknowns.row) + size * (3 + k) + len(plan.first)) + 5 * n
-    return int(np.clip(cache_bytes // per_lane // 8 * 8, 64, 96))
+def _solve(phase, coherence, mean, std, *, problem, threads=1):
+    """Packed result (row, y, x) of a block (pair, y, x), with the seasonal range."""
+    lined = [None if a is None else np.reshape(a, (len(phase), -1)) for a in (phase, coherence)]
+    prior = None if mean is None else (np.ravel(mean), np.ravel(std))
+    out = invert_block(problem.plan, *lined, prior, threads)
+    _seasonal_range(out, problem)
+    return out.reshape(-1, *phase.shape[1:])
 
 
 # -- what comes out ----------------------------------------------------------------------------------------------
@@ -344,7 +377,7 @@ DESCRIPTION = {
 
 def _dataset(stack, problem, form, deviation, packed):
     parts = {name: packed[rows] for name, rows in problem.layout.items()}
-    parts |= {name: _nothing(parts["displacement"]) for name in problem.unknown}
+    parts |= {name: _nothing(parts["displacement"]) for name in empty_series(problem.plan)}
     parts["n_pairs"] = parts["n_pairs"].astype("int32")
     series, maps = SERIES, (*MAPS, *(PRIOR_MAPS if problem.with_prior else ()))
     if problem.plan.statistics:
@@ -391,7 +424,7 @@ def _nothing(like):
     return np.broadcast_to(np.float32(np.nan), like.shape)
 
 
-def _seasonal(out, problem):
+def _seasonal_range(out, problem):
     """Fill in the seasonal range, from the coefficients of the seasonal columns and their covariance."""
     k, layout = len(problem.parameters), problem.layout
     if not (problem.seasonal and problem.plan.statistics):
@@ -408,7 +441,7 @@ def _seasonal(out, problem):
         out[layout["peak_to_peak"], part], out[layout["peak_to_peak_std"], part] = size, std
 
 
-# -- the rival ---------------------------------------------------------------------------------------------------
+# -- late summers only --------------------------------------------------------------------------------------------
 
 
 def summer_to_summer(

@@ -26,6 +26,11 @@ def years(dates: Sequence | np.ndarray) -> np.ndarray:
     )
 
 
+def mm_per_radian(wavelength_m: float) -> float:
+    """Line-of-sight displacement per phase (mm/rad): 1000 lambda / (4 pi)."""
+    return 1000 * wavelength_m / (4 * np.pi)
+
+
 def _wave(kind: Callable, cycles_per_year: int) -> Column:
     return lambda dates: kind(2 * np.pi * cycles_per_year * years(dates))
 
@@ -296,8 +301,3 @@ def _run_starts(flag: pd.Series, length: int) -> np.ndarray:
     """True on days that begin ``length`` True days in a row."""
     ahead = flag[::-1].rolling(length, min_periods=length).sum()[::-1]
     return (ahead == length).to_numpy()
-
-
-def mm_per_radian(wavelength_m: float) -> float:
-    """Line-of-sight displacement per phase (mm/rad): 1000 lambda / (4 pi)."""
-    return 1000 * wavelength_m / (4 * np.pi)

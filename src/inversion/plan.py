@@ -1,209 +1,155 @@
-"""What the kernel of `sbas.invert` is told: model, noise and prior as matrices over the network's dates."""
+"""What the kernels need beyond the data: model, noise and prior as matrices over the network's dates, arrays only."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
-import pandas as pd
-import xarray as xr
 
-from helpers import timefunc
-
-from . import kernel, ordering
-from .phase_noise import variance_table
-
-SLANT_RANGE_M = 850e3  # assumed where the stack has no attribute slant_range_m
+from . import ordering
+from .ordering import Pattern
 
 
-def positive_attribute(stack, name):
-    """A number above zero from the stack's attributes; a ValueError that names it otherwise."""
-    value = stack.attrs.get(name)
-    if value is None or not np.isfinite(float(value)) or float(value) <= 0:
-        raise ValueError(f"stack attribute {name!r} must be a positive number, found {value!r}")
-    return float(value)
+class Network(NamedTuple):
+    """Pairs, model and noise of a stack; n dates, k columns of the model."""
+
+    first: np.ndarray  # (pair,) date index of the earlier image
+    second: np.ndarray
+    design: np.ndarray  # (n, k) intercept first, rate last
+    height: int  # column of the height error, or -1
+    delay: np.ndarray  # (n,) mm, standard deviation of the delay per date
+    noise: dict  # fields unit, mm_per_rad, variance and pair_variance of `Plan`
 
 
-def looks_of(stack):
-    """Effective number of looks of the stack."""
-    if "looks" not in stack.attrs:
-        raise ValueError(
-            "weights='coherence' needs the attribute 'looks' (effective number): set it, or weights=None"
-        )
-    return positive_attribute(stack, "looks")
+class Plan(NamedTuple):
+    """What is the same for every pixel; n dates, k border columns (rate last), N unknowns."""
+
+    interpolate: bool  # the model only closes gaps; else it is a prior with a stated deviation
+    unit: bool  # equal weights, scaled by the residual
+    free: bool  # no model: NaN where data do not join the first date
+    spread: bool  # standard deviations of the series wanted
+    statistics: bool  # statistics of the residuals and components wanted
+    mm_per_rad: float
+    variance: np.ndarray  # (bin,) mm2 by coherence, and the step to the next bin: two singles in a double
+    pair_variance: np.ndarray  # (pair,) mm2
+    smallest_unit: float  # mm2, lower bound of the estimated unit variance
+    dates: Pattern  # graph of dates joined by pairs
+    date_entry: np.ndarray  # (pair,)
+    unknowns: Pattern  # graph of the unknowns (the same, or delay and ground apart)
+    entry: np.ndarray  # (pair,)
+    excess: np.ndarray  # (N,) prior: excess of the diagonal
+    couple: np.ndarray  # (entry,) prior: edges
+    border: np.ndarray  # (N, k) prior: unknowns against coefficients
+    corner: np.ndarray  # (k, k) prior: coefficients
+    scale: np.ndarray  # (k or k - 1,) size of the border's pivots with perfect data
+    first: np.ndarray  # (pair,) position of the unknown that is the reference image's
+    second: np.ndarray
+    ground: np.ndarray  # (n,) position of the unknown behind displacement
+    share: np.ndarray  # (n,) factor of that unknown
+    shift: np.ndarray  # (2, n, k) coefficients in displacement, and in displacement minus model
+    extra: np.ndarray  # (2, n) mm2 added to their variance
+    design: np.ndarray  # (n, k)
+    delay: np.ndarray  # (n,) mm2
+    height: int  # column of the height error, or -1
 
 
-def design_of(stack, form, dates, first, second, dem_error):
-    """Names, design matrix (intercept, columns, height error, rate) and position of the height error or -1.
-
-    Time counts from the middle of the series: the intercept absorbs it, and the numbers stay well scaled.
-    """
-    form = form or timefunc.Model.named("linear")
-    design = form.design(dates)
-    design[:, -1] -= design[[0, -1], -1].mean()
-    names = form.parameters
-    if dem_error:
-        design = np.insert(design, -1, height_column(stack, first, second, len(dates)), axis=1)
-        names = (*names[:-1], "height_error", names[-1])
-    scaled = design / np.maximum(np.abs(design).max(axis=0), 1e-300)
-    if len(dates) > len(names) and np.linalg.matrix_rank(scaled) < len(names):
-        raise ValueError(f"model {form.name!r}: columns {names} are linearly dependent on the stack's dates")
-    return names[1:], design, len(names) - 2 if dem_error else -1
-
-
-def noise_of(stack, weights, pair_std_mm, n_pairs):
-    """Fields of the plan that say how well each pair is known."""
-    variance = np.broadcast_to(np.asarray(pair_std_mm, float) ** 2, n_pairs).copy()
-    if weights is None and variance.any():
-        raise ValueError(
-            "pair_std_mm needs weights='coherence': equal weights are estimated from the residuals"
-        )
-    scale = -1000 * positive_attribute(stack, "wavelength_m") / (4 * np.pi)
-    table = np.zeros(2) if weights is None else variance_table(looks_of(stack)) * scale**2
-    table = np.stack([table, np.append(np.diff(table), 0.0)], axis=1).astype("f4")
-    noise = {"variance": table.view("f8")[:, 0], "pair_variance": variance.astype("f4")}
-    return noise | {"unit": weights is None, "mm_per_rad": scale}
-
-
-def height_column(stack, first, second, n):
-    """Displacement per metre of height error at each date, times sin(incidence); first date zero (mm/m)."""
-    if "perpendicular_baseline" not in stack.coords:
-        raise ValueError("dem_error needs the coordinate 'perpendicular_baseline' (pair)")
-    if "incidence_angle" not in stack:
-        raise ValueError("dem_error needs the variable 'incidence_angle' (y, x)")
-    baseline = np.asarray(stack["perpendicular_baseline"].values, float)
-    incidence = np.zeros((len(first), n))
-    incidence[np.arange(len(first)), first] = -1
-    incidence[np.arange(len(first)), second] = 1
-    at_date = np.linalg.lstsq(incidence, baseline, rcond=None)[0]
-    if not np.isfinite(at_date).all() or np.ptp(at_date) == 0:
-        raise ValueError("dem_error: perpendicular baselines are missing or all equal")
-    slant = float(stack.attrs.get("slant_range_m", SLANT_RANGE_M))
-    return -1000 * (at_date - at_date[0]) / slant
-
-
-def correlation_of(dates, days):
-    """Correlation of the deviation from each date to the next, None for a white one."""
-    if days == 0:
-        return None
-    gaps = np.diff(dates.values) / np.timedelta64(1, "D")
-    return np.exp(-gaps / days)
-
-
-def per_date(value, dates):
-    """Standard deviation per date from a float, an array in date order, or a DataArray with those times."""
-    if isinstance(value, xr.DataArray) and "time" in value.dims:
-        missing = dates.difference(pd.DatetimeIndex(value["time"].values))
-        if len(missing):
-            raise ValueError(
-                f"atmosphere_std_mm misses {missing[0].date()} and {len(missing) - 1} more dates"
-            )
-        value = value.sel(time=dates).values
-    value = np.asarray(value, float)
-    if value.ndim > 1 or (value.ndim == 1 and value.size != len(dates)):
-        raise ValueError(
-            f"atmosphere_std_mm must be a float or ({len(dates)},), one per date, not {value.shape}"
-        )
-    if not (np.isfinite(value).all() and (value >= 0).all()):
-        raise ValueError("atmosphere_std_mm must be finite and >= 0")
-    return np.broadcast_to(value, len(dates)).copy()
-
-
-def interpolation(first, second, design, height, delay, noise, free):
-    """Plan of classical SBAS and of the limit in which the model only closes gaps."""
-    n, k = design.shape
-    dates = ordering.pattern(n, first, second, np.arange(n)[::-1])
+def interpolation_plan(network: Network, *, free: bool) -> Plan:
+    """Plan of classical SBAS (``free``) and of the limit in which the model only closes gaps."""
+    n, k = network.design.shape
+    dates = ordering.pattern(n, network.first, network.second, np.arange(n)[::-1])
+    centred = network.design - network.design.mean(axis=0)
     unused = {"excess": np.zeros(n), "couple": np.zeros(len(dates.row)), "border": np.zeros((n, k))}
-    unused |= {"corner": np.eye(k), "scale": ((design - design.mean(axis=0)) ** 2).sum(axis=0)[1:]}
-    return assemble_plan(
-        dates, dates, first, second, dates.position, design, height, noise, unused,
-        interpolate=True, free=free, delay=delay**2, smallest_unit=0.0,
-        share=np.ones(n), shift=np.zeros((2, n, k)), extra=np.zeros((2, n)),
+    unused |= {"corner": np.eye(k), "scale": (centred**2).sum(axis=0)[1:]}
+    unused |= {"share": np.ones(n), "shift": np.zeros((2, n, k)), "extra": np.zeros((2, n))}
+    return _in_order(
+        network, dates, dates, dates.position, unused,
+        interpolate=True, free=free, delay=network.delay**2, smallest_unit=0.0,
     )  # fmt: skip
 
 
-def posterior(first, second, design, height, delay, noise, deviation, correlation):
-    """Plan of the Bayesian inversion: ground = model + deviation, and delay of its own per date.
+def posterior_plan(network: Network, deviation: float, correlation: np.ndarray | None) -> Plan:
+    """Plan of the Bayesian inversion: ground d = B p + deviation, and a delay of its own per date.
 
-    White deviation: unknown is x = ground + delay with sd tau about the model, and ground is read off it by the share
-    w = (deviation/tau)^2. Correlated deviation with delay needs both as unknowns.
+    White deviation: the unknown is x = d + delay with sd tau = sqrt(sigma_d2 + sigma_a2) about the model, and the
+    ground is read off it as B p + w (x - B p), w = sigma_d2 / tau2. Correlated deviation (``correlation`` from each
+    date to the next) with delay needs both as unknowns.
     """
-    n, k = design.shape
-    about = design.copy()  # ground's model: without the height error, which belongs to the phase
-    error = np.zeros((n, k))
-    if height > 0:
-        about[:, height], error[:, height] = 0.0, design[:, height]
+    n, k = network.design.shape
     nodes, chain = np.arange(n), np.column_stack([np.arange(n - 1), np.arange(1, n)])
-    shift, extra, share = np.zeros((2, n, k)), np.zeros((2, n)), np.ones(n)
     if correlation is None:
-        total = deviation**2 + delay**2
-        share = deviation**2 / total
-        rows, precision, edges = np.hstack([np.eye(n), -design]), np.diag(1 / total), np.empty((0, 2), int)
-        shift[0] = (1 - share)[:, None] * about - share[:, None] * error
-        shift[1] = -share[:, None] * design
-        extra[:] = share * delay**2
-    elif not delay.any():
-        rows, precision, edges = np.hstack([np.eye(n), -design]), _markov(correlation) / deviation**2, chain
-        shift[0], shift[1] = -error, -design
+        rows, precision, given = _white(network, deviation)
+        edges = np.empty((0, 2), int)
     else:
-        rows = np.block([[np.eye(n), -np.eye(n), -error], [np.zeros((n, n)), np.eye(n), -about]])
-        late = np.diag(1 / np.maximum(delay, 1e-4 * deviation) ** 2)
-        precision = np.block([[late, 0 * late], [0 * late, _markov(correlation) / deviation**2]])
-        edges = np.vstack([np.column_stack([nodes, nodes + n]), chain + n])
-        shift[1] = -about
-    shift[0] -= shift[0, 0].copy()
-    extra[0, 1:] += extra[0, 0]
+        rows, precision, given = _correlated(network, deviation, correlation)
+        apart = len(precision) > n
+        edges = np.vstack([np.column_stack([nodes, nodes + n]), chain + n]) if apart else chain
+    given["shift"][0] -= given["shift"][0, 0].copy()  # displacement counts from the first date
+    given["extra"][0, 1:] += given["extra"][0, 0]
     size = rows.shape[1] - k
-    full = rows.T @ precision @ rows
+    full = rows.T @ precision @ rows  # normal matrix of (unknowns, coefficients) without data
     prior, border, corner = full[:size, :size], full[:size, size:], full[size:, size:]
-    dates = ordering.pattern(n, first, second, nodes[::-1])
-    natural = nodes[::-1] if size == n else np.stack([nodes, nodes + n], axis=1)[::-1].ravel()
-    unknowns = dates
+    first, second = network.first, network.second
+    dates = unknowns = ordering.pattern(n, first, second, nodes[::-1])
     if len(edges):
-        unknowns = ordering.pattern(
-            size, np.append(first, edges[:, 0]), np.append(second, edges[:, 1]), natural
-        )
+        natural = nodes[::-1] if size == n else np.stack([nodes, nodes + n], axis=1)[::-1].ravel()
+        ends = np.append(first, edges[:, 0]), np.append(second, edges[:, 1])
+        unknowns = ordering.pattern(size, *ends, natural)
     couple = np.zeros(len(unknowns.row))
     if len(edges):
         couple[unknowns.entry(*edges.T)] = -prior[edges[:, 0], edges[:, 1]]
     excess = prior.sum(axis=1)
     excess[excess < 1e-13 * np.diag(prior)] = 0.0
-    given = {
-        "excess": excess[unknowns.order],
-        "couple": couple,
-        "border": border[unknowns.order],
-        "corner": (corner + corner.T) / 2,
-        "scale": np.diag(corner),
-    }
-    ground = unknowns.position[nodes + size - n]
-    return assemble_plan(
-        dates, unknowns, first, second, ground, design, height, noise, given,
+    given |= {"excess": excess[unknowns.order], "couple": couple, "border": border[unknowns.order]}
+    given |= {"corner": (corner + corner.T) / 2, "scale": np.diag(corner)}
+    return _in_order(
+        network, dates, unknowns, unknowns.position[nodes + size - n], given,
         interpolate=False, free=False, delay=np.zeros(n), smallest_unit=(1e-3 * deviation) ** 2,
-        share=share, shift=shift, extra=extra,
     )  # fmt: skip
 
 
-def assemble_plan(dates, unknowns, first, second, ground, design, height, noise, given, **rest):
-    """All of it in the order of elimination."""
-    position = unknowns.position
-    return kernel.Plan(
-        **noise,
-        **{name: np.ascontiguousarray(value, dtype=float) for name, value in given.items()},
-        **rest,
-        spread=True,
-        statistics=True,
-        dates=dates,
-        date_entry=dates.entry(first, second),
-        unknowns=unknowns,
-        entry=unknowns.entry(first, second),
-        first=position[first],
-        second=position[second],
-        ground=ground,
-        design=np.ascontiguousarray(design),
-        height=height,
-    )
+def _models(network):
+    """Model of the ground without the height error, which belongs to the phase, and the height error by itself."""
+    ground, error = network.design.copy(), np.zeros(network.design.shape)
+    if network.height > 0:
+        ground[:, network.height], error[:, network.height] = 0.0, network.design[:, network.height]
+    return ground, error
 
 
-def _markov(correlation):
-    """Precision of a unit-variance AR(1) at uneven times: tridiagonal."""
+def _white(network, deviation):
+    """Rows whose squares the prior weighs, their precision, and how the ground is read off the unknowns."""
+    n, k = network.design.shape
+    ground, error = _models(network)
+    total = deviation**2 + network.delay**2  # tau2
+    share = deviation**2 / total  # w
+    rows, precision = np.hstack([np.eye(n), -network.design]), np.diag(1 / total)
+    shift, extra = np.zeros((2, n, k)), np.zeros((2, n))
+    shift[0] = (1 - share)[:, None] * ground - share[:, None] * error
+    shift[1] = -share[:, None] * network.design
+    extra[:] = share * network.delay**2  # sigma_d2 sigma_a2 / tau2
+    return rows, precision, {"share": share, "shift": shift, "extra": extra}
+
+
+def _correlated(network, deviation, correlation):
+    """The same for an AR(1) deviation: one unknown per date, or delayed ground and ground apart."""
+    n, k = network.design.shape
+    ground, error = _models(network)
+    shift, own = np.zeros((2, n, k)), ar1_precision(correlation) / deviation**2
+    given = {"share": np.ones(n), "shift": shift, "extra": np.zeros((2, n))}
+    if not network.delay.any():
+        shift[0], shift[1] = -error, -network.design
+        return np.hstack([np.eye(n), -network.design]), own, given
+    shift[1] = -ground
+    rows = np.block([[np.eye(n), -np.eye(n), -error], [np.zeros((n, n)), np.eye(n), -ground]])
+    late = np.diag(1 / np.maximum(network.delay, 1e-4 * deviation) ** 2)
+    return rows, np.block([[late, 0 * late], [0 * late, own]]), given
+
+
+def ar1_precision(correlation: np.ndarray) -> np.ndarray:
+    """Precision of a unit-variance AR(1) process at uneven times: tridiagonal.
+
+    With r_t = exp(-gap / days) from t to t + 1, the increments e = z_{t+1} - r_t z_t have the variance 1 - r_t2, so
+    that P_tt = 1 + r_t2 / (1 - r_t2) + r_{t-1}2 / (1 - r_{t-1}2) and P_{t,t+1} = -r_t / (1 - r_t2).
+    """
     inside = 1 - correlation**2
     precision = np.eye(len(correlation) + 1)
     step = np.arange(len(correlation))
@@ -211,3 +157,17 @@ def _markov(correlation):
     precision[step + 1, step + 1] += correlation**2 / inside
     precision[step, step + 1] = precision[step + 1, step] = -correlation / inside
     return precision
+
+
+def _in_order(network, dates, unknowns, ground, given, **rest) -> Plan:
+    """All of it in the order of elimination."""
+    position, first, second = unknowns.position, network.first, network.second
+    return Plan(
+        **network.noise, **rest,
+        **{name: np.ascontiguousarray(value, dtype=float) for name, value in given.items()},
+        spread=True, statistics=True,
+        dates=dates, date_entry=dates.entry(first, second),
+        unknowns=unknowns, entry=unknowns.entry(first, second),
+        first=position[first], second=position[second], ground=ground,
+        design=np.ascontiguousarray(network.design), height=network.height,
+    )  # fmt: skip

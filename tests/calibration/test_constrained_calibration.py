@@ -114,7 +114,7 @@ class World:
             three = np.concatenate([at, at + PIXELS, at + 2 * PIXELS])
             prior = self.means[three, None], np.tile(self.std[at], 3)[:, None]
             given = constrained.noise_of(self.noise, number)
-            part = constrained.take(self.stack, three)
+            part = constrained.select_pixels(self.stack, three)
             for name, run in constrained.estimates(part, prior, given, temperature=self.temperature):
                 fields = {"rate": "rate", "std": "rate_std", "conflict": "prior_conflict"}
                 for key, field in fields.items():
