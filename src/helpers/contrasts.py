@@ -9,19 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import rioxarray  # noqa: F401  (registers the .rio accessor)
 import xarray as xr
 from scipy import stats
 
-from helpers.space import (
-    all_but_one_block,
-    correlation_length,
-    error_scale,
-    widening,
-    zone_covariance,
-    zone_masks,
-    zone_mean,
-)
+from helpers import space
 from helpers.timefunc import annual, years
 
 CHANGE_STD_MM_YR = 15.0  # prior sd of a change of rate
@@ -100,7 +91,8 @@ def zone_rates(
     Parameters
     ----------
     epochs : Dataset (label, y, x)
-        rate, rate_std, geometry_std, sensor_contribution (label, sensor, y, x), sensor_reference_std (sensor): from `join`.
+        From `join`: rate, rate_std, geometry_std, sensor_contribution (label, sensor, y, x), sensor_reference_std
+        (sensor).
     zones : DataArray of bool (zone, y, x)
     quiet : DataArray of bool (y, x)
         Ground where the rate changed little, for size and correlation of the errors.
@@ -117,7 +109,7 @@ def zone_rates(
     """
     labels, names = [str(v) for v in epochs["label"].values], [str(v) for v in zones["zone"].values]
     best = labels[int(epochs["rate_std"].where(quiet).median(("y", "x")).argmin("label"))]
-    masks = [inside for _, inside in zone_masks(zones)]
+    masks = [inside for _, inside in space.zone_masks(zones)]
     lengths, scales, tables, covariances, without = [], [], [], [], []
     for label in labels:
         field = epochs.sel(label=label)
@@ -127,14 +119,20 @@ def zone_rates(
         )
 
         def errors(still, field=field, known=known, stated=label == best):
-            length = correlation_length(still)
-            scale = 1.0 if stated else error_scale(still, field["rate_std"], length)
-            return length, scale, scale**2 * zone_covariance(field["rate_std"], known, length)
+            length = space.correlation_length(still)
+            scale = 1.0 if stated else space.error_scale(still, field["rate_std"], length)
+            return length, scale, scale**2 * space.zone_covariance(field["rate_std"], known, length)
 
         length, scale, covariance = errors(still)
-        parts = [covariance] * 9 if label == best else [errors(part)[2] for part in all_but_one_block(still)]
-        fit = zone_mean(field["rate"], scale * field["rate_std"], zones, length_m=length)
-        geometry = zone_mean(field["geometry_std"], field["geometry_std"], zones, length_m=length)["std"]
+        parts = (
+            [covariance] * 9
+            if label == best
+            else [errors(part)[2] for part in space.all_but_one_block(still)]
+        )
+        fit = space.zone_mean(field["rate"], scale * field["rate_std"], zones, length_m=length)
+        geometry = space.zone_mean(field["geometry_std"], field["geometry_std"], zones, length_m=length)[
+            "std"
+        ]
         tables.append(fit.assign(geometry_std=geometry).loc[names])
         for found, value in zip(
             (lengths, scales, covariances, without), (length, scale, covariance, parts), strict=True
@@ -171,17 +169,14 @@ def zone_contrast(
 ) -> dict:
     """Rate of a zone in an epoch, since another epoch and/or less another zone, with its error budget.
 
-    The fit error is widened by the uncertainty of its variance, see `widening`.
+    The fit error is widened by the uncertainty of its variance, see `space.widening`.
 
     Parameters
     ----------
     rates : Dataset
         From `zone_rates`.
-    zone, epoch : str
-    since : str, optional
-        Epoch that is subtracted.
-    minus : str, optional
-        Zone that is subtracted: what all zones of a scene share (the reference) cancels.
+    since, minus : str, optional
+        Epoch and zone that are subtracted. Less a zone, errors common to the scene (the reference) cancel.
 
     Returns
     -------
@@ -203,7 +198,7 @@ def zone_contrast(
 
     fit = float(fit_variance("fit_covariance"))
     own = {
-        "fit": np.sqrt(fit) * widening(fit, fit_variance("fit_covariance_without")),
+        "fit": np.sqrt(fit) * space.widening(fit, fit_variance("fit_covariance_without")),
         "geometry": float(np.sqrt(sum(r["geometry_std"] ** 2 for _, r in at))),
     }
     weight = sum(sign * r["sensor_contribution"] for sign, r in at)
@@ -235,18 +230,8 @@ def acceleration(rates: xr.Dataset, zone: str, middle: np.ndarray, minus: str | 
     Cov = C diag(reference^2) C' + diag(rest of each epoch's budget), C the sensors' contributions (epoch, sensor): a
     reference error is common to the epochs its sensor serves.
 
-    Parameters
-    ----------
-    rates : Dataset
-        From `zone_rates`.
-    zone, minus : str
-        As in `zone_contrast`.
-    middle : array
-        Middle of each epoch in years.
-
-    Returns
-    -------
-    dict: value, std, and weights (epoch): the slope is their sum over the rates.
+    rates, zone and minus are those of `zone_contrast`, `middle` the middle of each epoch in years. Returns a dict:
+    value, std, and weights (epoch) with which the rates are summed.
     """
     each = [zone_contrast(rates, zone, str(e), minus=minus) for e in rates["label"].values]
     weight = rates["sensor_contribution"].sel(zone=zone)
@@ -401,16 +386,7 @@ def series_errors(rates: xr.Dataset, zone: str, minus: str) -> dict:
 
     The fit error of the epoch to which the sensor contributes most, over the root of its contribution c: independent
     sensors of sd s_i joined by inverse variance have c_i = var / s_i^2.
-
-    Parameters
-    ----------
-    rates : Dataset
-        From `zone_rates`.
-    zone, minus : str
-
-    Returns
-    -------
-    dict: sensor -> mm/yr.
+    rates, zone and minus are those of `zone_contrast`. Returns a dict: sensor -> mm/yr.
     """
     contribution = rates["sensor_contribution"].sel(zone=zone).clip(min=0.01)
     out = {}

@@ -5,14 +5,5 @@ from helpers.merge.join import join
 from helpers.merge.posterior import GroundPrior
 from helpers.merge.thinning import thin, thinning_error
 
-__all__ = [
-    "LOS",
-    "GroundPrior",
-    "decompose",
-    "geometry_error",
-    "horizontal_std",
-    "join",
-    "project_up",
-    "thin",
-    "thinning_error",
-]
+__all__ = ["LOS", "GroundPrior", "decompose", "geometry_error", "horizontal_std", "join"]
+__all__ += ["project_up", "thin", "thinning_error"]

@@ -44,17 +44,10 @@ def decompose(tracks: Sequence[xr.Dataset], *, north_std_mm_yr: float | xr.DataA
         up, up_std, east, east_std, north_std (mm/yr) and north_leak_up, north_leak_east: mm/yr of error per
         mm/yr of neglected north motion. up_std and east_std hold observation noise only; add
         ``north_leak * north_std`` in quadrature for the whole. NaN where fewer than two tracks see the pixel.
-
-    Raises
-    ------
-    ValueError
-        Fewer than two tracks, a missing variable, or grids that do not overlap.
     """
     tracks = list(tracks)
     if len(tracks) < 2:
-        raise ValueError(
-            f"decompose: {len(tracks)} track(s); two directions are needed (one: use project_up)"
-        )
+        raise ValueError(f"decompose: {len(tracks)} track(s); two directions are needed")
     names = ["rate", "rate_std", *LOS]
     for i, track in enumerate(tracks):
         require(track, names, i)
@@ -92,12 +85,7 @@ def decompose(tracks: Sequence[xr.Dataset], *, north_std_mm_yr: float | xr.DataA
 
 
 def project_up(track: xr.Dataset) -> xr.Dataset:
-    """Vertical rate of one track (rate, rate_std, los_* on (y, x)), horizontal motion neglected.
-
-    Returns
-    -------
-    Dataset (y, x): up, up_std in mm/yr.
-    """
+    """Vertical rate of one track, horizontal motion neglected: up = rate / los_up, up_std in mm/yr (y, x)."""
     require(track, ["rate", "rate_std", *LOS], 0)
     out = xr.Dataset({"up": track.rate / track.los_up, "up_std": track.rate_std / np.abs(track.los_up)})
     for v in out:
@@ -105,9 +93,7 @@ def project_up(track: xr.Dataset) -> xr.Dataset:
     return out.assign_attrs(sensor=track_name(track, 0))
 
 
-def east_on_grid(
-    east: xr.Dataset | xr.DataArray | None, like: xr.Dataset | xr.DataArray
-) -> tuple[xr.DataArray | float, xr.DataArray | float]:
+def east_on_grid(east: xr.Dataset | xr.DataArray | None, like: xr.Dataset | xr.DataArray) -> tuple:
     """East rate and its sd on the grid of `like`; zeros where none is given."""
     if east is None:
         return 0.0, 0.0
@@ -120,14 +106,7 @@ def horizontal_std(rate: xr.DataArray, std: xr.DataArray, otherwise: float) -> f
     """Sd of the true horizontal rate over some ground, from estimates with known noise.
 
     The central 95 % of the rates as a normal distribution has them, (q97.5 - q2.5) / 3.92, less the noise in
-    quadrature: var(true) = var(estimates) - median(std^2).
-
-    Parameters
-    ----------
-    rate, std : DataArray (y, x)
-        NaN is left out.
-    otherwise : float
-        Returned for 30 pixels or fewer.
+    quadrature: var(true) = var(estimates) - median(std^2). NaN is left out; `otherwise` stands for 30 pixels or fewer.
     """
     limits = np.nanpercentile(rate, [2.5, 97.5]) if rate.notnull().any() else [0.0, 0.0]
     variance = ((limits[1] - limits[0]) / 3.92) ** 2 - (std.where(rate.notnull()) ** 2).median()
@@ -138,19 +117,13 @@ def geometry_error(tracks: dict[str, xr.Dataset], contribution: xr.DataArray, un
     """Sd (mm/yr) of joined vertical rates by horizontal motion that nobody corrected.
 
     A sensor reads a horizontal rate h along axis d as los_d / los_up h of vertical rate, and the joined rate takes the
-    sensor's contribution of it: var = sum_d (std_d sum_s c_s los_d,s / los_up,s)^2.
-
-    Parameters
-    ----------
-    tracks : dict
-        sensor -> Dataset with los_* on (y, x).
-    contribution : DataArray (epoch, sensor, y, x)
-        `sensor_contribution` of the record.
-    unknown : dict
-        "los_east", "los_north" -> sd of the uncorrected rate along that axis, mm/yr (y, x).
+    contribution c_s of it: var = sum_d (std_d sum_s c_s los_d,s / los_up,s)^2. Tracks by sensor; `contribution` is the
+    record's `sensor_contribution`, `unknown` the std_d (y, x) by name: los_east, los_north.
     """
-    leak = {
-        d: sum(contribution.sel(sensor=s) * (t[d] / t["los_up"]) for s, t in tracks.items()) for d in unknown
-    }
-    out = np.sqrt(sum((unknown[d] * leak[d]) ** 2 for d in leak)).transpose("epoch", "y", "x")
+
+    def sensitivity(axis):
+        return sum(contribution.sel(sensor=s) * (t[axis] / t["los_up"]) for s, t in tracks.items())
+
+    out = np.sqrt(sum((std * sensitivity(axis)) ** 2 for axis, std in unknown.items()))
+    out = out.transpose("epoch", "y", "x")
     return out.assign_attrs(units="mm yr-1", long_name="error by horizontal motion")

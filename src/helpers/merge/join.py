@@ -14,15 +14,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from helpers.merge import posterior
 from helpers.merge.geometry import east_on_grid, require
-from helpers.merge.posterior import (
-    GroundPrior,
-    PiecewiseRateModel,
-    SharedErrors,
-    days_to_years,
-    piecewise_rate_model,
-    pixel_posteriors,
-)
+from helpers.merge.posterior import GroundPrior, PiecewiseRateModel, SharedErrors, days_to_years
 from helpers.space import resample, track_name
 from helpers.timefunc import DAYS_PER_YEAR, annual
 
@@ -66,15 +60,13 @@ def _rate_weights(t: np.ndarray) -> np.ndarray:
     return np.linalg.pinv(np.column_stack([np.ones_like(t), t - t.mean(), annual(t)]))[1]
 
 
-def _increment_covariance(track: xr.Dataset, number: int) -> np.ndarray:
+def _covariance(track: xr.Dataset, number: int) -> np.ndarray:
     """Covariance (time, time) of the series from that of its steps; row i is the step that ends at date i."""
     steps = np.asarray(track["increment_cov"].values, float)
     n = track.sizes["time"]
     if steps.shape != (n, n) or not np.isfinite(steps[1:, 1:]).all():
-        raise ValueError(
-            f"{track_name(track, number)}: increment_cov must be finite and ({n}, {n}), one row a date; "
-            f"found {steps.shape}"
-        )
+        name = f"{track_name(track, number)}: increment_cov"
+        raise ValueError(f"{name} must be finite and ({n}, {n}), one row a date; found {steps.shape}")
     steps = steps.copy()
     steps[0], steps[:, 0] = 0.0, 0.0
     summed = np.tril(np.ones((n, n)))  # the series is L steps, its covariance L C L'
@@ -92,9 +84,7 @@ def _check_tracks(tracks) -> list[str]:
             raise ValueError(f"{name}: neither displacement_std nor increment_cov: the join cannot weigh it")
         dates = track.time.values
         if dates.size == 0 or (np.diff(dates) <= np.timedelta64(0)).any():
-            raise ValueError(
-                f"{name}: its dates are empty, unsorted or repeated; sort them (ds.sortby('time')) first"
-            )
+            raise ValueError(f"{name}: its dates are empty, unsorted or repeated; ds.sortby('time') sorts")
         if name in names:
             raise ValueError(f"two tracks are called {name!r}; give each its own attr 'sensor'")
         names.append(name)
@@ -106,9 +96,10 @@ def _knots(knots, first, last) -> np.ndarray:
     knots = np.asarray(pd.DatetimeIndex(knots).values, "datetime64[D]")
     if (np.diff(knots) <= np.timedelta64(0)).any():
         raise ValueError(f"join: knots must increase strictly, got {', '.join(map(str, knots))}")
-    ends = [d for d, outside in ((first, knots.size == 0 or first < knots[0]),) if outside]
-    tail = [d for d, outside in ((last, knots.size == 0 or last > knots[-1]),) if outside]
-    return np.concatenate([np.array(ends, "datetime64[D]"), knots, np.array(tail, "datetime64[D]")])
+    before = [first] if knots.size == 0 or first < knots[0] else []
+    after = [last] if knots.size == 0 or last > knots[-1] else []
+    before, after = (np.array(d, "datetime64[D]") for d in (before, after))
+    return np.concatenate([before, knots, after])
 
 
 def join(
@@ -148,10 +139,9 @@ def join(
         Pixels steeper than this in any track's slope_deg are masked, unless `east` is known there: downslope
         creep is horizontal and would be read as subsidence.
     deviation_std_mm, deviation_days : float
-        Sd of the ground about the model and its correlation time. The latter inflates the deviation's variance
-        until independent dates give a sensor's rate the error that correlated ones do.
+        Sd of the ground about the model and its correlation time, which inflates the deviation's variance until
+        independent dates give a sensor's rate the error that correlated ones do.
     prior : GroundPrior
-        Sd of changes of rate and season.
 
     Returns
     -------
@@ -163,25 +153,20 @@ def join(
         the rate per mm/yr added to a sensor; data_weight (epoch, y, x) = 1 - posterior variance / variance the prior
         leaves when the other epochs are known: 0 where the rate is only a prior. Coordinates observed (time),
         epoch = "start/end". Lazy where the tracks are lazy.
-
-    Raises
-    ------
-    ValueError
-        Empty list, missing variables, unsorted or repeated dates, unsorted knots, grids without overlap.
     """
     tracks = list(tracks)
     names = _check_tracks(tracks)
     like = tracks[0] if like is None else like
-    covariances = [
-        _increment_covariance(t, i) if "increment_cov" in t else None for i, t in enumerate(tracks)
-    ]
+    covariances = [_covariance(t, i) if "increment_cov" in t else None for i, t in enumerate(tracks)]
     keep = ("displacement", "displacement_std", "los_up", "los_east", "slope_deg", "rate_std")
     tracks = [resample(t[[v for v in keep if v in t]], like) for t in tracks]
     dates = [t.time.values.astype("datetime64[D]") for t in tracks]
     observed = np.unique(np.concatenate(dates))
     knots = _knots(knots, observed[0], observed[-1])
     times = _times(observed, knots)
-    model = piecewise_rate_model(dates, times, knots, int(np.searchsorted(times, observed[0])), prior)
+    model = posterior.piecewise_rate_model(
+        dates, times, knots, int(np.searchsorted(times, observed[0])), prior
+    )
     inflation = [_inflation(d, deviation_days) for d in dates]
     noise = [deviation_std_mm**2 * f for f in inflation]
     y, variance, drift, common = _observations(tracks, dates, covariances, noise, like, (east, max_slope_deg))
@@ -196,9 +181,8 @@ def join(
     if "spatial_ref" in like.coords:
         out = out.assign_coords(spatial_ref=like.spatial_ref)
     mask = f"slope_deg <= {max_slope_deg:g}" + ("" if east is None else " or east rate known")
-    return out.assign_attrs(
-        mask=mask, deviation_std_mm=errors.deviation, rate_walk_mm_yr=float(prior.rate_walk_mm_yr)
-    )
+    used = {"deviation_std_mm": errors.deviation, "rate_walk_mm_yr": float(prior.rate_walk_mm_yr)}
+    return out.assign_attrs(mask=mask, **used)
 
 
 def _times(observed: np.ndarray, knots: np.ndarray) -> np.ndarray:
@@ -213,7 +197,7 @@ def _pixelwise(y, variance, drift, model: PiecewiseRateModel, errors: SharedErro
     """`pixel_posteriors` on labelled, possibly lazy arrays."""
     sizes = {"time": len(model.ground), "sensor": model.n_sensors, "epoch": len(model.rates)}
     return xr.apply_ufunc(
-        pixel_posteriors, y, variance, drift, dask="parallelized",
+        posterior.pixel_posteriors, y, variance, drift, dask="parallelized",
         input_core_dims=[["obs"], ["obs"], ["sensor"]],
         output_core_dims=[["time"]] * 2 + [["sensor"]] * 2 + [["epoch"]] * 2 + [["epoch", "sensor"]],
         kwargs=dict(model=model, errors=errors),

@@ -12,6 +12,7 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import block_diag
 
 from helpers.timefunc import annual, years
 
@@ -124,11 +125,8 @@ def piecewise_rate_model(dates, times, knots, reference, ground: GroundPrior) ->
     node_prior = _walk(ground.seasonal_std_mm, node_steps)
     n_sensors = len(dates)
     n_ground = len(rate_prior) + 2 * len(node_prior)
-    prior = np.zeros((n_ground + 2 * n_sensors,) * 2)
-    k = 0
-    for b in (rate_prior, node_prior, node_prior):
-        prior[k : k + len(b), k : k + len(b)] = b
-        k += len(b)
+    nothing = np.zeros((2 * n_sensors,) * 2)
+    prior = block_diag(rate_prior, node_prior, node_prior, nothing)
 
     def rows(t):
         ramp = _overlap(np.full(t.size, borders[0]), t, borders)  # integral of the rate from the first border
@@ -142,9 +140,8 @@ def piecewise_rate_model(dates, times, knots, reference, ground: GroundPrior) ->
     rates = np.pad(epochs, ((0, 0), (0, n_ground - epochs.shape[1] + 2 * n_sensors)))
     observed = np.concatenate([rows(t_obs), own, own * since[:, None]], axis=1)
     at = np.searchsorted(times, np.concatenate(dates))
-    return PiecewiseRateModel(
-        observed, np.pad(rows(t_out), pad), rates, prior, sensor, at, n_ground, reference
-    )
+    ground_rows = np.pad(rows(t_out), pad)
+    return PiecewiseRateModel(observed, ground_rows, rates, prior, sensor, at, n_ground, reference)
 
 
 def _outer(u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -216,16 +213,8 @@ def _path(theta, covariance, filled, precision, model: PiecewiseRateModel, devia
 def posterior(y, variance, drift, model: PiecewiseRateModel, errors: SharedErrors) -> list[np.ndarray]:
     """Posterior of a set of pixels: theta = C A' V^-1 y with C = (A' V^-1 A + P)^-1.
 
-    Parameters
-    ----------
-    y, variance : array (pixel, obs)
-        mm, mm2; NaN = no data.
-    drift : array (pixel, sensor)
-        mm/yr, sd of each sensor's own rate error.
-
-    Returns
-    -------
-    list: displacement and its sd (pixel, time), offset and its sd (pixel, sensor), rate and its sd (pixel, epoch),
+    y, variance: (pixel, obs) in mm, mm2, NaN = no data; drift: (pixel, sensor) mm/yr, sd of each sensor's rate error.
+    Returns displacement and its sd (pixel, time), offset and its sd (pixel, sensor), rate and its sd (pixel, epoch),
     contribution (pixel, epoch, sensor).
     """
     n, k = model.n_sensors, model.n_ground

@@ -26,18 +26,11 @@ def thin(series: xr.DataArray, stack: xr.Dataset, start: int) -> xr.Dataset:
     Parameters
     ----------
     series : DataArray (time, y, x), mm toward the satellite
-    stack : Dataset (pair, y, x) whose calendar is imposed, on the same grid
-    start : int
-        Year.
+    stack : Dataset (pair, y, x) on the same grid
 
     Returns
     -------
     Dataset like `stack`: unwrapped_phase from the series (rad, positive away), coherence and geometry kept.
-
-    Raises
-    ------
-    ValueError
-        No pair is left, or the grids differ.
     """
     if any(series.sizes[d] != stack.sizes[d] for d in "yx"):
         raise ValueError("thin: series and stack are on different grids; resample the stack first")
@@ -57,9 +50,10 @@ def thin(series: xr.DataArray, stack: xr.Dataset, start: int) -> xr.Dataset:
             f"({available[0]:%Y-%m-%d}..{available[-1]:%Y-%m-%d})"
         )
     out = stack.isel(pair=keep)
-    motion = series.isel(time=xr.DataArray(second[keep], dims="pair")).drop_vars("time") - series.isel(
-        time=xr.DataArray(first[keep], dims="pair")
-    ).drop_vars("time")
+    at_first, at_second = (
+        series.isel(time=xr.DataArray(k[keep], dims="pair")).drop_vars("time") for k in (first, second)
+    )
+    motion = at_second - at_first
     # phase = -4 pi / wavelength displacement: positive is away from the satellite, displacement toward it
     phase = -4 * np.pi / stack.attrs["wavelength_m"] * motion / 1000
     out["unwrapped_phase"] = phase.where(np.isfinite(out.unwrapped_phase)).astype("f4")
@@ -72,31 +66,24 @@ def thin(series: xr.DataArray, stack: xr.Dataset, start: int) -> xr.Dataset:
 def thinning_error(own: xr.Dataset, stack: xr.Dataset, years: Iterable[int], **ground: float) -> xr.DataArray:
     """Rate from thinned pairs less that of the full series over the same years, vertical, mm/yr.
 
-    It includes the noise of the series on the thinned dates.
+    It includes the noise of the series on the thinned dates; NaN where the thinned rate is poorly known.
 
     Parameters
     ----------
     own : Dataset
         displacement (time, y, x) in mm toward the satellite and los_up (y, x) of the dense series.
-    stack : Dataset (pair, y, x)
-        Whose calendar, coherence and delay (`atmosphere_std`) are imposed; any grid.
-    years : iterable of int
-        Starting years.
+    stack : Dataset (pair, y, x), any grid
+        Its calendar, coherence and delay (`atmosphere_std`) are imposed, from each of the starting `years` on.
     **ground : float
         deviation_std_mm and deviation_days of `sbas.invert`.
-
-    Returns
-    -------
-    DataArray (start, y, x); NaN where the thinned rate is poorly known.
     """
     delay = float(stack["atmosphere_std"].median())
     on_grid = resample(stack[["unwrapped_phase", "coherence"]], own).assign_attrs(stack.attrs)
     runs = []
     for year in years:
         few = sbas.invert(thin(own["displacement"], on_grid, year), atmosphere_std_mm=delay, **ground)
-        full = linear_annual_rate(
-            own["displacement"].sel(time=slice(few.time.values[0], few.time.values[-1]))
-        )
+        span = slice(few.time.values[0], few.time.values[-1])
+        full = linear_annual_rate(own["displacement"].sel(time=span))
         error = ((few["rate"] - full) / own["los_up"]).where(few["rate_std"] < KNOWN_MM_YR)
         runs.append(error.drop_vars("time", errors="ignore").expand_dims(start=[year]))
     return xr.concat(runs, "start", coords="minimal", compat="override")
