@@ -34,9 +34,7 @@ def alternative_references(unfit: xr.DataArray, *, n: int = 10, size: int = 5) -
     n, size : int
         Number of places, cells along a patch. Centres are an eighth of the scene apart, at least size + 1 cells.
 
-    Returns
-    -------
-    list of dict: slices for ``isel`` (y, x), best first; fewer than n where the scene has no more.
+    Returns a list of slices for ``isel`` (y, x), best first; fewer than n where the scene has no more.
     """
     values = unfit.transpose("y", "x").rolling(y=size, x=size, center=True, min_periods=size**2).mean().values
     spacing = max(size + 1, min(values.shape) // 8)
@@ -178,9 +176,7 @@ def zone_contrast(
     since, minus : str, optional
         Epoch and zone that are subtracted. Less a zone, errors common to the scene (the reference) cancel.
 
-    Returns
-    -------
-    dict: what `contrast` gives, and <name>_std of fit, reference, geometry and sampling.
+    Returns a dict: what `contrast` gives, and <name>_std of fit, reference, geometry and sampling.
     """
     signs = {z: 1.0 if z == zone else -1.0 for z in (zone, minus) if z}
     terms = {
@@ -213,9 +209,7 @@ def zone_contrast(
 def equivalence(value: float, std: float, margin: float) -> dict:
     """Two one-sided tests (Schuirmann) at 5 %: is |value| below the margin, and what margin could be claimed?
 
-    Returns
-    -------
-    dict: equivalent (bool), p_value (of |true value| >= margin), claimable: the smallest margin that the test allows.
+    Returns a dict: equivalent (bool), p_value (of |true value| >= margin), claimable: the smallest margin the test allows.
     """
     if margin <= 0:
         raise ValueError(f"equivalence: the margin must be positive, got {margin}")
@@ -259,9 +253,7 @@ def pool_seasons(drops: pd.DataFrame, shared: dict) -> pd.DataFrame:
     shared : dict
         sensor -> share of the error's variance that all of its years have in common, 0 to 1.
 
-    Returns
-    -------
-    DataFrame indexed by zone and epoch: drop, std (mm), years.
+    Returns a DataFrame indexed by zone and epoch: drop, std (mm), years.
     """
 
     def pooled(part):
