@@ -209,7 +209,7 @@ def zone_contrast(
 def equivalence(value: float, std: float, margin: float) -> dict:
     """Two one-sided tests (Schuirmann) at 5 %: is |value| below the margin, and what margin could be claimed?
 
-    Returns a dict: equivalent (bool), p_value (of |true value| >= margin), claimable: the smallest margin the test allows.
+    Returns a dict: equivalent (bool), p_value (of |true value| >= margin), claimable (smallest margin that passes).
     """
     if margin <= 0:
         raise ValueError(f"equivalence: the margin must be positive, got {margin}")
