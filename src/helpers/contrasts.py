@@ -9,25 +9,19 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import rioxarray  # noqa: F401  (registers the .rio accessor)
 import xarray as xr
 from scipy import stats
 
-from helpers.merge.record import years
-from helpers.space import (
-    all_but_one_block,
-    correlation_length,
-    error_scale,
-    widening,
-    zone_covariance,
-    zone_masks,
-    zone_mean,
-)
+from helpers import space
+from helpers.timefunc import annual, years
+
+CHANGE_STD_MM_YR = 15.0  # prior sd of a change of rate
+LEVEL = 0.95  # of all intervals
+Z = stats.norm.ppf(0.5 + LEVEL / 2)
+POWER = 0.8  # with which a minimum detectable change is found
 
 
-def alternative_references(
-    unfit: xr.DataArray, *, n: int = 10, size: int = 5, spacing: int | None = None
-) -> list[dict]:
+def alternative_references(unfit: xr.DataArray, *, n: int = 10, size: int = 5) -> list[dict]:
     """Places that could have been the reference: the least unfit patches of a scene, apart from one another.
 
     Every patch's rate less the declared reference's is a draw of the same error, so the sd over the places, of one
@@ -36,17 +30,14 @@ def alternative_references(
     Parameters
     ----------
     unfit : DataArray (y, x)
-        Smaller is better; NaN is out of the question. A patch needs all of its size x size cells.
-    n, size, spacing : int
-        Number of places, cells along a patch, least distance of centres in cells (an eighth of the scene, at least
-        size + 1).
+        Smaller is better; NaN is excluded. A patch needs all of its size x size cells.
+    n, size : int
+        Number of places, cells along a patch. Centres are an eighth of the scene apart, at least size + 1 cells.
 
-    Returns
-    -------
-    list of dict: slices for ``isel`` (y, x), best first; fewer than n where the scene has no more.
+    Returns a list of slices for ``isel`` (y, x), best first; fewer than n where the scene has no more.
     """
     values = unfit.transpose("y", "x").rolling(y=size, x=size, center=True, min_periods=size**2).mean().values
-    spacing = spacing or max(size + 1, min(values.shape) // 8)
+    spacing = max(size + 1, min(values.shape) // 8)
     places = []
     for flat in np.argsort(values, axis=None):
         row, column = (int(v) for v in np.unravel_index(flat, values.shape))
@@ -58,7 +49,7 @@ def alternative_references(
     return [{"y": slice(r - half, r - half + size), "x": slice(c - half, c - half + size)} for r, c in places]
 
 
-def contrast(before: float, after: float, errors: dict, *, level: float = 0.95, power: float = 0.8) -> dict:
+def contrast(before: float, after: float, errors: dict) -> dict:
     """Difference of two epochs (after - before) with its whole error budget.
 
     Parameters
@@ -71,15 +62,14 @@ def contrast(before: float, after: float, errors: dict, *, level: float = 0.95, 
 
     Returns
     -------
-    dict: difference, std, lower, upper, minimal_detectable (found with the stated power), share_<name> of the variance.
+    dict: difference, std, lower, upper, minimal_detectable (found with power 0.8 at 5 %), share_<name> of the variance.
     """
     variance = {k: float(np.sum(np.square(v))) for k, v in errors.items()}
     total = sum(variance.values())
     std = np.sqrt(total)
-    z = stats.norm.ppf(0.5 + level / 2)
     difference = float(after - before)
-    out = dict(difference=difference, std=std, lower=difference - z * std, upper=difference + z * std)
-    out["minimal_detectable"] = (z + stats.norm.ppf(power)) * std
+    out = dict(difference=difference, std=std, lower=difference - Z * std, upper=difference + Z * std)
+    out["minimal_detectable"] = (Z + stats.norm.ppf(POWER)) * std
     return out | {f"share_{k}": v / total if total > 0 else np.nan for k, v in variance.items()}
 
 
@@ -93,13 +83,14 @@ def zone_rates(
     found again with one of nine blocks of that ground left out in turn, and the error is widened by how far the
     zone's own error then moves (`zone_contrast`). Of the best known epoch itself the stated size is kept, since its
     field holds real differences between places (its length does so too, and errs on the long side). *reference*: what
-    each sensor's scene shares, through the sensor's share in the rate. *geometry*: horizontal motion read as vertical.
-    *sampling*: rms over starting years of the thinning experiment's zone differences, by share.
+    each sensor's scene shares, through its contribution to the rate. *geometry*: horizontal motion read as vertical.
+    *sampling*: rms over starting years of the thinning experiment's zone differences, by contribution.
 
     Parameters
     ----------
     epochs : Dataset (label, y, x)
-        rate, rate_std, geometry_std, sensor_share (label, sensor, y, x), sensor_reference_std (sensor): from `join`.
+        From `join`: rate, rate_std, geometry_std, sensor_contribution (label, sensor, y, x), sensor_reference_std
+        (sensor).
     zones : DataArray of bool (zone, y, x)
     quiet : DataArray of bool (y, x)
         Ground where the rate changed little, for size and correlation of the errors.
@@ -112,11 +103,11 @@ def zone_rates(
         rate, rate_std and its parts fit_std, reference_std, geometry_std, sampling_std; n_pixels, n_effective;
         length_m and scale (label), the latter found over stated sd; and what `zone_contrast` needs: fit_covariance
         (label, zone, other), the same without one block of quiet ground as fit_covariance_without (block, ...),
-        sensor_share (zone, label, sensor), sampling_error (zone, sensor, start).
+        sensor_contribution (zone, label, sensor), sampling_error (zone, sensor, start).
     """
     labels, names = [str(v) for v in epochs["label"].values], [str(v) for v in zones["zone"].values]
     best = labels[int(epochs["rate_std"].where(quiet).median(("y", "x")).argmin("label"))]
-    masks = [inside for _, inside in zone_masks(zones)]
+    masks = [inside for _, inside in space.zone_masks(zones)]
     lengths, scales, tables, covariances, without = [], [], [], [], []
     for label in labels:
         field = epochs.sel(label=label)
@@ -126,23 +117,26 @@ def zone_rates(
         )
 
         def errors(still, field=field, known=known, stated=label == best):
-            length = correlation_length(still)
-            scale = 1.0 if stated else error_scale(still, field["rate_std"], length)
-            return length, scale, scale**2 * zone_covariance(field["rate_std"], known, length)
+            length = space.correlation_length(still)
+            scale = 1.0 if stated else space.error_scale(still, field["rate_std"], length)
+            return length, scale, scale**2 * space.zone_covariance(field["rate_std"], known, length)
 
         length, scale, covariance = errors(still)
-        parts = [covariance] * 9 if label == best else [errors(part)[2] for part in all_but_one_block(still)]
-        fit = zone_mean(field["rate"], scale * field["rate_std"], zones, length_m=length)
-        geometry = zone_mean(field["geometry_std"], field["geometry_std"], zones, length_m=length)["std"]
+        parts = (
+            [covariance] * 9
+            if label == best
+            else [errors(part)[2] for part in space.all_but_one_block(still)]
+        )
+        fit = space.zone_mean(field["rate"], scale * field["rate_std"], zones, length_m=length)
+        geometry = space.zone_mean(field["geometry_std"], field["geometry_std"], zones, length_m=length)[
+            "std"
+        ]
         tables.append(fit.assign(geometry_std=geometry).loc[names])
         for found, value in zip(
             (lengths, scales, covariances, without), (length, scale, covariance, parts), strict=True
         ):
             found.append(value)
-    columns = {
-        "rate": "mean",
-        **{k: k for k in ("geometry_std", "n_pixels", "n_effective")},
-    }
+    columns = {"rate": "mean"} | {k: k for k in ("geometry_std", "n_pixels", "n_effective")}
     out = xr.Dataset(
         {
             new: (("label", "zone"), np.stack([t[old].to_numpy(float) for t in tables]))
@@ -153,7 +147,9 @@ def zone_rates(
     out["fit_covariance"] = (("label", "zone", "other"), np.stack(covariances))
     out["fit_covariance_without"] = (("block", "label", "zone", "other"), np.stack(without, axis=1))
     out = out.assign_coords(other=names)
-    out["sensor_share"] = epochs["sensor_share"].where(zones).mean(("y", "x")).reset_coords(drop=True)
+    out["sensor_contribution"] = (
+        epochs["sensor_contribution"].where(zones).mean(("y", "x")).reset_coords(drop=True)
+    )
     out["sensor_reference_std"] = epochs["sensor_reference_std"]
     if thinning is not None:
         error = thinning["zone_difference"].sel(zone=names).reset_coords(drop=True)
@@ -171,21 +167,16 @@ def zone_contrast(
 ) -> dict:
     """Rate of a zone in an epoch, since another epoch and/or less another zone, with its error budget.
 
-    The fit error is widened by the uncertainty of its variance, see `widening`.
+    The fit error is widened by the uncertainty of its variance, see `space.widening`.
 
     Parameters
     ----------
     rates : Dataset
         From `zone_rates`.
-    zone, epoch : str
-    since : str, optional
-        Epoch that is subtracted.
-    minus : str, optional
-        Zone that is subtracted: what all zones of a scene share (the reference) cancels.
+    since, minus : str, optional
+        Epoch and zone that are subtracted. Less a zone, errors common to the scene (the reference) cancel.
 
-    Returns
-    -------
-    dict: what `contrast` gives, and <name>_std of fit, reference, geometry and sampling.
+    Returns a dict: what `contrast` gives, and <name>_std of fit, reference, geometry and sampling.
     """
     signs = {z: 1.0 if z == zone else -1.0 for z in (zone, minus) if z}
     terms = {
@@ -203,30 +194,50 @@ def zone_contrast(
 
     fit = float(fit_variance("fit_covariance"))
     own = {
-        "fit": np.sqrt(fit) * widening(fit, fit_variance("fit_covariance_without")),
+        "fit": np.sqrt(fit) * space.widening(fit, fit_variance("fit_covariance_without")),
         "geometry": float(np.sqrt(sum(r["geometry_std"] ** 2 for _, r in at))),
     }
-    share = sum(sign * r["sensor_share"] for sign, r in at)
-    own["reference"] = float(np.sqrt(((share * rates["sensor_reference_std"]) ** 2).sum()))
+    weight = sum(sign * r["sensor_contribution"] for sign, r in at)
+    own["reference"] = float(np.sqrt(((weight * rates["sensor_reference_std"]) ** 2).sum()))
     own["sampling"] = 0.0
     if "sampling_error" in rates:
-        moved = sum(sign * r["sensor_share"] * r["sampling_error"] for sign, r in at)
+        moved = sum(sign * r["sensor_contribution"] * r["sampling_error"] for sign, r in at)
         own["sampling"] = float(np.sqrt((moved**2).mean("start").sum()))
     return contrast(0.0, value, own) | {f"{k}_std": v for k, v in own.items()}
 
 
-def equivalence(value: float, std: float, margin: float, *, level: float = 0.95) -> dict:
-    """Two one-sided tests: is |value| below the margin, and what margin could be claimed?
+def equivalence(value: float, std: float, margin: float) -> dict:
+    """Two one-sided tests (Schuirmann) at 5 %: is |value| below the margin, and what margin could be claimed?
 
-    Returns
-    -------
-    dict: equivalent (bool), p_value (of |true value| >= margin), claimable: the smallest margin that `level` allows.
+    Returns a dict: equivalent (bool), p_value (of |true value| >= margin), claimable (smallest margin that passes).
     """
     if margin <= 0:
         raise ValueError(f"equivalence: the margin must be positive, got {margin}")
     p = max(stats.norm.sf((margin - value) / std), stats.norm.sf((margin + value) / std))
-    claimable = abs(value) + stats.norm.ppf(level) * std
-    return dict(equivalent=bool(p < 1 - level), p_value=float(p), claimable=float(claimable))
+    claimable = abs(value) + stats.norm.ppf(LEVEL) * std
+    return dict(equivalent=bool(p < 1 - LEVEL), p_value=float(p), claimable=float(claimable))
+
+
+def acceleration(rates: xr.Dataset, zone: str, middle: np.ndarray, minus: str | None = None) -> dict:
+    """Slope of the epoch rates against time by generalised least squares, mm/yr per decade.
+
+    Cov = C diag(reference^2) C' + diag(rest of each epoch's budget), C the sensors' contributions (epoch, sensor): a
+    reference error is common to the epochs its sensor serves.
+
+    rates, zone and minus are those of `zone_contrast`, `middle` the middle of each epoch in years. Returns a dict:
+    value, std, and weights (epoch) with which the rates are summed.
+    """
+    each = [zone_contrast(rates, zone, str(e), minus=minus) for e in rates["label"].values]
+    weight = rates["sensor_contribution"].sel(zone=zone)
+    weight = weight - (rates["sensor_contribution"].sel(zone=minus) if minus else 0)
+    weight = weight.transpose("label", "sensor").values
+    covariance = weight @ np.diag(rates["sensor_reference_std"].values ** 2) @ weight.T
+    covariance += np.diag([e["std"] ** 2 - e["reference_std"] ** 2 for e in each])
+    design = np.column_stack([np.ones_like(middle), (middle - middle.mean()) / 10])
+    of_slope = np.linalg.inv(design.T @ np.linalg.solve(covariance, design))
+    slope = of_slope @ design.T @ np.linalg.solve(covariance, [e["difference"] for e in each])
+    weights = (of_slope @ design.T @ np.linalg.inv(covariance))[1]
+    return {"value": slope[1], "std": np.sqrt(of_slope[1, 1]), "weights": weights}
 
 
 def pool_seasons(drops: pd.DataFrame, shared: dict) -> pd.DataFrame:
@@ -242,9 +253,7 @@ def pool_seasons(drops: pd.DataFrame, shared: dict) -> pd.DataFrame:
     shared : dict
         sensor -> share of the error's variance that all of its years have in common, 0 to 1.
 
-    Returns
-    -------
-    DataFrame indexed by zone and epoch: drop, std (mm), years.
+    Returns a DataFrame indexed by zone and epoch: drop, std (mm), years.
     """
 
     def pooled(part):
@@ -261,20 +270,14 @@ def pool_seasons(drops: pd.DataFrame, shared: dict) -> pd.DataFrame:
 
 
 def change_point(
-    series: pd.DataFrame,
-    candidates: Sequence,
-    *,
-    rate_error: dict[str, float] | None = None,
-    level: float = 0.95,
-    harmonics: int = 1,
-    change_std_mm_yr: float = 15.0,
+    series: pd.DataFrame, candidates: Sequence, *, rate_error: dict[str, float] | None = None
 ) -> pd.DataFrame:
-    """When did the rate change? A posterior over dates, and the same test at every date for placebos to answer.
+    """Posterior over the date of one change of rate.
 
-    Generalised least squares of value = offset(sensor) + rate t + change max(t - date, 0) + annual wave. The size of a
-    sensor's errors is its scatter about a line and wave of its own where three degrees of freedom are left (else the
-    median of the others'); std gives their pattern. All dates are equally likely beforehand, the change is
-    N(0, change_std_mm_yr^2), offsets, rate, wave and the scale of all errors are integrated out.
+    Generalised least squares of value = offset(sensor) + rate t + change max(t - date, 0) + annual term. The size of a
+    sensor's errors is its scatter about a line and annual term of its own where three degrees of freedom are left (else
+    the median of the others'); std gives their pattern. All dates are equally likely beforehand, the change is
+    N(0, CHANGE_STD_MM_YR^2), offsets, rate, annual term and the scale of all errors are integrated out.
 
     Parameters
     ----------
@@ -284,101 +287,103 @@ def change_point(
         Dates tried, evenly spaced; those with fewer than three dates on either side get NaN.
     rate_error : dict, optional
         sensor -> sd of an error of its rate that its scatter does not show (`series_errors`).
-    level : float
-        Of the interval of the date: equal tails of the posterior. It says where a change was, given that there was one.
 
     Returns
     -------
     DataFrame
         date, change, change_std (in value's unit per year), gain (fall of chi2 against no change), z, posterior (sum
-        1); attrs best (most probable date), median, lower, upper, level.
+        1); attrs best (most probable date), median, lower, upper: 95 % between equal tails, given that there was one.
     """
     series = series[np.isfinite(series["value"])]
-    t = years(pd.DatetimeIndex(series["date"]).values.astype("datetime64[D]"))
+    t = years(pd.DatetimeIndex(series["date"]).values.astype("datetime64[D]"), since="1970-01-01")
     names = series["sensor"].to_numpy() if "sensor" in series else np.zeros(t.size)
     order = pd.unique(names)
     sensor = (names[:, None] == order).astype(float)
-    waves = [f(2 * np.pi * k * t) for k in range(1, harmonics + 1) for f in (np.sin, np.cos)]
-    base = np.column_stack([sensor, t - t.mean(), *waves])
+    base = np.column_stack([sensor, t - t.mean(), annual(t)])
     if t.size < base.shape[1] + 3:
         raise ValueError(f"change_point: {t.size} dates for {base.shape[1]} parameters; needs three more")
-    std = series["std"].to_numpy(float)
-    own = [s > 0 for s in sensor.T]
-    found = np.array(
-        [_scatter(base[i][:, sensor.shape[1] :], series["value"].to_numpy()[i], std[i]) for i in own]
-    )
-    found = np.where(np.isfinite(found), found, np.nanmedian(found) if np.isfinite(found).any() else 1.0)
-    weight = 1.0 / (std * (sensor @ found))
-    # a rate error is common to a sensor's dates; whitening makes all errors independent of sd 1
-    drift = [
-        (rate_error or {}).get(n, 0.0) * s * (t - t[s > 0].mean())
-        for n, s in zip(order, sensor.T, strict=True)
-    ]
-    drift = np.column_stack(drift) * weight[:, None]
-    whiten = np.linalg.inv(np.linalg.cholesky(np.eye(t.size) + drift @ drift.T)) * weight
+    drift = np.array([(rate_error or {}).get(n, 0.0) for n in order])
+    whiten = _whitening(series, t, sensor, base[:, sensor.shape[1] :], drift)
     y = whiten @ series["value"].to_numpy(float)
-
-    def fit(*columns):
-        scaled = whiten @ np.column_stack([base, *columns])
-        solution = np.linalg.lstsq(scaled, y, rcond=None)[0]
-        return solution, float(((y - scaled @ solution) ** 2).sum()), scaled
-
     free = t.size - base.shape[1]
-    none = fit()[1]
+    none = _residual(whiten @ base, y)[1]
     scale = max(1.0, none / free)
     dates, rows = pd.DatetimeIndex(candidates), []
-    for date, when in zip(dates, years(dates.values.astype("datetime64[D]")), strict=True):
+    for date, when in zip(
+        dates, years(dates.values.astype("datetime64[D]"), since="1970-01-01"), strict=True
+    ):
         row = dict(date=date) | dict.fromkeys(("change", "change_std", "gain", "z", "posterior"), np.nan)
         if min((t < when).sum(), (t > when).sum()) >= 3:
-            solution, chi2, scaled = fit(np.clip(t - when, 0, None))
-            spread = np.sqrt(np.linalg.pinv(scaled.T @ scaled)[-1, -1] * scale)
-            row |= dict(
-                change=solution[-1], change_std=spread, gain=(none - chi2) / scale, z=solution[-1] / spread
-            )
-            # the change's prior is one more observation: 0 with sd change_std
-            prior = np.eye(scaled.shape[1])[-1:] / change_std_mm_yr
-            widened = np.vstack([scaled, prior])
-            left = np.append(y, 0.0) - widened @ np.linalg.lstsq(widened, np.append(y, 0.0), rcond=None)[0]
-            row["posterior"] = -0.5 * (np.linalg.slogdet(widened.T @ widened)[1] + free * np.log(left @ left))
+            scaled = whiten @ np.column_stack([base, np.clip(t - when, 0, None)])
+            solution, chi2 = _residual(scaled, y)
+            std = np.sqrt(np.linalg.pinv(scaled.T @ scaled)[-1, -1] * scale)
+            row |= dict(change=solution[-1], change_std=std, gain=(none - chi2) / scale, z=solution[-1] / std)
+            row["posterior"] = _log_evidence(scaled, y, free)
         rows.append(row)
-    out = pd.DataFrame(rows)
+    return _normalised(pd.DataFrame(rows))
+
+
+def _residual(scaled, y) -> tuple:
+    """Least-squares solution and its sum of squares."""
+    solution = np.linalg.lstsq(scaled, y, rcond=None)[0]
+    return solution, float(((y - scaled @ solution) ** 2).sum())
+
+
+def _whitening(series, t, sensor, columns, drift) -> np.ndarray:
+    """Matrix W that makes all errors independent of sd 1: W' W = (S + sum_s drift_s^2 u_s u_s')^-1.
+
+    S is diagonal (std times the scatter of the sensor), u_s the time since the mean date of sensor s.
+    """
+    value, std = series["value"].to_numpy(), series["std"].to_numpy(float)
+    found = np.array([_scatter(columns[s > 0], value[s > 0], std[s > 0]) for s in sensor.T])
+    found = np.where(np.isfinite(found), found, np.nanmedian(found) if np.isfinite(found).any() else 1.0)
+    weight = 1.0 / (std * (sensor @ found))
+    common = [d * s * (t - t[s > 0].mean()) for d, s in zip(drift, sensor.T, strict=True)]
+    common = np.column_stack(common) * weight[:, None]
+    return np.linalg.inv(np.linalg.cholesky(np.eye(t.size) + common @ common.T)) * weight
+
+
+def _log_evidence(scaled, y, free: int) -> float:
+    """Log of p(y | date) up to a constant: -1/2 log |X'X| - free/2 log(rss).
+
+    X holds one more row, the prior of the change: an observation of 0 with sd CHANGE_STD_MM_YR.
+    """
+    prior = np.eye(scaled.shape[1])[-1:] / CHANGE_STD_MM_YR
+    widened, target = np.vstack([scaled, prior]), np.append(y, 0.0)
+    left = target - widened @ np.linalg.lstsq(widened, target, rcond=None)[0]
+    return -0.5 * (np.linalg.slogdet(widened.T @ widened)[1] + free * np.log(left @ left))
+
+
+def _normalised(out: pd.DataFrame) -> pd.DataFrame:
+    """Posterior of sum 1 from its logarithm, with its quantiles as attrs."""
     if out["posterior"].notna().any():
         probability = np.exp(out["posterior"] - out["posterior"].max())
         out["posterior"] = probability / probability.sum()
         cumulative = out["posterior"].fillna(0).cumsum()
         tail, half = (
-            (1 - level) / 2,
-            np.median(np.diff(dates)) / 2,
+            (1 - LEVEL) / 2,
+            np.median(np.diff(out["date"])) / 2,
         )  # a candidate stands for the dates around it
         out.attrs = dict(
             best=out["date"][out["posterior"].idxmax()],
             median=out["date"][(cumulative >= 0.5).idxmax()],
             lower=out["date"][(cumulative >= tail).idxmax()] - half,
             upper=out["date"][(cumulative >= 1 - tail - 1e-9).idxmax()] + half,
-            level=level,
         )
     return out
 
 
 def series_errors(rates: xr.Dataset, zone: str, minus: str) -> dict:
-    """Sd of the rate error of each sensor's series of a zone less another, as quiet ground shows it.
+    """Sd of the rate error of each sensor's series of a zone less another, from the errors on quiet ground.
 
-    The fit error of the epoch the sensor serves most, over the root of its share: what independent sensors would have.
-
-    Parameters
-    ----------
-    rates : Dataset
-        From `zone_rates`.
-    zone, minus : str
-
-    Returns
-    -------
-    dict: sensor -> mm/yr.
+    The fit error of the epoch to which the sensor contributes most, over the root of its contribution c: independent
+    sensors of sd s_i joined by inverse variance have c_i = var / s_i^2.
+    rates, zone and minus are those of `zone_contrast`. Returns a dict: sensor -> mm/yr.
     """
-    share = rates["sensor_share"].sel(zone=zone).clip(min=0.01)
+    contribution = rates["sensor_contribution"].sel(zone=zone).clip(min=0.01)
     out = {}
     for sensor in rates["sensor"].values:
-        own = share.sel(sensor=sensor)
+        own = contribution.sel(sensor=sensor)
         label = str(own["label"].values[int(own.argmax("label"))])
         fit = zone_contrast(rates, zone, label, minus=minus)["fit_std"]
         out[str(sensor)] = fit / float(np.sqrt(own.sel(label=label).clip(max=1.0)))
@@ -386,7 +391,7 @@ def series_errors(rates: xr.Dataset, zone: str, minus: str) -> dict:
 
 
 def _scatter(columns, value, std) -> float:
-    """Size of a sensor's errors over their stated sd: the scatter about its own line and wave; NaN below 3 dof."""
+    """Errors of a sensor over their stated sd: scatter about its own line and annual term; NaN below 3 dof."""
     scaled = np.column_stack([np.ones(value.size), columns]) / std[:, None]
     free = value.size - scaled.shape[1]
     if free < 3:

@@ -1,4 +1,4 @@
-"""Grids and the errors on them: cell size, resampling, zone means, correlation length, block jackknife.
+"""Grids and the errors on them: cell size, excluded ground, resampling, zone means, correlation, block jackknife.
 
 Distances are metres on any grid. Fields have dims (y, x).
 """
@@ -11,7 +11,10 @@ import numpy as np
 import pandas as pd
 import rioxarray  # noqa: F401  (registers the .rio accessor)
 import xarray as xr
+from rasterio.features import geometry_mask
+from rasterio.warp import transform_geom
 from scipy import optimize, signal, stats
+from shapely.geometry.base import BaseGeometry
 
 METRES_PER_DEGREE = 111_195.0  # of latitude, on a sphere of 6371 km
 
@@ -22,17 +25,31 @@ def step_of(coordinate: xr.DataArray) -> float:
     return abs(float(values[-1] - values[0])) / (values.size - 1) if values.size > 1 else np.inf
 
 
-def cell_m(field: xr.DataArray) -> tuple[float, float]:
-    """Height and width of a cell in metres, whatever the coordinate system."""
-    dy, dx = step_of(field.y), step_of(field.x)
-    if field.rio.crs is not None and field.rio.crs.is_geographic:
-        return dy * METRES_PER_DEGREE, dx * METRES_PER_DEGREE * float(np.cos(np.deg2rad(field.y.mean())))
+def cell_size_m(grid: xr.DataArray | xr.Dataset) -> tuple[float, float]:
+    """Height and width of a cell in metres; on a lon/lat grid at its middle latitude."""
+    dy, dx = step_of(grid.y), step_of(grid.x)
+    if grid.rio.crs is not None and grid.rio.crs.is_geographic:
+        return dy * METRES_PER_DEGREE, dx * METRES_PER_DEGREE * float(np.cos(np.deg2rad(grid.y.mean())))
     return dy, dx
+
+
+def mask_of(geometry: BaseGeometry, like: xr.DataArray | xr.Dataset) -> xr.DataArray:
+    """Rasterise a lon/lat polygon onto a grid (cells whose centre it holds)."""
+    geometry = transform_geom("EPSG:4326", like.rio.crs, geometry.__geo_interface__)
+    inside = geometry_mask([geometry], like.rio.shape, like.rio.transform(), invert=True)
+    return xr.DataArray(inside, coords={"y": like["y"], "x": like["x"]}, dims=("y", "x"))
+
+
+def touched(polygons: Sequence[BaseGeometry], grid: xr.Dataset | xr.DataArray) -> xr.DataArray:
+    """Excluded ground: cells that hold part of a lon/lat polygon, their centre within half a cell of it."""
+    half = 0.5 * max(cell_size_m(grid)) / METRES_PER_DEGREE
+    nothing = xr.DataArray(np.zeros(grid.rio.shape, bool), coords={"y": grid.y, "x": grid.x}, dims=("y", "x"))
+    return sum((mask_of(p.buffer(half), grid) for p in polygons), nothing)
 
 
 def lags(field: xr.DataArray) -> np.ndarray:
     """Distances (m) between all pairs of cells, in the layout of a full autocorrelation."""
-    (ny, nx), (dy, dx) = (field.sizes["y"], field.sizes["x"]), cell_m(field)
+    (ny, nx), (dy, dx) = (field.sizes["y"], field.sizes["x"]), cell_size_m(field)
     up, across = np.arange(-ny + 1, ny), np.arange(-nx + 1, nx)
     return np.hypot((up * (dy if ny > 1 else 0.0))[:, None], (across * (dx if nx > 1 else 0.0))[None])
 
@@ -109,7 +126,7 @@ def resample(track: xr.Dataset, like: xr.Dataset | xr.DataArray) -> xr.Dataset:
     ).assign_attrs(track.attrs)
 
 
-def correlation_length(field: xr.DataArray, *, max_lag_m: float | None = None) -> float:
+def correlation_length(field: xr.DataArray) -> float:
     """Length l (m) of exp(-h / l) that fits the spatial correlation of a field's deviations from its mean.
 
     Missing values are left out pair by pair. The mean is that of the field; what it takes from the correlation at all
@@ -123,36 +140,36 @@ def correlation_length(field: xr.DataArray, *, max_lag_m: float | None = None) -
     pairs = signal.fftconvolve(seen.astype(float), seen[::-1, ::-1].astype(float))
     product = signal.fftconvolve(centred, centred[::-1, ::-1])
     lag = lags(field)
-    limit = max_lag_m or 0.35 * min(n * step for n, step in zip(values.shape, cell_m(field), strict=True))
+    limit = 0.35 * min(n * step for n, step in zip(values.shape, cell_size_m(field), strict=True))
     use = (pairs > 20) & (lag > 0) & (lag <= limit)
     if not use.any():
         return float("nan")
     count = np.round(pairs)
     rho = product[use] / count[use] / centred[seen].var()
     weight = np.sqrt(count[use])
-    step = min(cell_m(field))
+    step = min(cell_size_m(field))
 
+    # rho(h) = sill exp(-h / l) for h > 0 and 1 at h = 0, less what the field's own mean took off all pairs
     def misfit(parameters):
-        share, length = parameters
-        model = share * np.exp(-lag / np.exp(length))
-        # the field's own mean was taken off, and with it what all pairs share on average
+        sill, length = parameters
+        model = sill * np.exp(-lag / np.exp(length))
         shared = (count * np.where(lag > 0, model, 1.0)).sum() / seen.sum() ** 2
         return weight * ((model[use] - shared) / (1 - shared) - rho)
 
     fit = optimize.least_squares(
         misfit, [0.8, np.log(3 * step)], bounds=([0, np.log(step / 10)], [1, np.log(10 * limit)])
     )
-    share, length = fit.x[0], float(np.exp(fit.x[1]))
-    # a nugget averages out like independent pixels: keep the area under the correlation, share * l^2
-    return float(max(np.sqrt(share) * length, step / 10))
+    sill, length = fit.x[0], float(np.exp(fit.x[1]))
+    # a nugget averages out like independent pixels: keep the area under the correlation, sill * l^2
+    return float(max(np.sqrt(sill) * length, step / 10))
 
 
 def zone_mean(
-    field: xr.DataArray, std: xr.DataArray, zones: xr.DataArray, *, length_m: float, common_std: float = 0.0
+    field: xr.DataArray, std: xr.DataArray, zones: xr.DataArray, *, length_m: float
 ) -> pd.DataFrame:
     """Mean of each zone with the sd its correlated pixels leave it.
 
-    Var(mean) = common_std^2 + sum_ij s_i s_j exp(-h_ij / l) / M^2, summed exactly over all pairs of pixels.
+    Var(mean) = sum_ij s_i s_j exp(-h_ij / l) / M^2, summed exactly over all pairs of pixels.
 
     Parameters
     ----------
@@ -160,25 +177,20 @@ def zone_mean(
     zones : DataArray (y, x) of labels (strings or numbers; "" and NaN belong to none), or bool (y, x) with dim zone
     length_m : float
         Correlation length l of the errors in metres (on a lon/lat grid too).
-    common_std : float
-        Sd of what the whole scene shares (the reference), in the units of the field.
 
     Returns
     -------
-    DataFrame indexed by zone: mean, std, std_independent (without the common part), n_pixels, n_effective, spread
-    (sd between pixels).
+    DataFrame indexed by zone: mean, std (without what the whole scene shares), n_pixels, n_effective.
     """
     masks = {name: inside & np.isfinite(field * std).values for name, inside in zone_masks(zones)}
     own = np.sqrt(np.diag(zone_covariance(std, list(masks.values()), length_m)))
     rows = {}
     for (name, use), error in zip(masks.items(), own, strict=True):
         n = int(use.sum())
-        value, square = field.values[use].astype(float), float((std.values[use].astype(float) ** 2).sum())
-        rows[name] = dict(
-            mean=value.mean() if n else np.nan, std=float(np.hypot(error, common_std)), std_independent=error,
-            n_pixels=n, n_effective=square / n / error**2 if error > 0 else float(n),
-            spread=value.std() if n else np.nan,
-        )  # fmt: skip
+        square = float((std.values[use].astype(float) ** 2).sum())
+        effective = square / n / error**2 if error > 0 else float(n)
+        mean = field.values[use].astype(float).mean() if n else np.nan
+        rows[name] = dict(mean=mean, std=float(error), n_pixels=n, n_effective=effective)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("zone")
 
 
@@ -192,8 +204,9 @@ def zone_covariance(std: xr.DataArray, masks: list, length_m: float) -> np.ndarr
     ]
     ny, nx = s.shape
     middle = (slice(ny - 1, 2 * ny - 1), slice(nx - 1, 2 * nx - 1))
-    spread = [signal.fftconvolve(np.nan_to_num(v), correlation)[middle] for v in means]
-    out = np.array([[(a * b).sum() for b in spread] for a in means])
+    # sum_j exp(-h_ij / l) s_j is the convolution of the errors with the correlation
+    smoothed = [signal.fftconvolve(np.nan_to_num(v), correlation)[middle] for v in means]
+    out = np.array([[(a * b).sum() for b in smoothed] for a in means])
     # rounding of the transform must not make a mean better known than independent pixels would
     alone = np.array([(v**2).sum() for v in means])
     out[np.diag_indices(len(means))] = np.maximum(np.diag(out), alone)
@@ -298,6 +311,6 @@ def widening(variance: float, without: Sequence[float]) -> float:
         Found without one of the blocks in turn.
     """
     logs = np.log(np.asarray(without, float) / variance)
-    spread = (len(logs) - 1) * float(np.var(logs))
-    freedom = np.inf if spread == 0 else np.fmax(2 / spread, 3.0)
+    variance_of_log = (len(logs) - 1) * float(np.var(logs))  # jackknife: (n - 1) / n sum (log_i - mean)^2
+    freedom = np.inf if variance_of_log == 0 else np.fmax(2 / variance_of_log, 3.0)
     return float(stats.t.ppf(0.975, freedom) / stats.norm.ppf(0.975))

@@ -19,11 +19,22 @@ NAMES = ("linear", "linear+annual", "linear+annual+semiannual", "linear+degree_d
 Column = Callable[[pd.DatetimeIndex], np.ndarray]
 
 
-def years(dates: Sequence | np.ndarray) -> np.ndarray:
-    """Decimal years since 2000-01-01 (365.25 days each), float64, one per date."""
-    return np.asarray(
-        (pd.DatetimeIndex(dates) - pd.Timestamp("2000-01-01")) / pd.Timedelta(days=DAYS_PER_YEAR)
-    )
+def years(dates: Sequence | np.ndarray, since: str = "2000-01-01") -> np.ndarray:
+    """Decimal years since a date (365.25 days each), float64, one per date."""
+    return np.asarray((pd.DatetimeIndex(dates) - pd.Timestamp(since)) / pd.Timedelta(days=DAYS_PER_YEAR))
+
+
+def annual(t: np.ndarray) -> np.ndarray:
+    """Columns of the annual term at times in years: sin(2 pi t) and cos(2 pi t), (date, 2)."""
+    return np.column_stack([np.sin(2 * np.pi * t), np.cos(2 * np.pi * t)])
+
+
+def linear_annual_rate(series: xr.DataArray) -> xr.DataArray:
+    """Rate (per year) of complete series (time, y, x) by least squares with an offset and an annual term."""
+    t = (series.time.values - series.time.values[0]) / np.timedelta64(1, "D") / DAYS_PER_YEAR
+    # series = rate t + offset + a sin(2 pi t) + b cos(2 pi t): the first row of the pseudoinverse gives the rate
+    weights = np.linalg.pinv(np.column_stack([t, np.ones_like(t), annual(t)]))[0]
+    return xr.zeros_like(series[0], dtype=float).drop_vars("time") + np.tensordot(weights, series.values, 1)
 
 
 def mm_per_radian(wavelength_m: float) -> float:

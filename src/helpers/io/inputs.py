@@ -7,10 +7,10 @@ import rioxarray  # noqa: F401  registers the .rio accessor
 import shapely
 import xarray as xr
 from rasterio.enums import Resampling
-from rasterio.features import geometry_mask
 from shapely.geometry.base import BaseGeometry
 
 from helpers.io.site import Gauge, Site
+from helpers.space import METRES_PER_DEGREE, cell_size_m, mask_of
 from readers.areas import read_areas as named_polygons
 from readers.climate import read_climate as climate_of_file
 from readers.damage import damage_named
@@ -18,8 +18,6 @@ from readers.discharge import read_discharge
 from readers.gamma import with_gamma_baselines
 from readers.insar import read_geotiff_pairs, read_stack
 from readers.rasters import read_raster
-
-METRES_PER_DEGREE = 111_195.0  # mean length of a degree of latitude on a sphere of 6371 km
 
 
 def read_sensor(site: Site, sensor: str) -> xr.Dataset:
@@ -58,25 +56,6 @@ def read_areas(site: Site) -> dict[str, BaseGeometry]:
     if site.config.inputs.areas is None:
         return {}
     return named_polygons(site.raw / site.config.inputs.areas)
-
-
-def mask_of(geometry: BaseGeometry, like: xr.DataArray | xr.Dataset) -> xr.DataArray:
-    """Rasterise a lon/lat polygon onto a grid (cells whose centre it holds)."""
-    from rasterio.warp import transform_geom
-
-    crs = like.rio.crs
-    geometry = transform_geom("EPSG:4326", crs, geometry.__geo_interface__)
-    inside = geometry_mask([geometry], like.rio.shape, like.rio.transform(), invert=True)
-    return xr.DataArray(inside, coords={"y": like["y"], "x": like["x"]}, dims=("y", "x"))
-
-
-def cell_size_m(grid: xr.DataArray | xr.Dataset) -> tuple[float, float]:
-    """Height and width of a cell of a grid in metres (for lon/lat: at the grid's middle latitude)."""
-    dx, dy = (abs(step) for step in grid.rio.resolution())
-    if grid.rio.crs is not None and grid.rio.crs.is_geographic:
-        latitude = float(grid["y"].mean())
-        return dy * METRES_PER_DEGREE, dx * METRES_PER_DEGREE * float(np.cos(np.deg2rad(latitude)))
-    return dy, dx
 
 
 def terrain(height: xr.DataArray) -> xr.Dataset:
