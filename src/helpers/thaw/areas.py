@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+MIN_COVERAGE = 0.3  # of an area, below which it has no mean
 ROOT = (0.5,)
 OTHER_FORMS = ((1.0,), (1.0, 2.0))
 
@@ -65,9 +66,7 @@ def without_coords(obj):
     return obj.drop_vars(list(obj.coords))
 
 
-def area_means(
-    values: xr.DataArray, std: xr.DataArray, areas: xr.DataArray, *, min_coverage: float = 0.3
-) -> xr.Dataset:
+def area_means(values: xr.DataArray, std: xr.DataArray, areas: xr.DataArray) -> xr.Dataset:
     """Mean of drops, or of a displacement, over areas.
 
     Parameters
@@ -76,20 +75,19 @@ def area_means(
         mm.
     areas : (zone, y, x) bool DataArray
         Masks.
-    min_coverage : float
-        An area of which less than this fraction is seen has no mean.
 
     Returns
     -------
     Dataset
-        mean, mean_std (..., zone) in mm. The sd is that of independent pixels: multiply it by the
+        mean, mean_std (..., zone) in mm; NaN where less than `MIN_COVERAGE` of an area is seen. The sd is that of
+        independent pixels: multiply it by the
         `noise_inflation` of the zone's displacement.
     """
     parts = []
     for mask in areas:
         inside = values.notnull() & mask.drop_vars("zone", errors="ignore")
         count = inside.sum(("y", "x"))
-        count = count.where(count >= max(min_coverage * float(mask.sum()), 1))
+        count = count.where(count >= max(MIN_COVERAGE * float(mask.sum()), 1))
         variance = np.square(std.where(inside)).sum(("y", "x"))
         mean = values.where(inside).sum(("y", "x")) / count
         parts.append(xr.Dataset({"mean": mean, "mean_std": np.sqrt(variance) / count}))

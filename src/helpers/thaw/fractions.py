@@ -312,24 +312,20 @@ def hierarchical(
         for b in range(bands)
     ]  # fmt: skip
     cells = xr.concat(cells, "band")
-    out = fractions.copy()
-    mean, error, slope, slope_std, cv = [], [], [], [], []
+    by_window = []
     for name in fractions["window"].values:
         cell = cells.sel(window=name)
         beta, covariance, year_var = _fit_mixed(cell, known=name == "full")
-        mean.append(np.exp(beta[0] + beta[1] * kilometres))
+        mean = np.exp(beta[0] + beta[1] * kilometres)
+        # variance of beta_0 + beta_1 z
         variance = covariance[0, 0] + 2 * covariance[0, 1] * kilometres + covariance[1, 1] * kilometres**2
-        weighting = float(fractions["weighting_std"].sel(window=name))
-        error.append(np.hypot(mean[-1] * np.sqrt(variance.clip(0)), weighting))
-        slope.append(beta[1])
-        slope_std.append(np.sqrt(covariance[1, 1]))
-        cv.append(np.sqrt(year_var))
-    windows = pd.Index(fractions["window"].values, name="window")
-    out["fraction_mean"] = xr.concat(mean, windows)
-    out["fraction_mean_std"] = xr.concat(error, windows)
-    out["cv_year"] = ("window", cv)
-    out = out.drop_vars(["cv_year_lower", "cv_year_upper"])
-    out["slope_per_km"], out["slope_per_km_std"] = ("window", slope), ("window", slope_std)
+        weighting_std = float(fractions["weighting_std"].sel(window=name))
+        error = np.hypot(mean * np.sqrt(variance.clip(0)), weighting_std)
+        slope = {"slope_per_km": beta[1], "slope_per_km_std": np.sqrt(covariance[1, 1])}
+        of_mean = {"fraction_mean": mean, "fraction_mean_std": error, "cv_year": np.sqrt(year_var)}
+        by_window.append(xr.Dataset(of_mean | slope))
+    by_window = xr.concat(by_window, pd.Index(fractions["window"].values, name="window"), coords="minimal")
+    out = fractions.drop_vars(["cv_year_lower", "cv_year_upper"]).assign(by_window.data_vars)
     relative = fractions["fraction"] / fractions["fraction_mean"]
     ratio = (out["fraction_mean"] * relative).transpose("window", "year", ...)
     at = list(fractions["window"].values).index("full")

@@ -152,11 +152,6 @@ def scale(
         pixel_slope of the window, of "joint" by pixel, for `empirical_bayes`.
         refused (bool) and reason (str) by window. degrees_of_freedom. For "degree_day" and
         "joint" power and lag_days.
-
-    Raises
-    ------
-    ValueError
-        Unknown method or window, or a method that needs temperature without it.
     """
     calibration = Calibration.of(fraction, method, temperature)
     estimate, reason = estimate_season(drop, std, calibration, area_mean=area_mean)
@@ -166,8 +161,8 @@ def scale(
     for name in ("full_season", *limits.values()):
         out[name].attrs = {"units": "mm", "long_name": "full thaw-season drop, positive = sinking"}
     out["refused"], out["reason"] = reason != "", reason
-    power, lag = calibration.curve if calibration.dated else (None, None)
-    out.attrs = {"method": method} | ({"power": power, "lag_days": lag} if calibration.dated else {})
+    names = ("power", "lag_days") if calibration.dated else ()
+    out.attrs = {"method": method} | {k: float(calibration.degree_days[k]) for k in names}
     return out
 
 

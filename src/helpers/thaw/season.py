@@ -154,12 +154,6 @@ def drops(
     Dataset
         drop, drop_std (year, window, ...) in mm, positive = subsidence; noise_correlation
         (window, window_2), from the dates that windows share; coords window_start, window_end.
-
-    Raises
-    ------
-    ValueError
-        Without a time dimension, with unsorted or double dates, or with a window that is not
-        ("mm-dd", "mm-dd") in calendar order.
     """
     limits = _check_windows(windows)
     _check_time(displacement)
