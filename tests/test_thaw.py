@@ -3,6 +3,7 @@
 The ground below thaws by five different curves; only one of them is a form that an estimator has.
 """
 
+import dataclasses
 import json
 
 import numpy as np
@@ -130,8 +131,8 @@ def test_delta_method_and_bootstrap_agree():
     np.testing.assert_allclose(out.fraction_mean_boot_std, out.fraction_mean_std, rtol=0.4)
 
 
-def test_weak_and_restless_windows_are_refused_with_the_reason():
-    """A window with a small fraction, too few years or a restless fraction gives no number."""
+def test_weak_and_variable_windows_are_refused_with_the_reason():
+    """A window with a small fraction, too few years or a variable fraction gives no number."""
     d, std, _, _ = ground("stefan", 2, range(2015, 2023))
     fractions = thaw.fraction(d, std, WINDOWS)
     out = thaw.scale(fractions["drop"], fractions["drop_std"], fractions)
@@ -139,11 +140,11 @@ def test_weak_and_restless_windows_are_refused_with_the_reason():
     assert bool(out.full_season.sel(window="late").isnull().all())
     assert not bool(out.refused.sel(window="middle")) and out.reason.sel(window="middle").item() == ""
     few = thaw.fraction(d.sel(time=slice("2015", "2017")), 3.0, WINDOWS)
-    told = thaw.scale(few["drop"], few["drop_std"], few).reason.sel(window="middle").item()
-    assert "3 calibration years" in told
-    restless = fractions.assign(cv_year=xr.full_like(fractions["cv_year"], 0.5))
-    told = thaw.scale(fractions["drop"], fractions["drop_std"], restless).reason.sel(window="middle").item()
-    assert "from year to year" in told
+    reason = thaw.scale(few["drop"], few["drop_std"], few).reason.sel(window="middle").item()
+    assert "3 calibration years" in reason
+    variable = fractions.assign(cv_year=xr.full_like(fractions["cv_year"], 0.5))
+    reason = thaw.scale(fractions["drop"], fractions["drop_std"], variable).reason.sel(window="middle").item()
+    assert "from year to year" in reason
 
 
 @pytest.mark.parametrize("method", ["constant", "degree_day", "joint"])
@@ -269,7 +270,7 @@ def test_shrinkage_lowers_the_error_and_keeps_the_common_part():
     d, std, _, truth = ground("stefan", 9, range(2015, 2023), noise_mm=8.0)
     fractions = thaw.fraction(d, std, WINDOWS)
     out = thaw.scale(fractions["drop"], fractions["drop_std"], fractions)
-    small = thaw.shrink(out)
+    small = thaw.empirical_bayes(out)
     before = float(np.square(out.full_season - truth).sel(window="middle").mean())
     after = float(np.square(small.shrunk - truth).sel(window="middle").mean())
     assert after < before
@@ -286,7 +287,7 @@ def test_shrunken_intervals_hold_the_truth_neither_too_rarely_nor_too_often(nois
         seen = 30 + slope * (truth - 30) + rng.normal(0, noise_mm, (years, 20))
         parts = {"std_noise": noise_mm, "std_year": 0.0, "std_estimation": 0.0, "std_pixel": 0.0}
         scaled = xr.Dataset({k: xr.full_like(seen, v) for k, v in parts.items()})
-        small = thaw.shrink(scaled.assign(full_season=seen, pixel_slope=slope))
+        small = thaw.empirical_bayes(scaled.assign(full_season=seen, pixel_slope=slope))
         z = abs((small["shrunk"] - truth) / small["shrunk_std"])
         inside.append([(z < 1.96).mean(), (z < 1).mean()])
     wide, narrow = np.mean(inside, axis=0)
@@ -359,10 +360,11 @@ def long_delay(seed, change=0.0, sd_mm=6.0):
 def area_noise(d, std, smooth_cells):
     """Fractions of a scene with the noise of its area read off the dates."""
     seen = thaw.drops(d, std, WINDOWS)
-    options = {"pattern": "others", "smooth_cells": smooth_cells}
-    area = thaw.area_curve(d, std, seen["drop"].sel(window="full"), **options)
-    factor = float(thaw.scatter(area["mean"], area["mean_std"]))
-    options |= {"noise_factor": factor, "noise_correlation": seen["noise_correlation"], "draws": 0}
+    weighting = thaw.Weighting("others", smooth_cells=smooth_cells)
+    area = thaw.area_curve(d, std, seen["drop"].sel(window="full"), weighting)
+    factor = float(thaw.noise_inflation(area["mean"], area["mean_std"]))
+    weighting = dataclasses.replace(weighting, noise_factor=factor)
+    options = {"weighting": weighting, "noise_correlation": seen["noise_correlation"], "draws": 0}
     return thaw.fraction_of_drops(seen["drop"], seen["drop_std"], **options), area
 
 
@@ -373,9 +375,9 @@ def test_scatter_of_dates_is_the_noise_of_the_area():
         d, std, clean = long_delay(700 + seed)
         _, area = area_noise(d, std, 0.0)
         full = thaw.drops(d, std, WINDOWS)["drop"].sel(window="full")
-        real = thaw.area_curve(clean, std, full, pattern="others")["mean"]
+        real = thaw.area_curve(clean, std, full, thaw.Weighting("others"))["mean"]
         error = (area["mean"] - real).groupby("time.year").map(lambda v: v - v.mean())
-        stated = float(thaw.scatter(area["mean"], area["mean_std"])) * area["mean_std"].mean()
+        stated = float(thaw.noise_inflation(area["mean"], area["mean_std"])) * area["mean_std"].mean()
         ratio.append(float(stated / np.sqrt((error**2).mean() * 13 / 12)))
     assert np.mean(ratio) == pytest.approx(1, abs=0.1)
 
@@ -396,9 +398,9 @@ def test_area_curve_with_lost_pixels_and_dates():
     lost = d.copy()
     lost[{"time": 5, "y": slice(0, 4)}] = np.nan
     lost[{"time": 20, "y": slice(0, 30)}] = np.nan
-    whole, holed = (thaw.area_curve(v, std, full, pattern="others") for v in (d, lost))
+    whole, holed = (thaw.area_curve(v, std, full, thaw.Weighting("others")) for v in (d, lost))
     assert np.flatnonzero(holed["mean"].isnull()).tolist() == [20]
-    factors = [float(thaw.scatter(v["mean"], v["mean_std"])) for v in (whole, holed)]
+    factors = [float(thaw.noise_inflation(v["mean"], v["mean_std"])) for v in (whole, holed)]
     assert factors[1] == pytest.approx(factors[0], rel=0.2)
 
 
@@ -439,7 +441,8 @@ def test_fraction_that_changes_with_the_drop_stays_in_the_interval(bend):
     drop = drop.assign_coords(year=range(2015, 2024), window=["full", "w"]) + rng.normal(0, 2, drop.shape)
     std = xr.full_like(drop, 2.0)
     exact = part.sum() / size.sum()
-    at = thaw.fraction_of_drops(drop, std, pattern="others", smooth_cells=20.0, draws=0).sel(window="w")
+    weighting_ = thaw.Weighting("others", smooth_cells=20.0)
+    at = thaw.fraction_of_drops(drop, std, weighting=weighting_, draws=0).sel(window="w")
     error, weighting = float(at["fraction_mean"]) - exact, float(at["weighting_std"])
     assert abs(error) < stats.t.ppf(0.975, 8) * float(at["fraction_mean_std"])
     assert weighting < 0.02 if bend == 0 else weighting > 0.5 * abs(error)
@@ -511,22 +514,20 @@ def test_missing_dates_and_gaps_are_not_bridged():
 
 
 def test_drop_variance_counts_shared_dates():
-    """The sd of a drop is that of the weighted dates, also when covariance is given in full."""
+    """The sd of a drop is that of the weighted dates."""
     rng = np.random.default_rng(0)
     dates = pd.date_range("2020-05-15", "2020-10-08", freq="12D")
     base = xr.DataArray(np.zeros((dates.size, 1, 4000)), {"time": dates}, ("time", "y", "x"))
     noise = base + rng.normal(0, 4, base.shape)
-    covariance = xr.DataArray(16 * np.eye(dates.size), dims=("time", "time_2"))
-    for options in ({}, {"date_covariance": covariance}):
-        out = thaw.drops(noise, 4.0, WINDOWS, **options)
-        spread = out["drop"].std(["y", "x"], ddof=1)
-        np.testing.assert_allclose(out["drop_std"].mean(["y", "x"]), spread, rtol=0.06)
+    out = thaw.drops(noise, 4.0, WINDOWS)
+    spread = out["drop"].std(["y", "x"], ddof=1)
+    np.testing.assert_allclose(out["drop_std"].mean(["y", "x"]), spread, rtol=0.06)
     both = out["drop"].isel(year=0, y=0).transpose("window", "x").values
     np.testing.assert_allclose(out["noise_correlation"], np.corrcoef(both), atol=0.08)
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"windows": {"a": ("09-01", "06-01")}}, "does not end after"),
         ({"windows": {"a": ("June", "July")}}, "mm-dd"),
@@ -535,11 +536,11 @@ def test_drop_variance_counts_shared_dates():
         ({"displacement": "static"}, "needs 'time'"),
     ],
 )
-def test_bad_input_to_fraction(change, told):
+def test_bad_input_to_fraction(change, message):
     """Wrong windows or dates are named, with what to do."""
     d, *_ = ground("linear", 1, range(2018, 2020))
     bad = {"reversed": d.isel(time=slice(None, None, -1)), "static": d.isel(time=0)}
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         thaw.fraction(bad.get(change.get("displacement"), d), 3.0, change.get("windows", WINDOWS))
 
 
@@ -591,13 +592,14 @@ def test_fractions_at_a_real_tundra_site(mirror):
     np.testing.assert_allclose(sums.dropna("year"), 1, atol=1e-6)
 
 
-def test_stored_fractions_of_sg27_come_from_the_notebooks_own_code(mirror):
-    """What notebook 05 computes from the public heights is what is stored beside the code."""
+def test_stored_fractions_of_sg27_come_from_the_public_heights(mirror):
+    """What is computed from the public heights in the windows of notebook 05 is what is stored beside the code."""
     cells = json.loads((io.ROOT / "notebooks" / "05_thaw_scaling.ipynb").read_text())["cells"]
-    source = next(c for c in map("".join, (c["source"] for c in cells)) if "def of_heights" in c)
-    names = {"np": np, "pd": pd, "xr": xr, "thaw": thaw}
-    exec(source, names)
-    fresh = names["of_heights"](mirror / "gnssir_sg27" / "sg27.csv").set_index(["window", "year"])
+    source = next(c for c in map("".join, (c["source"] for c in cells)) if "thirds = {" in c)
+    names = {}
+    exec(source[source.index("thirds = {") : source.index("}") + 1], names)
+    fresh = thaw.fractions_of_heights(mirror / "gnssir_sg27" / "sg27.csv", names["thirds"])
+    fresh = fresh.set_index(["window", "year"])
     stored = pd.read_csv(io.ROOT / "data" / "calibration" / "sg27_fractions.csv").set_index(
         ["window", "year"]
     )

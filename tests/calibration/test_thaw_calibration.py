@@ -10,6 +10,7 @@ appended seed by seed, so a run that was stopped goes on where it was;
 `python tests/calibration/test_thaw_calibration.py 50 5` adds 50 seeds and 5 scenes.
 """
 
+import dataclasses
 import sys
 import tempfile
 from pathlib import Path
@@ -174,7 +175,7 @@ def transfer(observed, noise, past, fractions, air, high):
             )
             tables[-1]["method"] = method
             if (method, level) == ("degree_day", "pixel"):
-                small = thaw.shrink(run, classes=high)
+                small = thaw.empirical_bayes(run, classes=high)
                 half = small["shrunk_std"] * xr.apply_ufunc(
                     lambda v: stats.t.ppf(0.975, v), run["degrees_of_freedom"]
                 )
@@ -231,9 +232,10 @@ def scene_of(seed):
     seen, exact = thaw.drops(curve, std, WINDOWS, **DROPS), thaw.drops(real, 1e-3, WINDOWS, **DROPS)
     height = (stack["height"] - stack["height"].mean()) / stack["height"].std()
     cell_m = float(np.mean(io.cell_size_m(stack)))
-    options = {"pattern": "others", "nuisance": height.expand_dims("term"), "smooth_cells": 6000 / cell_m}
-    area = thaw.area_curve(curve, std, seen["drop"].sel(window="full"), **options)
-    options |= {"noise_factor": float(thaw.scatter(area["mean"], area["mean_std"])), "draws": 0}
+    weighting = thaw.Weighting("others", height.expand_dims("term"), 6000 / cell_m)
+    area = thaw.area_curve(curve, std, seen["drop"].sel(window="full"), weighting)
+    factor = float(thaw.noise_inflation(area["mean"], area["mean_std"]))
+    options = {"weighting": dataclasses.replace(weighting, noise_factor=factor), "draws": 0}
     options["noise_correlation"] = seen["noise_correlation"]
     fractions = thaw.fraction_of_drops(seen["drop"], seen["drop_std"], **options)
     of_truth = thaw.fraction_of_drops(exact["drop"], exact["drop_std"], draws=0)

@@ -1,28 +1,72 @@
-"""Areas of `thaw`: weights, means and curves of them, and how far their dates scatter."""
+"""The value of an area from its pixels: weights, means, curves, and the noise of single dates; part of `thaw`."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+MIN_COVERAGE = 0.3  # of an area, below which it has no mean
+ROOT = (0.5,)
+OTHER_FORMS = ((1.0,), (1.0, 2.0))
 
-def bare(obj):
+
+@dataclass(frozen=True)
+class Weighting:
+    """How pixels make up the value of an area, and what is known of its error.
+
+    Parameters
+    ----------
+    pattern : "others" or None
+        None: the plain mean. "others": the area's drop is the slope of the drops against the root of the mean
+        full drop of the other years, times its mean. No noise is on both sides, and what is common to the
+        scene, such as the error of the reference, cancels.
+    nuisance : (term, ...) DataArray, optional
+        Fields fitted beside the pattern, for example height and place, which delay may follow.
+    smooth_cells : float
+        Cosines of the (y, x) grid down to this wavelength (cells) are fitted beside the pattern: delay is
+        mostly longer than the pattern of thaw, so that what is left of it averages away. 0 fits none.
+    noise_factor : float
+        Sd of the area's value over that of pixels with independent errors. Errors of neighbours are
+        alike; `noise_inflation` of `area_curve` estimates the factor without a model of the correlation.
+    """
+
+    pattern: str | None = None
+    nuisance: xr.DataArray | None = None
+    smooth_cells: float = 0.0
+    noise_factor: float = 1.0
+
+    def sizes(self, full: xr.DataArray) -> xr.DataArray | None:
+        """(year, ...) mean full drop of all years but one, where at least two of them are known."""
+        if self.pattern is None:
+            return None
+        if self.pattern != "others":
+            raise ValueError(f"pattern: {self.pattern!r}; use 'others' or None")
+        others = full.notnull().sum("year") - full.notnull()
+        return (full.sum("year") - full.fillna(0)) / others.where(others > 1)
+
+    def design(self, space: list[str], shape: tuple[int, ...]) -> np.ndarray:
+        """(pixel, column) what is fitted beside the pattern: a constant, nuisance fields, long waves."""
+        columns = [np.ones((1, int(np.prod(shape))))]
+        if self.nuisance is not None:
+            nuisance = without_coords(self.nuisance).transpose(..., *space).values
+            columns.append(nuisance.reshape(-1, columns[0].shape[1]))
+        if self.smooth_cells:
+            columns.append(_long_waves(shape, self.smooth_cells).reshape(-1, columns[0].shape[1]))
+        return np.concatenate(columns).T
+
+
+PLAIN_MEAN = Weighting()
+
+
+def without_coords(obj):
     """Drop all coordinates: arithmetic by position."""
     return obj.drop_vars(list(obj.coords))
 
 
-def mean_of_others(full, name):
-    """(year, ...) mean full drop of all years but one, where at least two of them are known."""
-    if name != "others":
-        raise ValueError(f"pattern: {name!r}; use 'others', a field or None")
-    others = full.notnull().sum("year") - full.notnull()
-    return (full.sum("year") - full.fillna(0)) / others.where(others > 1)
-
-
-def area_means(
-    values: xr.DataArray, std: xr.DataArray, areas: xr.DataArray, *, share: float = 0.3
-) -> xr.Dataset:
+def area_means(values: xr.DataArray, std: xr.DataArray, areas: xr.DataArray) -> xr.Dataset:
     """Mean of drops, or of a displacement, over areas.
 
     Parameters
@@ -31,31 +75,29 @@ def area_means(
         mm.
     areas : (zone, y, x) bool DataArray
         Masks.
-    share : float
-        An area seen to less than this share has no mean.
 
     Returns
     -------
     Dataset
-        mean, mean_std (..., zone) in mm. The sd is that of independent pixels: multiply it by the `scatter`
-        of the zone's displacement.
+        mean, mean_std (..., zone) in mm; NaN where less than `MIN_COVERAGE` of an area is seen. The sd is that of
+        independent pixels: multiply it by the
+        `noise_inflation` of the zone's displacement.
     """
     parts = []
     for mask in areas:
         inside = values.notnull() & mask.drop_vars("zone", errors="ignore")
         count = inside.sum(("y", "x"))
-        count = count.where(count >= max(share * float(mask.sum()), 1))
+        count = count.where(count >= max(MIN_COVERAGE * float(mask.sum()), 1))
         variance = np.square(std.where(inside)).sum(("y", "x"))
-        parts.append(
-            xr.Dataset(
-                {"mean": values.where(inside).sum(("y", "x")) / count, "mean_std": np.sqrt(variance) / count}
-            )
-        )
+        mean = values.where(inside).sum(("y", "x")) / count
+        parts.append(xr.Dataset({"mean": mean, "mean_std": np.sqrt(variance) / count}))
     out = xr.concat(parts, areas["zone"], coords="minimal", compat="override")
     return out.transpose(..., "zone")
 
 
-def area_curve(displacement: xr.DataArray, std: xr.DataArray, full: xr.DataArray, **options) -> xr.Dataset:
+def area_curve(
+    displacement: xr.DataArray, std: xr.DataArray, full: xr.DataArray, weighting: Weighting
+) -> xr.Dataset:
     """The area of `fraction_of_drops` as a curve through each season.
 
     Parameters
@@ -64,8 +106,8 @@ def area_curve(displacement: xr.DataArray, std: xr.DataArray, full: xr.DataArray
         mm, positive up.
     full : (year, y, x) DataArray
         Full drops, mm, from which the weights come.
-    **options
-        pattern, nuisance and smooth_cells of `fraction_of_drops`.
+    weighting : Weighting
+        With a pattern.
 
     Returns
     -------
@@ -74,29 +116,28 @@ def area_curve(displacement: xr.DataArray, std: xr.DataArray, full: xr.DataArray
         independent between pixels. Only pixels seen on all dates of a season take part in it; NaN on dates that
         few pixels saw.
     """
-    pattern = options.pop("pattern", None)
-    up, full = bare(displacement).transpose("time", ...), bare(full)
+    up, full = without_coords(displacement).transpose("time", ...), without_coords(full)
     years = displacement["time"].dt.year.values
     known = up.notnull()
     count = known.sum(up.dims[1:])
     thin = count < 0.8 * count.max()  # a date that few pixels saw would cost its season most of them
     whole = [(known | thin).isel(time=years == y).all("time") for y in np.unique(years)]
     full = full.where(xr.concat(whole, "year"))
-    pattern = mean_of_others(full, pattern) if isinstance(pattern, str) else pattern
-    weights = area_weights(full.notnull().expand_dims(window=1), pattern, **options).isel(form=0, window=0)
+    weights = area_weights(full.notnull().expand_dims(window=1), weighting.sizes(full), weighting)
+    weights = weights.isel(form=0, window=0)
     weights = weights.isel(year=xr.DataArray(np.searchsorted(np.unique(years), years), dims="time"))
     mean = (weights * up.fillna(0)).sum(up.dims[1:]).where(~thin & weights.notnull().all(up.dims[1:]))
-    spread = np.sqrt(np.square(weights * bare(std).fillna(0)).sum(up.dims[1:])).where(mean.notnull())
-    return xr.Dataset({"mean": mean, "mean_std": spread}).assign_coords(time=displacement["time"])
+    error = np.sqrt(np.square(weights * without_coords(std).fillna(0)).sum(up.dims[1:])).where(mean.notnull())
+    return xr.Dataset({"mean": mean, "mean_std": error}).assign_coords(time=displacement["time"])
 
 
-def scatter(values: xr.DataArray, std: xr.DataArray) -> xr.DataArray:
-    """How far dates scatter about a smooth season, over what their sds say.
+def noise_inflation(values: xr.DataArray, std: xr.DataArray) -> xr.DataArray:
+    """Noise of single dates about a smooth season, over their stated sds.
 
     Each date is held against the line between its neighbours in the season. The bend of the season that
-    all years share, a cubic of the day of the year, is taken off. What is left is noise of single dates, with all
-    the likeness of neighbouring pixels in it, whatever its form. It does not see errors that last over
-    several dates.
+    all years share, a cubic of the day of the year, is taken off. The rest is noise of single dates, with
+    the correlation of neighbouring pixels in it, whatever its form. Errors that last over
+    several dates are not seen.
 
     Parameters
     ----------
@@ -114,6 +155,7 @@ def scatter(values: xr.DataArray, std: xr.DataArray) -> xr.DataArray:
     after = ((day[1:-1] - day[:-2]) / (day[2:] - day[:-2]))[:, None]
     inner = when.year[:-2] == when.year[2:]
     v, e = (a.values.reshape(day.size, -1) for a in (values, std))
+    # bend_i = v_i - (1 - a) v_{i-1} - a v_{i+1}, its variance s_i^2 + (1 - a)^2 s_{i-1}^2 + a^2 s_{i+1}^2
     bend = (v[1:-1] - (1 - after) * v[:-2] - after * v[2:])[inner]
     variance = (e[1:-1] ** 2 + ((1 - after) * e[:-2]) ** 2 + (after * e[2:]) ** 2)[inner]
     common = np.vander((when.day_of_year[1:-1][inner].to_numpy() - 200) / 100, 4)
@@ -121,13 +163,13 @@ def scatter(values: xr.DataArray, std: xr.DataArray) -> xr.DataArray:
     for j in range(v.shape[1]):
         seen = np.isfinite(bend[:, j]) & np.isfinite(variance[:, j])
         if seen.sum() >= 10:
-            left = bend[seen, j] - common[seen] @ np.linalg.lstsq(common[seen], bend[seen, j], rcond=None)[0]
+            cubic = common[seen] @ np.linalg.lstsq(common[seen], bend[seen, j], rcond=None)[0]
             freedom = seen.sum() - common.shape[1]
-            out[j] = np.sqrt(np.sum(left**2) / freedom / np.mean(variance[seen, j]))
+            out[j] = np.sqrt(np.sum((bend[seen, j] - cubic) ** 2) / freedom / np.mean(variance[seen, j]))
     return values.isel(time=0, drop=True).copy(data=out.reshape(values.shape[1:]))
 
 
-def _smooth_fields(shape, smooth_cells):
+def _long_waves(shape, smooth_cells):
     """(mode, y, x) cosines of a grid with wavelengths of at least `smooth_cells`, without the constant."""
     y, x = (np.pi * (np.arange(n) + 0.5) / n for n in shape)
     waves = [np.arange(int(2 * n / smooth_cells) + 1) for n in shape]
@@ -138,28 +180,19 @@ def _smooth_fields(shape, smooth_cells):
     return np.array([np.outer(np.cos(i * y), np.cos(j * x)) for i, j in kept]).reshape(-1, *shape)
 
 
-ROOT = (0.5,)
-OTHER_FORMS = ((1.0,), (1.0, 2.0))
-
-
-def area_weights(valid, pattern, nuisance=None, smooth_cells=0.0, forms=(ROOT,)):
+def area_weights(valid, sizes, weighting: Weighting, forms=(ROOT,)):
     """(form, year, window, ...) weights whose sum with a field is the area's value; NaN where there is none.
 
     A form is the powers of the pattern that are fitted; the value is the mean of what they explain. To the power 1
     ground that sinks most would rule it; to the power 0 all that sinks would count alike against ground that does not.
     """
     space = [d for d in valid.dims if d not in ("year", "window")]
-    if pattern is None:
+    if sizes is None:
         count = valid.sum(space)
         return (valid / count.where(count > 0)).expand_dims(form=1)
     mask = valid.transpose("year", "window", *space).values
-    sizes = pattern.transpose("year", *space).values.reshape(len(mask), -1)
-    design = [np.ones((1, sizes.shape[1]))]
-    if nuisance is not None:
-        design.append(bare(nuisance).transpose(..., *space).values.reshape(-1, sizes.shape[1]))
-    if smooth_cells:
-        design.append(_smooth_fields(mask.shape[2:], smooth_cells).reshape(-1, sizes.shape[1]))
-    design = np.concatenate(design).T
+    sizes = sizes.transpose("year", *space).values.reshape(len(mask), -1)
+    design = weighting.design(space, mask.shape[2:])
     out = np.full((len(forms), *mask.shape[:2], sizes.shape[1]), np.nan)
     usable = np.isfinite(design).all(axis=1)
     bases = {}  # most years and windows see the same pixels
@@ -173,6 +206,8 @@ def area_weights(valid, pattern, nuisance=None, smooth_cells=0.0, forms=(ROOT,))
         unit = np.abs(sizes[i, used]).mean()
         size = sizes[i, used, None] / (unit if unit > 0 else 1.0)
         for k, powers in enumerate(forms):
+            # M = I - Q Q' projects the nuisance out of P = |size|^p; w = M P (P' M P)^-1 mean(P), so that sum(w d)
+            # is the mean of the part of a field d that P explains
             wanted = np.sign(size) * np.abs(size) ** np.array(powers)
             rest = wanted - bases[key] @ (bases[key].T @ wanted)
             normal = rest.T @ rest

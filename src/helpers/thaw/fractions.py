@@ -1,134 +1,37 @@
-"""Drops of the surface inside windows of the thaw season, and the fractions they are of the whole; part of `thaw`."""
+"""The fraction of the full season's subsidence that falls into a window, and how it varies; part of `thaw`."""
 
 from __future__ import annotations
-
-import re
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from scipy import optimize, stats
 
-from .areas import OTHER_FORMS, ROOT, area_weights, bare, mean_of_others
-from .season import day_of_year
+from .areas import OTHER_FORMS, PLAIN_MEAN, ROOT, Weighting, area_weights, without_coords
+from .season import drops
 
 SLOPE_STD = 0.3  # of a slope between pixels not yet seen: as far as the fraction of a usable window changes
-FULL_SEASON = ("05-20", "09-30")  # calendar limits of "full" unless `windows` has its own
 
 
-def drops(
+def fraction(
     displacement: xr.DataArray,
     std: xr.DataArray | float,
     windows: dict[str, tuple[str, str]],
     *,
     edge_days: float = 0.0,
-    max_gap_days: float = 36.0,
-    outside_days: float = 0.0,
-    date_covariance: xr.DataArray | None = None,
-) -> xr.Dataset:
-    """Surface lowering inside windows of the calendar, year by year.
-
-    Parameters
-    ----------
-    displacement : (time, ...) DataArray
-        Millimetres, positive up or toward the satellite; remove the multi-annual rate first.
-    std : (time, ...) DataArray or float
-        Standard deviation in mm, taken as independent between dates.
-    windows : dict
-        Name to ("mm-dd", "mm-dd"); "full" is the whole season, `FULL_SEASON` if absent.
-    edge_days : float
-        0 interpolates between the two dates around a limit of a window. Above 0 a local line
-        through the dates within that distance is used: right for daily, noisy series.
-    max_gap_days : float
-        Two dates farther apart do not say what lies between them: NaN.
-    outside_days : float
-        A limit up to this long before the first or after the last date takes that date's value.
-    date_covariance : (time, time_2) DataArray, optional
-        Covariance between dates in mm2, the same for all pixels, instead of `std`.
-
-    Returns
-    -------
-    Dataset
-        drop, drop_std (year, window, ...) in mm, positive = sinking; noise_correlation
-        (window, window_2), from the dates that windows share; coords window_start, window_end.
-
-    Raises
-    ------
-    ValueError
-        Without a time dimension, with unsorted or double dates, or with a window that is not
-        ("mm-dd", "mm-dd") in calendar order.
-    """
-    limits = _check_windows(windows)
-    _check_time(displacement)
-    trailing = [d for d in displacement.dims if d != "time"]
-    data = displacement.transpose("time", *trailing)
-    std = (xr.zeros_like(data, dtype=float) + std).transpose("time", *trailing)
-    values = data.values.reshape(data.sizes["time"], -1).astype(float)
-    sigma2 = np.square(std.values.reshape(values.shape).astype(float))
-    if np.any(sigma2[np.isfinite(values)] < 0) or np.any(np.isnan(sigma2[np.isfinite(values)])):
-        raise ValueError("std: NaN where displacement has a value; give every datum its standard deviation")
-    times = pd.DatetimeIndex(data["time"].values)
-    years = np.unique(times.year)
-    shape = (years.size, len(limits), values.shape[1])
-    drop, variance = np.full(shape, np.nan), np.full(shape, np.nan)
-    pair_sum = np.zeros((len(limits),) * 2)
-    for i, year in enumerate(years):
-        rows = np.flatnonzero(times.year == year)
-        days = (times[rows] - pd.Timestamp(f"{year}-01-01")).days.to_numpy(float)
-        edges = np.array([[day_of_year(year, e) for e in limit] for limit in limits.values()])
-        weights = _edge_weights(
-            days, edges.ravel(), np.isfinite(values[rows]), edge_days, max_gap_days, outside_days
-        )
-        step = weights.reshape(*edges.shape, *weights.shape[1:])
-        step = step[:, 1] - step[:, 0]  # (window, date, pixel)
-        drop[i] = -np.einsum("wtp,tp->wp", step, np.nan_to_num(values[rows]))
-        if date_covariance is None:
-            spread = step * np.nan_to_num(sigma2[rows])
-        else:
-            block = date_covariance.transpose("time", ...).values[np.ix_(rows, rows)]
-            spread = np.einsum("tu,wup->wtp", block, step)
-        variance[i] = np.einsum("wtp,wtp->wp", step, spread)
-        seen = np.isfinite(variance[i]).all(axis=0)
-        pair_sum += np.einsum("wtp,vtp->wv", step[..., seen], spread[..., seen])
-    scale_ = np.sqrt(np.clip(np.diag(pair_sum), 1e-300, None))
-    out = xr.Dataset(
-        {
-            "drop": (("year", "window", *trailing), drop.reshape(*shape[:2], *data.shape[1:])),
-            "drop_std": (
-                ("year", "window", *trailing),
-                np.sqrt(np.clip(variance, 0, None)).reshape(*shape[:2], *data.shape[1:]),
-            ),
-            "noise_correlation": (("window", "window_2"), pair_sum / np.outer(scale_, scale_)),
-        },
-        coords={
-            "year": years,
-            "window": list(limits),
-            "window_2": list(limits),
-            "window_start": ("window", [a for a, _ in limits.values()]),
-            "window_end": ("window", [b for _, b in limits.values()]),
-            **{k: c for k, c in data.coords.items() if "time" not in c.dims},
-        },
-    )
-    for name, long_name in (("drop", "thaw-season drop, positive = sinking"), ("drop_std", "its sd")):
-        out[name].attrs = {"units": "mm", "long_name": long_name}
-    return out
-
-
-def fraction(
-    displacement: xr.DataArray, std: xr.DataArray | float, windows: dict[str, tuple[str, str]], **options
+    **options,
 ) -> xr.Dataset:
     """Fraction of the full thaw-season drop that falls into each window, year by year.
 
-    `drops` followed by `fraction_of_drops`; keywords go to the one that knows them. Give it the
-    displacement of unconstrained summer interferograms: a fitted sinusoid has the same fractions
-    every year by construction.
+    `drops` followed by `fraction_of_drops`. Give it the displacement of unconstrained summer interferograms: a
+    fitted sinusoid has the same fractions every year by construction.
 
     Parameters
     ----------
-    displacement, std : (time, y, x) DataArrays
-        Millimetres; see `drops`.
-    windows : dict
-        Name to ("mm-dd", "mm-dd"), plus "full".
+    displacement, std, windows, edge_days
+        As in `drops`: (time, y, x) in mm, and name to ("mm-dd", "mm-dd").
+    **options
+        Of `fraction_of_drops`.
 
     Returns
     -------
@@ -136,12 +39,7 @@ def fraction(
         drop, drop_std (year, window, y, x) in mm; fraction (window, year); fraction_mean,
         cv_year, cv_noise, cv_pixel (window) and the rest of `fraction_of_drops`.
     """
-    own = {
-        k: options.pop(k)
-        for k in ("edge_days", "max_gap_days", "outside_days", "date_covariance")
-        if k in options
-    }
-    seen = drops(displacement, std, windows, **own)
+    seen = drops(displacement, std, windows, edge_days=edge_days)
     options.setdefault("noise_correlation", seen["noise_correlation"])
     return seen.merge(fraction_of_drops(seen["drop"], seen["drop_std"], **options))
 
@@ -151,10 +49,7 @@ def fraction_of_drops(
     std: xr.DataArray,
     *,
     noise_correlation: xr.DataArray | None = None,
-    pattern: xr.DataArray | str | None = None,
-    nuisance: xr.DataArray | None = None,
-    smooth_cells: float = 0.0,
-    noise_factor: float = 1.0,
+    weighting: Weighting = PLAIN_MEAN,
     draws: int = 500,
     rng: np.random.Generator | None = None,
 ) -> xr.Dataset:
@@ -168,19 +63,8 @@ def fraction_of_drops(
         Drop and its sd in mm; the window "full" is the whole season.
     noise_correlation : (window, window_2) DataArray, optional
         Correlation of the noise of two windows; without it only "full" with itself is correlated.
-    pattern : "others" or (...) DataArray, optional
-        Expected size of the drop: "others" is the mean full drop of the other years, so that no noise is
-        on both sides. The area's drop is then the slope of the drops against the root of the pattern (times
-        its mean): what is common to the scene, such as the error of the reference, cancels. Without it the
-        area's drop is the plain mean.
-    nuisance : (term, ...) DataArray, optional
-        Fields fitted beside the pattern, for example height and place, which delay may follow.
-    smooth_cells : float
-        Cosines of the (y, x) grid down to this wavelength (cells) are fitted beside the pattern: delay is
-        mostly longer than the pattern of thaw, so that what is left of it averages away. 0 fits none.
-    noise_factor : float
-        Sd of the area's value over that of pixels with independent errors. Errors of neighbours are
-        alike; `scatter` of `area_curve` tells how much without a model of how.
+    weighting : Weighting
+        How pixels make up the area's drop; the plain mean unless given.
     draws, rng
         Bootstrap over years (not pixels: they share the weather); none with 0 draws.
 
@@ -206,45 +90,38 @@ def fraction_of_drops(
     """
     check_drop(drop, std)
     coords = {k: c for k, c in drop.coords.items() if set(c.dims) <= {"year", "window"}}
-    correlation = bare(correlation_with_full(drop, noise_correlation))
+    correlation = without_coords(correlation_with_full(drop, noise_correlation))
     at = list(drop["window"].values).index("full")
-    drop, std = bare(drop), bare(std)  # without labels: aligning them takes longer than the sums
-    space = [d for d in drop.dims if d not in ("year", "window")]
-    full, full_std = drop.isel(window=at), std.isel(window=at)
-    both = drop.notnull() & full.notnull()
-    if isinstance(pattern, str):
-        pattern = mean_of_others(full, pattern)
-    elif pattern is not None:
-        pattern = bare(pattern).expand_dims(year=drop.sizes["year"])
-    weights = area_weights(both, pattern, nuisance, smooth_cells, (ROOT, *OTHER_FORMS))
-    sums = [(weights * v.fillna(0)).sum(space).where(weights.notnull().all(space)) for v in (drop, full)]
-    weighting = _of_weighting(*sums)
-    weights, part, whole = (v.isel(form=0) for v in (weights, *sums))
-    var_part, var_whole = (noise_factor**2 * np.square(weights * v).sum(space) for v in (std, full_std))
-    var_part, var_whole = (v.where(part.notnull()) for v in (var_part, var_whole))
+    drop, std = without_coords(drop), without_coords(std)  # aligning labels takes longer than the sums
+    areal = _area_drops(drop, std, at, weighting)
+    part, whole, var_part, var_whole = (areal[k] for k in ("part", "whole", "var_part", "var_whole"))
+    # F = drop_window / drop_full with the noise variance of a ratio, by the delta method:
+    # var F = [var_w + F^2 var_f - 2 F cov_wf] / drop_full^2
     cov = correlation * np.sqrt(var_part * var_whole)
     ratio = part / whole
     noise = var_part + ratio**2 * var_whole - 2 * ratio * cov
 
-    pixel = _lasting_spread(drop, ratio, at, nuisance)
+    pixel = _lasting_spread(drop, ratio, at, weighting.nuisance)
     seen = part.notnull()
     n_years = seen.sum("year")
     mean = part.sum("year") / whole.where(seen).sum("year")
-    slope = _pixel_slope(drop / mean, full, nuisance)
+    slope = _pixel_slope(drop / mean, drop.isel(window=at), weighting.nuisance)
+    # variance components: total s^2 = tau^2 (years) + noise, each in units of the mean full drop
     size = whole.where(seen).mean("year")
     total = np.square(part - mean * whole).sum("year") / (n_years - 1).where(n_years > 1) / size**2
     noise_year = (var_part + mean**2 * var_whole - 2 * mean * cov).clip(0) / size**2
     noise_mean = noise_year.mean("year")
-    apart = (part - mean * whole) / size
-    between = np.sqrt(_between_years(apart, noise_year)) / abs(mean)
+    between = np.sqrt(_between_years((part - mean * whole) / size, noise_year)) / abs(mean)
     out = xr.Dataset(
         {
             "fraction": ratio.transpose("window", "year"),
             "fraction_noise": (np.sqrt(noise.clip(0)) / abs(whole)).transpose("window", "year"),
             "fraction_mean": mean,
             # years alike beyond their noise are luck: the noise is known
-            "fraction_mean_std": np.sqrt(np.maximum(total, noise_mean) / n_years + weighting**2),
-            "weighting_std": weighting,
+            "fraction_mean_std": np.sqrt(
+                np.maximum(total, noise_mean) / n_years + areal["weighting_std"] ** 2
+            ),
+            "weighting_std": areal["weighting_std"],
             "cv_year": between[0],
             "cv_year_lower": between[1],
             "cv_year_upper": between[2],
@@ -261,6 +138,20 @@ def fraction_of_drops(
     if draws:
         out["fraction_mean_boot_std"] = _bootstrap_years(part, whole, draws, rng)
     return out.assign_coords(coords)
+
+
+def _area_drops(drop, std, at, weighting) -> dict[str, xr.DataArray]:
+    """Drop of the area in each window and in the full season over the same pixels, noise variances, weighting_std."""
+    space = [d for d in drop.dims if d not in ("year", "window")]
+    full, full_std = drop.isel(window=at), std.isel(window=at)
+    both = drop.notnull() & full.notnull()
+    weights = area_weights(both, weighting.sizes(full), weighting, (ROOT, *OTHER_FORMS))
+    sums = [(weights * v.fillna(0)).sum(space).where(weights.notnull().all(space)) for v in (drop, full)]
+    part, whole, weights = (v.isel(form=0) for v in (*sums, weights))
+    factor = weighting.noise_factor**2
+    variances = [(factor * np.square(weights * v).sum(space)).where(part.notnull()) for v in (std, full_std)]
+    out = {"part": part, "whole": whole, "var_part": variances[0], "var_whole": variances[1]}
+    return out | {"weighting_std": _of_weighting(*sums)}
 
 
 def _between_years(apart, noise):
@@ -280,6 +171,7 @@ def _between_years(apart, noise):
             continue
 
         def excess(tau2, target, z=z, v=v):
+            # Q(tau^2) = sum w (z - sum w z / sum w)^2 with w = 1 / (tau^2 + v)
             weight = 1 / (tau2 + v + 1e-12)
             return np.sum(weight * np.square(z - np.sum(weight * z) / weight.sum())) - target
 
@@ -320,25 +212,23 @@ def _lasting_spread(drop, ratio, at, nuisance=None):
     rest an error that returns every season.
     """
     space = [d for d in drop.dims if d not in ("year", "window")]
-    share = ratio * drop.isel(window=at)
-    misfit = drop - share
+    expected = ratio * drop.isel(window=at)
+    misfit = drop - expected
     seen = misfit.notnull()
-    for field in (
-        nuisance if nuisance is not None else ()
-    ):  # what follows height and place may be delay of every season
-        field = bare(field)
+    # what follows height and place may be delay of every season
+    for field in nuisance if nuisance is not None else ():
+        field = without_coords(field)
         field = field - (field * seen).sum(space) / seen.sum(space)
         power = np.square(field.where(seen)).sum(space)
         slope = (misfit * field).sum(space) / power.where(power > 1e-9)
         misfit = misfit - (misfit.mean(space) + slope.fillna(0) * field)
-    size, error = (_cross_years(v.where(seen)) for v in (share, misfit))
+    # E[m_y m_z] over years y != z = relative * E[x_y x_z] + lasting variance, m the misfit, x the expected drop
+    size, error = (_cross_years(v.where(seen)) for v in (expected, misfit))
     around = size - size.mean(space)
     power = np.square(around).sum(space)
     relative = (around * error).sum(space) / power.where(power > 0)
-    scatter = np.square(error - error.mean(space) - relative * around).mean(space) / power.where(power > 0)
-    relative = relative.where(
-        relative > 3 * np.sqrt(scatter), 0.0
-    )  # neighbours are alike: ask for more than two
+    variance = np.square(error - error.mean(space) - relative * around).mean(space) / power.where(power > 0)
+    relative = relative.where(relative > 3 * np.sqrt(variance), 0.0)  # neighbours are alike: more than two sd
     left = (error - relative * size).mean(space).clip(0).fillna(0)
     return np.sqrt(relative), np.sqrt(left)
 
@@ -371,7 +261,7 @@ def _without(field, space, nuisance):
     """Field (year, ...) less its mean and what of it follows each nuisance."""
     field = field - field.mean(space)
     for other in nuisance if nuisance is not None else ():
-        other = bare(other).where(field.notnull())
+        other = without_coords(other).where(field.notnull())
         other = other - other.mean(space)
         power = np.square(other).sum(space)
         field = field - (field * other).sum(space) / power.where(power > 1e-9) * other
@@ -379,12 +269,14 @@ def _without(field, space, nuisance):
 
 
 def _cross_years(field):
-    """Mean product of a pixel's values in two different years."""
+    """Mean product of a pixel's values in two different years: [(sum x)^2 - sum x^2] / [n (n - 1)]."""
     n = field.notnull().sum("year")
     return (np.square(field.sum("year")) - np.square(field).sum("year")) / (n * (n - 1)).where(n > 1)
 
 
-def hierarchical(fractions: xr.Dataset, height: xr.DataArray, *, bands: int = 4, **options) -> xr.Dataset:
+def hierarchical(
+    fractions: xr.Dataset, height: xr.DataArray, *, bands: int = 4, weighting: Weighting = PLAIN_MEAN
+) -> xr.Dataset:
     """Fractions as a field: a mean, a slope with height, years and cells that depart from it.
 
     ln F of a height band and year = mu + beta (height - mean) + alpha_year + u + noise, with normal
@@ -399,8 +291,8 @@ def hierarchical(fractions: xr.Dataset, height: xr.DataArray, *, bands: int = 4,
         Metres.
     bands : int
         Height bands of equal pixel number.
-    **options
-        pattern, nuisance, smooth_cells and noise_factor of `fraction_of_drops`, for each band.
+    weighting : Weighting
+        As in `fraction_of_drops`, for each band.
 
     Returns
     -------
@@ -415,33 +307,29 @@ def hierarchical(fractions: xr.Dataset, height: xr.DataArray, *, bands: int = 4,
     cells = [
         fraction_of_drops(
             drop.where(band == b), std.where(band == b), draws=0,
-            noise_correlation=fractions.get("noise_correlation"), **options,
+            noise_correlation=fractions.get("noise_correlation"), weighting=weighting,
         ).assign(z=kilometres.where(band == b).mean())
         for b in range(bands)
     ]  # fmt: skip
     cells = xr.concat(cells, "band")
-    out = fractions.copy()
-    mean, error, slope, slope_std, cv = [], [], [], [], []
+    by_window = []
     for name in fractions["window"].values:
         cell = cells.sel(window=name)
         beta, covariance, year_var = _fit_mixed(cell, known=name == "full")
-        mean.append(np.exp(beta[0] + beta[1] * kilometres))
+        mean = np.exp(beta[0] + beta[1] * kilometres)
+        # variance of beta_0 + beta_1 z
         variance = covariance[0, 0] + 2 * covariance[0, 1] * kilometres + covariance[1, 1] * kilometres**2
-        weighting = float(fractions["weighting_std"].sel(window=name))
-        error.append(np.hypot(mean[-1] * np.sqrt(variance.clip(0)), weighting))
-        slope.append(beta[1])
-        slope_std.append(np.sqrt(covariance[1, 1]))
-        cv.append(np.sqrt(year_var))
-    windows = pd.Index(fractions["window"].values, name="window")
-    out["fraction_mean"] = xr.concat(mean, windows)
-    out["fraction_mean_std"] = xr.concat(error, windows)
-    out["cv_year"] = ("window", cv)
-    out = out.drop_vars(["cv_year_lower", "cv_year_upper"])
-    out["slope_per_km"], out["slope_per_km_std"] = ("window", slope), ("window", slope_std)
+        weighting_std = float(fractions["weighting_std"].sel(window=name))
+        error = np.hypot(mean * np.sqrt(variance.clip(0)), weighting_std)
+        slope = {"slope_per_km": beta[1], "slope_per_km_std": np.sqrt(covariance[1, 1])}
+        of_mean = {"fraction_mean": mean, "fraction_mean_std": error, "cv_year": np.sqrt(year_var)}
+        by_window.append(xr.Dataset(of_mean | slope))
+    by_window = xr.concat(by_window, pd.Index(fractions["window"].values, name="window"), coords="minimal")
+    out = fractions.drop_vars(["cv_year_lower", "cv_year_upper"]).assign(by_window.data_vars)
     relative = fractions["fraction"] / fractions["fraction_mean"]
     ratio = (out["fraction_mean"] * relative).transpose("window", "year", ...)
     at = list(fractions["window"].values).index("full")
-    out["cv_pixel"], out["lasting_std"] = _lasting_spread(*map(bare, (drop, ratio)), at)
+    out["cv_pixel"], out["lasting_std"] = _lasting_spread(*map(without_coords, (drop, ratio)), at)
     return out
 
 
@@ -465,37 +353,15 @@ def _fit_mixed(cell, known):
         normal = design.T @ inverse @ design
         beta = np.linalg.solve(normal, design.T @ inverse @ y)
         residual = y - design @ beta
-        likelihood = (
-            residual @ inverse @ residual - np.linalg.slogdet(inverse)[1] + np.linalg.slogdet(normal)[1]
-        )
-        return likelihood, beta, np.linalg.inv(normal)
+        # -2 ln L = r' V^-1 r + ln |V| + ln |X' V^-1 X|
+        misfit = residual @ inverse @ residual - np.linalg.slogdet(inverse)[1]
+        return misfit + np.linalg.slogdet(normal)[1], beta, np.linalg.inv(normal)
 
     start = np.log([max(y.var(), 1e-6)] * 2)
     found = optimize.minimize(lambda v: solve(np.clip(v, -18, 4))[0], start, method="Nelder-Mead")
     log_variances = np.clip(found.x, -18, 4)
     _, beta, covariance = solve(log_variances)
     return beta, covariance, float(np.exp(log_variances[0]))
-
-
-def _check_windows(windows):
-    limits = {k: tuple(v) for k, v in windows.items()}
-    limits.setdefault("full", FULL_SEASON)
-    for name, limit in limits.items():
-        if len(limit) != 2 or not all(re.fullmatch(r"\d\d-\d\d", str(e)) for e in limit):
-            raise ValueError(f"window {name!r}: {limit}; give ('mm-dd', 'mm-dd')")
-        if day_of_year(2001, limit[0]) >= day_of_year(2001, limit[1]):
-            raise ValueError(f"window {name!r}: {limit} does not end after it starts within a year")
-    return limits
-
-
-def _check_time(displacement):
-    if "time" not in displacement.dims:
-        raise ValueError(f"displacement: dims {displacement.dims}; it needs 'time'")
-    times = displacement["time"].values
-    if times.size < 2 or np.any(np.diff(times) <= np.timedelta64(0)):
-        raise ValueError(
-            "displacement: needs at least two dates, sorted and without doubles; use sortby('time')"
-        )
 
 
 def check_drop(drop, std):
@@ -513,40 +379,3 @@ def correlation_with_full(drop, matrix):
     if matrix is None:
         return xr.DataArray((names == "full").astype(float), dims="window", coords={"window": names})
     return matrix.sel(window=names, window_2="full", drop=True).drop_vars("window_2", errors="ignore")
-
-
-def labels(classes):
-    """Names of the classes that occur."""
-    return [v for v in pd.unique(classes.values.ravel()) if v == v and v != ""]
-
-
-def _edge_weights(days, targets, valid, edge_days, max_gap, outside=0.0):
-    """(edge, date, pixel) weights that turn dates into the value at each edge; NaN where unknown."""
-    n, pixels = valid.shape
-    out = np.full((targets.size, n, pixels), np.nan)
-    column = np.arange(pixels)
-    targets = np.clip(
-        targets, np.minimum(targets + outside, days.min()), np.maximum(targets - outside, days.max())
-    )
-    for e, target in enumerate(targets):
-        if edge_days > 0:
-            kernel = np.clip(1 - abs(days - target) / edge_days, 0, None)[:, None] * valid
-            step = (days - target)[:, None]
-            s0, s1, s2 = (np.sum(kernel * step**k, axis=0) for k in range(3))
-            bounded = np.any((step <= 0) & (kernel > 0), axis=0) & np.any((step >= 0) & (kernel > 0), axis=0)
-            spread = np.where(bounded, s2 * s0 - s1**2, np.nan)
-            line = kernel * (s2 - s1 * step) / np.where(spread > 1e-9, spread, np.nan)
-            single = kernel / np.where(bounded & (s0 > 0), s0, np.nan)
-            out[e] = np.where(spread > 1e-9, line, single)
-            continue
-        before, after = valid & (days <= target)[:, None], valid & (days >= target)[:, None]
-        known = before.any(axis=0) & after.any(axis=0)
-        i, j = n - 1 - np.argmax(before[::-1], axis=0), np.argmax(after, axis=0)
-        gap = days[j] - days[i]
-        known &= gap <= max_gap
-        right = np.where(gap > 0, (target - days[i]) / np.where(gap > 0, gap, 1), 0.0)
-        out[e] = 0.0
-        out[e, i, column] += 1 - right
-        out[e, j, column] += right
-        out[e][:, ~known] = np.nan
-    return out

@@ -1,157 +1,260 @@
-"""Degree days of thaw and the share of a season's thaw they put into a window; used by `thaw`."""
+"""Displacement through each thaw season, and the subsidence inside windows of the calendar; part of `thaw`."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+import re
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-POWERS = tuple(np.round(np.arange(0.3, 1.31, 0.1), 1))
-LAGS_DAYS = (0, 5, 10, 15, 20, 30, 40)
+from helpers import sbas, space
+from helpers.timefunc import DAYS_PER_YEAR
+
+from .degree_days import day_of_year
+
+FULL_SEASON = ("05-20", "09-30")  # calendar limits of "full" unless `windows` has its own
 
 
-@dataclass(frozen=True)
-class Heat:
-    """Running sum of positive degrees (time, ...) from its first day; the checks are behind it."""
-
-    total: xr.DataArray
-    start: pd.Timestamp
-
-    @classmethod
-    def of(cls, temperature: xr.DataArray | Heat) -> Heat:
-        """Check units, gaps and calendar of a daily temperature in degrees Celsius, then sum it."""
-        if isinstance(temperature, Heat):
-            return temperature
-        if "time" not in temperature.dims:
-            raise ValueError(f"temperature: dims {temperature.dims}; it needs 'time'")
-        times = pd.DatetimeIndex(temperature["time"].values)
-        if times.size < 2 or np.any(np.diff(times) != pd.Timedelta(days=1)):
-            raise ValueError(
-                "temperature: needs a complete daily calendar; reindex to daily and fill the gaps"
-            )
-        if bool(temperature.isnull().any()):
-            raise ValueError("temperature: has NaN; fill the gaps before (degree days are sums)")
-        if float(temperature.max()) > 100:
-            raise ValueError("temperature: values above 100; give degrees Celsius, not kelvin")
-        bare = temperature.drop_vars([c for c in temperature.coords if "time" in temperature[c].dims])
-        return cls(bare.astype(float).clip(0).cumsum("time").transpose("time", ...), times[0].normalize())
-
-    @cached_property
-    def area_mean(self) -> Heat:
-        """Heat without trailing dims."""
-        return Heat(self.total.mean([d for d in self.total.dims if d != "time"]), self.start)
-
-    def index(self, years, dates, power: float = 0.5, lag_days: float = 0) -> xr.DataArray:
-        """(year, date, ...) degree days since 1 January up to each "mm-dd" less the lag, to a power."""
-        first = np.array([(pd.Timestamp(f"{y}-01-01") - self.start).days for y in years])
-        days = np.array([[day_of_year(y, d) for d in dates] for y in years])
-        last = np.maximum(first[:, None] + np.round(days - lag_days).astype(int), first[:, None])
-        short = (first < 0) | (last.max(axis=1) >= self.total.sizes["time"])
-        if short.any():
-            missing = [int(y) for y in np.asarray(years)[short]]
-            raise ValueError(f"temperature: does not cover {missing}; extend it or leave those years out")
-        values = self.total.values
-        before = np.where(
-            (first > 0).reshape(-1, *[1] * (values.ndim - 1)), values[np.maximum(first - 1, 0)], 0
-        )
-        sums = np.power(np.clip(values[last] - before[:, None], 0, None), power)
-        return xr.DataArray(sums, dims=("year", "date", *self.total.dims[1:]))
-
-
-def thaw_index(
-    temperature: xr.DataArray,
-    years: Sequence[int],
-    dates: Sequence[str],
-    *,
-    power: float = 0.5,
-    lag_days: float = 0,
-) -> xr.DataArray:
-    """Degree days of thaw from 1 January to each date, less the lag, raised to a power.
+def season_series(stack: xr.Dataset, like: xr.Dataset) -> xr.Dataset:
+    """Displacement through each thaw season from the pairs inside that season alone, without a temporal model.
 
     Parameters
     ----------
-    temperature : (time, ...) DataArray
-        Daily, degrees Celsius, without gaps in `years`.
-    years, dates
-        Calendar years and "mm-dd" dates.
-    power : float
-        0.5 is the Stefan form; above it thaw late in the season reaches more ice.
-    lag_days : float
-        Delay between the air and the thaw front.
+    stack : Dataset
+        Corrected pairs with atmosphere_std (time) and los_up (y, x).
+    like : Dataset
+        The grid to resample to.
 
     Returns
     -------
-    (year, date, ...) DataArray
-        (degC day)^power.
+    Dataset
+        up, std (time, y, x) in mm, positive up.
     """
-    years = np.atleast_1d(years)
-    index = Heat.of(temperature).index(years, dates, power, lag_days)
-    return index.assign_coords(year=years, date=list(dates))
+    first, second = (pd.DatetimeIndex(stack[k].values) for k in ("reference", "secondary"))
+    inside = first.year == second.year
+    inside &= (first.strftime("%m-%d") >= "04-20") & (second.strftime("%m-%d") <= "10-31")
+    runs = [
+        sbas.invert(stack.isel(pair=np.flatnonzero(inside & (first.year == year))), None)
+        for year in np.unique(first[inside].year)
+    ]
+    run = xr.concat([r[["displacement", "displacement_std"]] for r in runs], "time")
+    delay = stack["atmosphere_std"].sel(time=run["time"])
+    up = xr.Dataset({"up": run["displacement"], "std": np.hypot(run["displacement_std"], delay)})
+    return space.resample((up / stack["los_up"]).transpose("time", "y", "x"), like)
 
 
-def day_of_year(year, month_day) -> float:
-    """Days since 1 January of a "mm-dd" date."""
-    try:
-        return float((pd.Timestamp(f"{year}-{month_day}") - pd.Timestamp(f"{year}-01-01")).days)
-    except ValueError as error:
-        raise ValueError(f"'{month_day}' is not a 'mm-dd' date of {year}") from error
+def epoch_number(record: xr.Dataset, dates) -> list[int]:
+    """Position of the epoch that each date lies in; the last one after all ends."""
+    ends = [np.datetime64(str(e).split("/")[1]) for e in record["epoch"].values]
+    return [next((i for i, end in enumerate(ends) if t <= end), -1) for t in dates]
 
 
-def share(limits: list[tuple[str, str]], full: int, heat: Heat, years, power, lag) -> xr.DataArray:
-    """(year, window, ...) share of the full season's thaw index inside each window, without coords."""
-    dates = sorted(set(itertools.chain(*limits)))
-    index = heat.index(years, dates, power, lag)
-    first, last = (index.isel(date=[dates.index(limit[k]) for limit in limits]) for k in (0, 1))
-    inside = (last - first).rename(date="window")
-    whole = inside.isel(window=full)
-    return (inside / whole.where(whole > 0)).transpose("year", "window", ...)
+def without_rate(
+    series: xr.Dataset, record: xr.Dataset, stable: xr.DataArray, ground: xr.DataArray
+) -> xr.Dataset:
+    """Series less the mean of stable ground on each date and less the rate of the epoch since the season's start.
 
-
-def season(limit: tuple[str, str], heat: Heat, years, power, lag) -> xr.DataArray:
-    """(year, ...) thaw index of the full season."""
-    index = heat.index(years, limit, power, lag)
-    return index.isel(date=1) - index.isel(date=0)
-
-
-def choose(part, whole, cv_total, limits, full, heat: Heat, years, powers=POWERS, lags_days=LAGS_DAYS):
-    """Power and lag with the least error of a left-out year, relative to the spread of each window.
-
-    part, whole : (year, window) area means of the drop and of the full drop, NaN where unseen.
+    Parameters
+    ----------
+    series : Dataset
+        From `season_series`.
+    record : Dataset
+        rate, rate_std (epoch, y, x) in mm/yr; coordinate epoch is "start/end".
+    stable, ground : (y, x) bool DataArrays
+        Zero of each date, and the pixels to keep beside it.
     """
-    weight = np.where(np.isfinite(cv_total) & (cv_total > 0), cv_total, np.inf) ** -2.0
-    weight[full] = 0
-    dates = sorted(set(itertools.chain(*limits)))
-    first, last = (np.array([dates.index(limit[k]) for limit in limits]) for k in (0, 1))
-    best = np.inf, 0.5, 0.0
-    for lag in lags_days:
-        sums = heat.index(years, dates, 1.0, lag).values
-        for power in powers:
-            rise = np.power(sums, power)
-            inside = rise[:, last] - rise[:, first]
-            with np.errstate(invalid="ignore", divide="ignore"):
-                form = inside / np.where(inside > 0, inside, np.nan)[:, [full]]
-            error = left_out_error(part, whole, form)
-            used = (weight > 0) & np.isfinite(error)
-            value = np.mean((weight * error)[used]) if used.any() else np.inf
-            if value < best[0]:
-                best = value, float(power), float(lag)
-    if not np.isfinite(best[0]):
-        raise ValueError("temperature: no degree days of thaw inside the windows; is it in degrees Celsius?")
-    return best[1:]
+    time = series["time"]
+    epoch = xr.DataArray(epoch_number(record, time.values), dims="time")
+    start = time.dt.floor("D").groupby("time.year").first().sel(year=time.dt.year)
+    years = (time - start) / np.timedelta64(1, "D") / DAYS_PER_YEAR
+    rate, rate_std = (record[v].isel(epoch=epoch).assign_coords(time=time) for v in ("rate", "rate_std"))
+    up = series["up"] - series["up"].where(stable).mean(("y", "x")) - rate * years
+    out = xr.Dataset({"up": up.where(ground | stable), "std": np.hypot(series["std"], rate_std * years)})
+    return out.drop_vars(["year", "epoch", "label"], errors="ignore")
 
 
-def left_out_error(part, whole, form) -> np.ndarray:
-    """(window,) mean squared error of a left-out year, predicted by kappa * form * whole, over the squared mean."""
-    part = np.where(np.isfinite(form), part, np.nan)
-    whole = np.where(np.isfinite(part), whole, np.nan)
-    curve = form * whole
-    n = np.count_nonzero(np.isfinite(part), axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        kappa = (np.nansum(part, axis=0) - part) / (np.nansum(curve, axis=0) - curve)
-        mean = np.nansum(part, axis=0) / n
-        return np.nansum(np.square((part - kappa * curve) / mean), axis=0) / n
+def season_in_delay(stack: xr.Dataset, windows: dict, stable: xr.DataArray) -> xr.DataArray:
+    """Subsidence (window, y, x) in mm up that the annual part of the delay correction removed.
+
+    The delay is sum_k c_k(t) x_k(y, x) with x = east, north, height. Of each coefficient the annual term of
+    c_k(t) = a + b t + s sin(2 pi t) + c cos(2 pi t) is taken; its change over a window is
+    s [sin(2 pi t2) - sin(2 pi t1)] + c [cos(2 pi t2) - cos(2 pi t1)].
+    """
+    coords = {"window": list(windows), "y": stable["y"], "x": stable["x"]}
+    removed = xr.DataArray(np.zeros([len(v) for v in coords.values()]), coords, tuple(coords))
+    if "delay_coefficient" not in stack:
+        return removed
+    coefficient = stack["delay_coefficient"].transpose(..., "term")
+    dates = coefficient[coefficient.dims[0]].values
+    t = (dates - dates[0]) / np.timedelta64(1, "D") / 365.25
+    annual = np.column_stack([np.ones_like(t), t, np.sin(2 * np.pi * t), np.cos(2 * np.pi * t)])
+    fitted = np.linalg.lstsq(annual, coefficient.values, rcond=None)[0][2:]
+    edges = [[day_of_year(2001, e) / 365.25 for e in limit] for limit in windows.values()]
+    phase = 2 * np.pi * (np.array(edges) - (pd.Timestamp(dates[0]).day_of_year - 1) / 365.25)
+    step = np.stack([np.diff(np.sin(phase))[:, 0], np.diff(np.cos(phase))[:, 0]], axis=-1) @ fitted
+    u = (stack["x"] - stack["x"].mean()) * np.cos(np.radians(float(stack["y"].mean())))
+    v = stack["y"] - stack["y"].mean()
+    half = max(float(u.max() - u.min()), float(v.max() - v.min())) / 2
+    columns = {"east": u / half, "north": v / half, "height": stack["height"] / 1000}
+    to_mm = 1000 * stack.attrs["wavelength_m"] / (4 * np.pi) / stack["los_up"]
+    for k, term in enumerate(stack["term"].values):
+        if term in columns:
+            removed = removed + xr.DataArray(step[:, k], {"window": list(windows)}) * columns[term] * to_mm
+    return (removed - removed.where(stable).mean(("y", "x"))).transpose("window", "y", "x")
+
+
+def season_rate(
+    record: xr.Dataset, years, season: tuple[str, str], zones: xr.DataArray | None = None
+) -> list[xr.DataArray]:
+    """Subsidence (mm) that the epoch's rate adds in a season of each year, and its sd; of zones their means.
+
+    The sd of a zone is the mean sd of its pixels, because neighbours share the rate's errors.
+    """
+    length = (pd.Timestamp(f"2001-{season[1]}") - pd.Timestamp(f"2001-{season[0]}")).days / 365.25
+    middle = [np.datetime64(f"{y}-08-01") for y in years]
+    at = xr.DataArray(epoch_number(record, middle), {"year": years}, "year")
+    of_years = (record[v].isel(epoch=at, drop=True) for v in ("rate", "rate_std"))
+    of_years = (v.drop_vars(["epoch", "label"], errors="ignore") for v in of_years)
+    out = [sign * length * v for v, sign in zip(of_years, (-1, 1), strict=True)]
+    if zones is None:
+        return out
+    return [xr.concat([v.where(z).mean(("y", "x")) for z in zones], zones["zone"]) for v in out]
+
+
+def drops(
+    displacement: xr.DataArray,
+    std: xr.DataArray | float,
+    windows: dict[str, tuple[str, str]],
+    *,
+    edge_days: float = 0.0,
+    max_gap_days: float = 36.0,
+    outside_days: float = 0.0,
+) -> xr.Dataset:
+    """Surface lowering inside windows of the calendar, year by year.
+
+    Parameters
+    ----------
+    displacement : (time, ...) DataArray
+        Millimetres, positive up or toward the satellite; remove the multi-annual rate first.
+    std : (time, ...) DataArray or float
+        Standard deviation in mm, taken as independent between dates.
+    windows : dict
+        Name to ("mm-dd", "mm-dd"); "full" is the whole season, `FULL_SEASON` if absent.
+    edge_days : float
+        0 interpolates between the two dates around a limit of a window. Above 0 a local line
+        through the dates within that distance is used: right for daily, noisy series.
+    max_gap_days : float
+        Two dates farther apart do not say what lies between them: NaN.
+    outside_days : float
+        A limit up to this long before the first or after the last date takes that date's value.
+
+    Returns
+    -------
+    Dataset
+        drop, drop_std (year, window, ...) in mm, positive = subsidence; noise_correlation
+        (window, window_2), from the dates that windows share; coords window_start, window_end.
+    """
+    limits = _check_windows(windows)
+    _check_time(displacement)
+    trailing = [d for d in displacement.dims if d != "time"]
+    data = displacement.transpose("time", *trailing)
+    std = (xr.zeros_like(data, dtype=float) + std).transpose("time", *trailing)
+    values = data.values.reshape(data.sizes["time"], -1).astype(float)
+    sigma2 = np.square(std.values.reshape(values.shape).astype(float))
+    if np.any(np.isnan(sigma2[np.isfinite(values)])):
+        raise ValueError("std: NaN where displacement has a value; give every datum its standard deviation")
+    times = pd.DatetimeIndex(data["time"].values)
+    years = np.unique(times.year)
+    shape = (years.size, len(limits), values.shape[1])
+    drop, variance = np.full(shape, np.nan), np.full(shape, np.nan)
+    pair_sum = np.zeros((len(limits),) * 2)
+    for i, year in enumerate(years):
+        rows = np.flatnonzero(times.year == year)
+        days = (times[rows] - pd.Timestamp(f"{year}-01-01")).days.to_numpy(float)
+        edges = np.array([[day_of_year(year, e) for e in limit] for limit in limits.values()])
+        spacing = edge_days, max_gap_days, outside_days
+        weights = _edge_weights(days, edges.ravel(), np.isfinite(values[rows]), *spacing)
+        step = weights.reshape(*edges.shape, *weights.shape[1:])
+        step = step[:, 1] - step[:, 0]  # (window, date, pixel)
+        # drop_w = -sum_t step_wt d_t; var = sum_t step_wt^2 sigma_t^2; cov(w, v) = sum_t step_wt step_vt sigma_t^2
+        drop[i] = -np.einsum("wtp,tp->wp", step, np.nan_to_num(values[rows]))
+        weighted = step * np.nan_to_num(sigma2[rows])
+        variance[i] = np.einsum("wtp,wtp->wp", step, weighted)
+        seen = np.isfinite(variance[i]).all(axis=0)
+        pair_sum += np.einsum("wtp,vtp->wv", step[..., seen], weighted[..., seen])
+    root = np.sqrt(np.clip(np.diag(pair_sum), 1e-300, None))
+    dims, size = ("year", "window", *trailing), (*shape[:2], *data.shape[1:])
+    variables = {
+        "drop": (dims, drop.reshape(size)),
+        "drop_std": (dims, np.sqrt(np.clip(variance, 0, None)).reshape(size)),
+        "noise_correlation": (("window", "window_2"), pair_sum / np.outer(root, root)),
+    }
+    out = xr.Dataset(variables, _drop_coords(years, limits, data))
+    for name, long_name in (("drop", "thaw-season drop, positive = sinking"), ("drop_std", "its sd")):
+        out[name].attrs = {"units": "mm", "long_name": long_name}
+    return out
+
+
+def _drop_coords(years, limits, data) -> dict:
+    ends = {
+        f"window_{k}": ("window", [v[i] for v in limits.values()]) for i, k in enumerate(("start", "end"))
+    }
+    names = {"year": years, "window": list(limits), "window_2": list(limits)}
+    return names | ends | {k: c for k, c in data.coords.items() if "time" not in c.dims}
+
+
+def _check_windows(windows):
+    limits = {k: tuple(v) for k, v in windows.items()}
+    limits.setdefault("full", FULL_SEASON)
+    for name, limit in limits.items():
+        if len(limit) != 2 or not all(re.fullmatch(r"\d\d-\d\d", str(e)) for e in limit):
+            raise ValueError(f"window {name!r}: {limit}; give ('mm-dd', 'mm-dd')")
+        if day_of_year(2001, limit[0]) >= day_of_year(2001, limit[1]):
+            raise ValueError(f"window {name!r}: {limit} does not end after it starts within a year")
+    return limits
+
+
+def _check_time(displacement):
+    if "time" not in displacement.dims:
+        raise ValueError(f"displacement: dims {displacement.dims}; it needs 'time'")
+    times = displacement["time"].values
+    if times.size < 2 or np.any(np.diff(times) <= np.timedelta64(0)):
+        raise ValueError("displacement: needs two dates or more, sorted, without doubles; use sortby('time')")
+
+
+def _edge_weights(days, targets, valid, edge_days, max_gap, outside):
+    """(edge, date, pixel) weights that turn dates into the value at each edge; NaN where unknown."""
+    first, last = np.minimum(targets + outside, days.min()), np.maximum(targets - outside, days.max())
+    targets = np.clip(targets, first, last)
+    if edge_days > 0:
+        return np.stack([_local_line(days - target, valid, edge_days) for target in targets])
+    n, pixels = valid.shape
+    out = np.zeros((targets.size, n, pixels))
+    column = np.arange(pixels)
+    for e, target in enumerate(targets):
+        before, after = valid & (days <= target)[:, None], valid & (days >= target)[:, None]
+        i, j = n - 1 - np.argmax(before[::-1], axis=0), np.argmax(after, axis=0)
+        gap = days[j] - days[i]
+        known = before.any(axis=0) & after.any(axis=0) & (gap <= max_gap)
+        # linear between the dates i and j: weight of j is (target - t_i) / (t_j - t_i)
+        right = np.where(gap > 0, (target - days[i]) / np.where(gap > 0, gap, 1), 0.0)
+        out[e, i, column] += 1 - right
+        out[e, j, column] += right
+        out[e][:, ~known] = np.nan
+    return out
+
+
+def _local_line(distance, valid, edge_days):
+    """(date, pixel) weights of the value at distance 0 of a line fitted with a triangular kernel.
+
+    With S_k = sum_t w_t h_t^k the weight of a date is w_t (S_2 - S_1 h_t) / (S_0 S_2 - S_1^2).
+    """
+    kernel = np.clip(1 - abs(distance) / edge_days, 0, None)[:, None] * valid
+    step = distance[:, None]
+    s0, s1, s2 = (np.sum(kernel * step**k, axis=0) for k in range(3))
+    bounded = np.any((step <= 0) & (kernel > 0), axis=0) & np.any((step >= 0) & (kernel > 0), axis=0)
+    spread = np.where(bounded, s2 * s0 - s1**2, np.nan)
+    line = kernel * (s2 - s1 * step) / np.where(spread > 1e-9, spread, np.nan)
+    single = kernel / np.where(bounded & (s0 > 0), s0, np.nan)
+    return np.where(spread > 1e-9, line, single)
