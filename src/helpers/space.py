@@ -305,8 +305,6 @@ def widening(variance: float, without: Sequence[float]) -> float:
 
 def spatial_blocks(x_m: np.ndarray, y_m: np.ndarray, size_m: float) -> np.ndarray:
     """Integer label of the square block of side `size_m` (metres) that holds each pixel."""
-    if not size_m > 0:
-        raise ValueError(f"size_m: {size_m}; give metres above 0")
     column, row = (np.floor((np.asarray(v) - np.min(v)) / size_m).astype(int) for v in (x_m, y_m))
     return np.unique(row * (column.max() + 1) + column, return_inverse=True)[1]
 
@@ -338,15 +336,13 @@ def residual_range(residual: np.ndarray, x_m: np.ndarray, y_m: np.ndarray, *, se
     gamma = np.bincount(at, half_square, minlength=classes)[:classes][used] / count[used]
     middle = (0.5 * (edges[1:] + edges[:-1]))[used]
 
-    def variogram(h, nugget, sill, length):
+    def model(h, nugget, sill, length):
         return nugget + sill * (1 - np.exp(-h / length))
 
     start, top = (0.3 * gamma[-1], 0.7 * gamma[-1], 0.2 * extent), 2 * gamma.max() + 1e-12
     bounds = ((0, 0, edges[1] / 10), (top, top, extent))
     try:
-        found, _ = optimize.curve_fit(
-            variogram, middle, gamma, start, np.sqrt(1 / count[used]), bounds=bounds
-        )
+        found, _ = optimize.curve_fit(model, middle, gamma, start, np.sqrt(1 / count[used]), bounds=bounds)
     except RuntimeError:  # no curve: the data do not rule out correlation over the whole window
         return float(extent)
     if found[1] < 0.1 * (found[0] + found[1]):  # hardly anything but nugget: the length means nothing

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
+from numpy import ndarray
+from pandas import DataFrame
 from scipy import stats
 from scipy.spatial import cKDTree
 from sklearn.base import clone
@@ -14,14 +15,8 @@ from .models import BlockedModel, block_folds, checked, draw_blocks, fitted
 
 
 def accumulated_local_effects(
-    model: BlockedModel,
-    drivers: pd.DataFrame,
-    name: str,
-    *,
-    rows: np.ndarray | None = None,
-    bins: int = 12,
-    forests: list | None = None,
-) -> pd.DataFrame:
+    model: BlockedModel, drivers: DataFrame, name: str, *, rows=None, bins: int = 12, forests: list = ()
+) -> DataFrame:
     """What the prediction does along one driver, the others staying as they are (ALE).
 
     Differences of the prediction across narrow bins, summed: unlike partial dependence it never
@@ -29,23 +24,16 @@ def accumulated_local_effects(
 
     Parameters
     ----------
-    model, drivers
-        From `fit_forest`.
-    name : str
-        Column.
     rows : (n,) bool array, optional
-        Only these pixels, for example the ice-rich ones: the effect within a stratum.
-    bins : int
-        Bins of equal pixel number.
-    forests : list of (forest, count), optional
-        From `bootstrap_forests`: forests of blocks drawn with replacement and how often each pixel was
-        drawn; without them lower and upper are NaN.
+        Only these pixels, for example the ice-rich ones: the effect within a stratum, in `bins` of equal number.
+    forests : list of (forest, count)
+        From `bootstrap_forests`; without them lower and upper are NaN.
 
     Returns
     -------
     DataFrame
-        value (bin limits), effect (mean 0 over the pixels), lower, upper (95 %), n. attrs["span"]:
-        (effect of the 90th less that of the 10th percentile, its lower, its upper).
+        value (bin limits), effect (mean 0), lower, upper (95 %), n; attrs["span"]: (effect of the 90th less that of
+        the 10th percentile, lower, upper).
     """
     if name not in drivers.columns:
         raise ValueError(f"name: {name!r} is no driver; there are {list(drivers.columns)}")
@@ -60,7 +48,7 @@ def accumulated_local_effects(
     effect, n = _accumulate(difference, at, np.ones(len(at)), edges.size - 1)
     low, high = np.quantile(x[keep, column], (0.1, 0.9))
     curves = []
-    for forest, count in forests or []:
+    for forest, count in forests:
         if count[keep].sum():
             local = _local_difference(forest, x[keep], column, edges, at)
             curves.append(_accumulate(local, at, count[keep], edges.size - 1)[0])
@@ -69,8 +57,8 @@ def accumulated_local_effects(
     if len(curves) > 1:  # few refits: normal limits around the fitted curve
         band = effect + 1.96 * np.outer((-1, 1), np.std(curves, axis=0, ddof=1))
         limits = span[0] + 1.96 * np.std(span[1:], ddof=1) * np.array([-1, 1])
-    table = pd.DataFrame({"value": edges, "effect": effect, "lower": band[0], "upper": band[1]})
-    table["n"] = np.append(n, 0)
+    columns = {"value": edges, "effect": effect, "lower": band[0], "upper": band[1], "n": np.append(n, 0)}
+    table = DataFrame(columns)
     table.attrs["span"] = (span[0], float(limits[0]), float(limits[1]))
     return table
 
@@ -92,18 +80,9 @@ def _accumulate(difference, at, weight, bins):
 
 
 def bootstrap_forests(
-    model: BlockedModel,
-    drivers: pd.DataFrame,
-    target: np.ndarray,
-    blocks: np.ndarray,
-    *,
-    refits: int = 20,
-    trees: int = 30,
+    model: BlockedModel, drivers: DataFrame, target: ndarray, blocks: ndarray, *, refits: int, trees: int
 ) -> list[tuple]:
-    """Forests of blocks drawn with replacement: (forest, times each pixel was drawn), for intervals of effects.
-
-    Parameters as in `grouped_importance`; `refits` draws with `trees` trees each.
-    """
+    """Forests of blocks drawn with replacement: (forest, times each pixel was drawn), for intervals of effects."""
     x, y, w, b = checked(drivers, target, model.weight, blocks, folds=2)
     labels = np.unique(b, return_inverse=True)[1]
     out = []
@@ -115,24 +94,16 @@ def bootstrap_forests(
 
 
 def applicability(
-    train: pd.DataFrame, new: pd.DataFrame, blocks: np.ndarray, *, importance: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Where the forest may be believed: dissimilarity of new pixels to the training pixels.
+    train: DataFrame, new: DataFrame, blocks: ndarray, *, importance: ndarray | None = None
+) -> tuple[ndarray, ndarray]:
+    """Where a model may be applied: dissimilarity (n,) of new pixels to the training pixels, and a bool (n,).
 
     Distance to the nearest training pixel, drivers standardised and weighted by importance, over
     the mean distance among training pixels. The limit is the upper whisker (third quartile plus 1.5
     interquartile ranges) of training pixels against the folds that leave their block out.
-
-    Returns
-    -------
-    dissimilarity : (n,) array
-    inside : (n,) bool array
-        Within the area of applicability.
     """
     scale = train.std().replace(0, np.nan)
-    weight = (
-        np.ones(train.shape[1]) if importance is None else np.clip(np.asarray(importance, float), 0, None)
-    )
+    weight = 1.0 if importance is None else np.clip(np.asarray(importance, float), 0, None)
     a, b = (((t[train.columns] - train.mean()) / scale).fillna(0).to_numpy() * weight for t in (train, new))
     rng = np.random.default_rng(0)
     i, j = rng.integers(0, len(a), (2, 20_000))
@@ -150,50 +121,35 @@ def applicability(
 class Ground:
     """Places and parts of the pixels for the inference of `partial_effect`.
 
-    Attributes
-    ----------
-    error_blocks : (n,) array, optional
-        Blocks whose errors are taken as independent; they must be longer than either residual is alike, or
-        the interval is too narrow. The blocks of the folds if None.
-    place : (n, 2) array, optional
-        x and y of each pixel, metres, for the null of moved maps.
-    parts : dict of (n,) bool arrays, optional
-        Parts of the ground by name; "all" if None.
+    `error_blocks` (n,): blocks whose errors are taken as independent; they must be longer than either residual is
+    alike, or the interval is too narrow (None: the blocks of the folds). `place` (n, 2): metres, for the null of moved
+    maps. `parts`: name to (n,) bool, parts of the ground; "all" if None.
     """
 
-    error_blocks: np.ndarray | None = None
-    place: np.ndarray | None = None
-    parts: dict[str, np.ndarray] | None = None
+    error_blocks: ndarray | None = None
+    place: ndarray | None = None
+    parts: dict[str, ndarray] | None = None
 
 
 def partial_effect(
-    model: BlockedModel,
-    drivers: pd.DataFrame,
-    target: np.ndarray,
-    blocks: np.ndarray,
-    name: str,
-    without: list[str],
+    model: BlockedModel, drivers: DataFrame, target: ndarray, blocks: ndarray, name: str, without: list[str],
     ground: Ground | None = None,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, float]]:  # fmt: skip
     """Slope of a target along one driver among pixels that all other drivers make alike.
 
     Two forests that see neither `without` nor the block they predict say what the other drivers expect of the
-    target and of the driver; what is left of the one is regressed on what is left of the other (Robinson 1988,
-    10.2307/1912705). A proxy has nothing left to explain with. Predictions of three splits into folds are averaged:
-    one split alone moves the slope by about its sd.
+    target and of the driver; the residual of the one is regressed on that of the other (Robinson 1988,
+    10.2307/1912705). A proxy has nothing left to explain with.
 
     Parameters
     ----------
     model, drivers, target, blocks
         As in `grouped_importance`; the model gives the kind of forest, refitted with 30 trees.
-    name : str
-        The driver whose effect is asked for.
-    without : list of str
-        What the forests must not see: the driver, and what speaks for it or follows from it.
+    name, without
+        The driver, and the drivers that forests must not see: it, and what speaks for it or follows from it.
     ground : Ground, optional
-        Blocks of independent errors, places and parts. With places the slope is also judged against 199 moved maps:
-        the residual of the driver, mirrored and shifted round the scene, is as smooth as before and has lost its
-        place.
+        With places the slope is also judged against 199 moved maps: the residual of the driver, mirrored and shifted
+        round the scene, is as smooth as before and has lost its place.
 
     Returns
     -------
@@ -204,9 +160,7 @@ def partial_effect(
     """
     _, y, w, b = checked(drivers, target, model.weight, blocks)
     if name not in without or not set(without) <= set(drivers.columns):
-        raise ValueError(
-            f"without: {without} must be drivers and hold {name!r}; there are {list(drivers.columns)}"
-        )
+        raise ValueError(f"without: {without} must hold {name!r} and drivers of {list(drivers.columns)}")
     ground = ground or Ground()
     blind, both = drivers.drop(columns=without), np.column_stack([y, drivers[name].to_numpy(float)])
     left = _residuals(model, blind.to_numpy(float), both, w, b)
@@ -223,7 +177,7 @@ def partial_effect(
 
 def _residuals(model, blind, both, w, b):
     """Columns (pixel, 2) less what forests of unseen blocks expect of them from the drivers `blind`."""
-    left, repeats = both.copy(), 3
+    left, repeats = both.copy(), 3  # one split into folds alone moves the slope by about its sd
     for split in range(model.seed, model.seed + repeats):
         forest = clone(model.estimator).set_params(n_estimators=30, random_state=split)
         for train, test in block_folds(b, split):

@@ -1,8 +1,7 @@
 """Models that explain a map, scored on spatial blocks they were not trained on.
 
-Thin over scikit-learn. A row is a pixel, a column a driver; `blocks` labels the spatial block of each pixel. Neighbours
-share errors, so a random split overstates the skill of any model. Forests are seeded, grown on all cores and asked on
-one, where sums have one order: equal input, equal output.
+A row is a pixel, a column a driver. Neighbours share errors, so a random split overstates the skill of any model.
+Forests are seeded, grown on all cores and asked on one, where sums have one order: equal input, equal output.
 """
 
 from __future__ import annotations
@@ -13,6 +12,8 @@ import joblib
 import numpy as np
 import pandas as pd
 import sklearn
+from numpy import ndarray
+from pandas import DataFrame
 from scipy import optimize
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.ensemble import RandomForestRegressor
@@ -28,35 +29,23 @@ FOLDS = 5
 
 @dataclass(frozen=True)
 class BlockedModel:
-    """A model of all pixels with the models of its blocked folds.
-
-    Attributes
-    ----------
-    estimator
-        Fitted to all pixels.
-    folds : list of (train, test, estimator)
-        Positions of the pixels and the model fitted without the blocks of `test`.
-    weight : (n,) array
-        Of the pixels.
-    seed : int
-        Of all that is drawn with this model.
-    """
+    """A model of all pixels, the models of its blocked folds (train, test, estimator), its weights and its seed."""
 
     estimator: BaseEstimator
     folds: list[tuple]
-    weight: np.ndarray
+    weight: ndarray
     seed: int
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
+    def predict(self, x: ndarray) -> ndarray:
         """Prediction at x (pixel, driver) by the model of all pixels."""
         return self.estimator.predict(x)
 
     @property
-    def feature_importances_(self) -> np.ndarray:
+    def feature_importances_(self) -> ndarray:
         """Share of impurity of each driver (forests only)."""
         return self.estimator.feature_importances_
 
-    def held_out(self, drivers: pd.DataFrame) -> np.ndarray:
+    def held_out(self, drivers: DataFrame) -> ndarray:
         """Prediction of every pixel by the model of the fold that did not see its block."""
         x = drivers.to_numpy(float)
         out = np.full(len(x), np.nan)
@@ -66,62 +55,46 @@ class BlockedModel:
 
 
 def fit_forest(
-    drivers: pd.DataFrame,
-    target: np.ndarray,
-    weight: np.ndarray,
-    blocks: np.ndarray,
-    *,
-    random_split: bool = True,
-    trees: int = 300,
-    seed: int = 0,
-) -> tuple[BlockedModel, pd.DataFrame]:
+    drivers: DataFrame, target: ndarray, weight: ndarray, blocks: ndarray, *,
+    random_split: bool = True, trees: int = 300, leaf: int = 3, seed: int = 0,
+) -> tuple[BlockedModel, DataFrame]:  # fmt: skip
     """Random forest of all pixels, and how well it predicts in a random split and in unseen blocks.
 
-    Every split may choose among all drivers: where only some are offered, a proxy stands in for the driver
-    that is not on offer and takes its credit.
+    Every split may choose among all drivers: otherwise a proxy takes the credit of a driver that is not on offer.
 
     Parameters
     ----------
     drivers : DataFrame
         A row per pixel, a numeric column per driver, without NaN.
-    target : (n,) array
-        What is explained, for example a rate in mm/yr.
-    weight : (n,) array or None
-        1 / sd**2 of the target; all equal if None. Scores are weighted too.
+    target, weight : (n,) array
+        What is explained and 1 / sd**2 of it, of scores too; equal weights if None.
     blocks : (n,) array
         Label of each pixel's spatial block, at least as long as the range of `space.residual_range`.
     random_split : bool
-        False leaves the comparison with a random split out (NaN) and saves a third of the time.
-    trees, seed
-        Number of trees, and the seed of everything random.
+        False leaves the random split out (NaN) and saves a third of the time.
+    trees, leaf, seed
+        Trees, pixels in a leaf, seed of everything random.
 
     Returns
     -------
     model : BlockedModel
-        Fitted to all pixels, with the models of the blocked folds.
     scores : DataFrame
         fold, r2_random, r2_blocked; attrs r2_random and r2_blocked pool the held-out pixels.
-
-    Raises
-    ------
-    ValueError
-        NaN, unequal lengths, a constant target or fewer blocks than folds.
     """
     data = checked(drivers, target, weight, blocks)
     forest = RandomForestRegressor(
-        trees, min_samples_leaf=3, max_features=1.0, max_samples=0.7, random_state=seed, n_jobs=1
+        trees, min_samples_leaf=leaf, max_features=1.0, max_samples=0.7, random_state=seed, n_jobs=1
     )
     return _scored(forest, data, random_split, seed)
 
 
 def fit_smooth(
-    drivers: pd.DataFrame, target: np.ndarray, weight: np.ndarray, blocks: np.ndarray, *, seed: int = 0
-) -> tuple[BlockedModel, pd.DataFrame]:
+    drivers: DataFrame, target: ndarray, weight: ndarray, blocks: ndarray, *, seed: int = 0
+) -> tuple[BlockedModel, DataFrame]:
     """Gaussian process of all pixels, and how well it predicts in unseen blocks: the alternative to `fit_forest`.
 
-    A forest is a step function that cuts one driver at a time: it flattens weak drivers and gives the first cut's
-    driver the credit of the others. A smooth surface with a length scale per driver extrapolates where data are
-    sparse. Parameters and returns as in `fit_forest`.
+    A forest is a step function that cuts one driver at a time and flattens weak drivers; a smooth surface with a
+    length scale per driver extrapolates where data are sparse. Parameters and returns as in `fit_forest`.
     """
     data = checked(drivers, target, weight, blocks)
     return _scored(Smooth(weighted=weight is not None, seed=seed), data, False, seed)
@@ -131,24 +104,15 @@ class Smooth(RegressorMixin, BaseEstimator):
     """Gaussian process with a length scale for each driver, by scikit-learn.
 
     Thin over GaussianProcessRegressor, whose `alpha` cannot follow the pixels of a fold: drivers and target are
-    standardised (the target about its weighted mean); the noise is the known variance of each pixel plus a common
-    one, learned with the lengths by marginal likelihood. A driver without effect gets a long length.
-
-    Parameters
-    ----------
-    pixels : int
-        Training pixels, drawn at random, that lengths and noise are learned from; the surface takes all.
-    weighted : bool
-        Whether the weights of `fit` are 1 / sd**2 of the target and their inverse is known noise; a pixel of
-        weight 0 is left out.
-    seed : int
-        Of the draw.
+    standardised (the target about its weighted mean); the noise is the known variance of each pixel (if `weighted`,
+    1 / weight; weight 0 leaves a pixel out) plus a common one. Lengths and noise are learned by marginal likelihood
+    from `pixels` pixels drawn at random; the surface takes all.
     """
 
     def __init__(self, pixels: int = 200, weighted: bool = True, seed: int = 0) -> None:
         self.pixels, self.weighted, self.seed = pixels, weighted, seed
 
-    def fit(self, x: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None) -> Smooth:
+    def fit(self, x: ndarray, y: ndarray, sample_weight: ndarray | None = None) -> Smooth:
         """Learn lengths and noise, then the surface; x (pixel, driver), y and weight (pixel,)."""
         w = np.ones(len(y)) if sample_weight is None else sample_weight
         x, y, w = x[w > 0], y[w > 0], w[w > 0]
@@ -165,13 +129,12 @@ class Smooth(RegressorMixin, BaseEstimator):
         def loss(theta):
             return tuple(-value for value in part.log_marginal_likelihood(theta, eval_gradient=True))
 
-        # bounded, so L-BFGS-B
         best = optimize.minimize(loss, kernel.theta, jac=True, bounds=kernel.bounds, options={"maxiter": 30})
         kernel = kernel.clone_with_theta(best.x)
         self.process_ = GaussianProcessRegressor(kernel, alpha=known, optimizer=None).fit(z, v)
         return self
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
+    def predict(self, x: ndarray) -> ndarray:
         """Mean of the process at x (pixel, driver)."""
         return self.process_.predict((x - self.middle_) / self.spread_) * self.scale_ + self.level_
 
@@ -189,7 +152,7 @@ def _scored(estimator, data, random_split, seed):
         for _, test, part in folds:
             predicted[test] = part.predict(x[test])
         pooled[name] = float(r2_score(y, predicted, sample_weight=w))
-    table = pd.DataFrame(scores)
+    table = DataFrame(scores)
     table.attrs = pooled
     return BlockedModel(fitted(estimator, x, y, w), folds, w, seed), table
 
@@ -197,11 +160,12 @@ def _scored(estimator, data, random_split, seed):
 def cross_validated(estimator, x, y, w, blocks, seed):
     """(train, test, model) and weighted R2 of each fold, of whole blocks or, if None, of pixels at random."""
     splitter = (KFold if blocks is None else GroupKFold)(FOLDS, shuffle=True, random_state=seed)
+    jobs = -1 if "n_jobs" in estimator.get_params() else 1  # linear algebra has threads of its own
     params = {"sample_weight": w} | ({} if blocks is None else {"groups": blocks})
     with sklearn.config_context(enable_metadata_routing=True), joblib.parallel_config("threading"):
         asked = clone(estimator).set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
         out = cross_validate(
-            asked, x, y, cv=splitter, params=params, n_jobs=-1, return_estimator=True, return_indices=True
+            asked, x, y, cv=splitter, params=params, n_jobs=jobs, return_estimator=True, return_indices=True
         )
     at = out["indices"]
     return list(zip(at["train"], at["test"], out["estimator"], strict=True)), out["test_score"]
@@ -216,21 +180,11 @@ def fitted(estimator, x, y, w):
 
 
 def block_side(
-    drivers: pd.DataFrame, target: np.ndarray, weight: np.ndarray, place: np.ndarray, *, seed: int = 0
+    drivers: DataFrame, target: ndarray, weight: ndarray, place: ndarray, *, seed: int = 0
 ) -> tuple[float, float]:
-    """Side of the spatial blocks a target needs, from the residuals of a small forest on blocks of 3 km.
+    """Side of the blocks a target needs and range (m) of the residuals of a small forest on blocks of 3 km.
 
-    Parameters
-    ----------
-    drivers, target, weight
-        As in `fit_forest`; about 1000 pixels of them are used.
-    place : (n, 2) array
-        x and y of each pixel, metres.
-
-    Returns
-    -------
-    side, range : float
-        Metres. The side is the residuals' range, at least 2 km and at most a quarter of the shorter extent.
+    The side is that range, at least 2 km and at most a quarter of the shorter extent of `place` (n, 2), metres.
     """
     blocks = space.spatial_blocks(*place.T, 3000.0)
     use = space.draw_by_block(blocks, 1000, seed=seed)
@@ -241,74 +195,39 @@ def block_side(
     return float(min(max(found, 2000.0), quarter_extent(place))), found
 
 
-def quarter_extent(place: np.ndarray) -> float:
+def quarter_extent(place: ndarray) -> float:
     """Quarter of the shorter extent of places (n, 2): longer blocks leave too few of them."""
     return np.ptp(place, axis=0).min() / 4
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Forest and smooth surface of one target on the same blocks; the fields of its sample as in `fit_forest`.
+    """Forest and smooth surface of one target on the same blocks, and the sample they were fitted to.
 
-    Attributes
-    ----------
-    scores : DataFrame
-        fold, r2_random, r2_blocked (forest) and r2_smooth (surface in unseen blocks); attrs pool the pixels.
-    rows : (n,) int array
-        Positions of the sample in the table it was drawn from.
-    side_m, range_m, quarter_m : float
-        Side of the blocks, range of the residuals, quarter of the shorter extent.
+    `better` predicts unseen blocks better and ranks the drivers. `scores` has fold, r2_random, r2_blocked (forest)
+    and r2_smooth (surface in unseen blocks), attrs pool the pixels; `rows` are positions in the table drawn from;
+    `quarter_m` is a quarter of the shorter extent.
     """
 
-    drivers: pd.DataFrame
-    target: np.ndarray
-    blocks: np.ndarray
+    drivers: DataFrame
+    target: ndarray
+    blocks: ndarray
     forest: BlockedModel
-    smooth: BlockedModel
-    scores: pd.DataFrame
-    rows: np.ndarray
+    better: BlockedModel
+    better_name: str
+    scores: DataFrame
+    rows: ndarray
     side_m: float
     range_m: float
     quarter_m: float
 
-    @property
-    def smooth_is_better(self) -> bool:
-        """Whether the surface predicts unseen blocks better than the forest."""
-        return self.scores.attrs["r2_smooth"] > self.scores.attrs["r2_blocked"]
-
-    @property
-    def better(self) -> BlockedModel:
-        """The model that ranks the drivers: the one that predicts unseen blocks better."""
-        return self.smooth if self.smooth_is_better else self.forest
-
-    @property
-    def better_name(self) -> str:
-        """Kind of the better model."""
-        return "smooth surface" if self.smooth_is_better else "forest"
-
 
 def compare_models(
-    drivers: pd.DataFrame,
-    target: np.ndarray,
-    std: np.ndarray,
-    place: np.ndarray,
-    *,
-    pixels: int,
-    trees: int,
-    seed: int = 0,
+    drivers: DataFrame, target: ndarray, std: ndarray, place: ndarray, *, pixels: int, trees: int, seed: int
 ) -> Comparison:
-    """Draw a sample by block and fit forest and smooth surface to it.
+    """Draw a sample of `pixels` by block and fit forest and smooth surface to it.
 
-    Parameters
-    ----------
-    drivers : DataFrame
-        A row per pixel.
-    target, std : (n,) array
-        The target and its sd; pixels without either are left out. An sd below half the median counts as that.
-    place : (n, 2) array
-        x and y, metres.
-    pixels, trees, seed
-        Pixels drawn, trees of the forest, seed.
+    Pixels without target or std are left out; a std below half its median counts as that; `place` (n, 2) in metres.
     """
     use = np.flatnonzero(np.isfinite(target) & np.isfinite(std) & (std > 0))
     y, sd, at = target[use], std[use], place[use]
@@ -320,38 +239,35 @@ def compare_models(
     forest, scores = fit_forest(sample, y[drawn], weight[drawn], b, trees=trees, seed=seed)
     smooth, own = fit_smooth(sample, y[drawn], weight[drawn], b, seed=seed)
     scores["r2_smooth"], scores.attrs["r2_smooth"] = own["r2_blocked"], own.attrs["r2_blocked"]
-    return Comparison(
-        sample, y[drawn], b, forest, smooth, scores, use[drawn], side_m, range_m, quarter_extent(at)
-    )
+    surface = scores.attrs["r2_smooth"] > scores.attrs["r2_blocked"]
+    better = (smooth, "smooth surface") if surface else (forest, "forest")
+    extent = side_m, range_m, quarter_extent(at)
+    return Comparison(sample, y[drawn], b, forest, *better, scores, use[drawn], *extent)
 
 
 def checked(drivers, target, weight, blocks, folds=FOLDS):
     """Arrays x (pixel, driver), y, w and b of a sample, or a ValueError that names what is wrong."""
-    if not isinstance(drivers, pd.DataFrame):
+    if not isinstance(drivers, DataFrame):
         raise ValueError(f"drivers: {type(drivers).__name__}; give a DataFrame with a row per pixel")
     if drivers.columns.duplicated().any():
         raise ValueError(f"drivers: columns twice: {list(drivers.columns[drivers.columns.duplicated()])}")
-    words = [c for c in drivers.columns if not pd.api.types.is_numeric_dtype(drivers[c])]
-    if words:
+    if words := [c for c in drivers.columns if not pd.api.types.is_numeric_dtype(drivers[c])]:
         raise ValueError(f"drivers: columns {words} are not numeric; encode classes as numbers")
     x, y, b = drivers.to_numpy(float), np.asarray(target, float), np.asarray(blocks)
     w = np.ones(len(y)) if weight is None else np.asarray(weight, float)
     for name, array in (("target", y), ("weight", w), ("blocks", b)):
         if array.shape != (len(x),):
             raise ValueError(f"{name}: shape {array.shape}, drivers have {len(x)} rows")
-    holes = drivers.columns[~np.isfinite(x).all(axis=0)]
-    if len(holes):
-        raise ValueError(f"drivers: NaN in columns {list(holes)}; drop those pixels or the columns")
-    if not np.isfinite(y).all():
-        raise ValueError(f"target: {np.count_nonzero(~np.isfinite(y))} of {len(y)} pixels are NaN; drop them")
+    if holes := list(drivers.columns[~np.isfinite(x).all(axis=0)]):
+        raise ValueError(f"drivers: NaN in columns {holes}; drop those pixels or the columns")
+    if lost := np.count_nonzero(~np.isfinite(y)):
+        raise ValueError(f"target: {lost} of {len(y)} pixels are NaN; drop them")
     if not (np.isfinite(w).all() and (w >= 0).all() and w.sum() > 0):
         raise ValueError("weight: must be finite, not negative and not all 0; 1 / sd**2")
     if np.ptp(y) == 0:
         raise ValueError("target: is constant; there is nothing to explain")
     if np.unique(b).size < folds:
-        raise ValueError(
-            f"blocks: {np.unique(b).size} blocks for {folds} folds; use smaller blocks or fewer folds"
-        )
+        raise ValueError(f"blocks: {np.unique(b).size} blocks for {folds} folds; use smaller blocks")
     return x, y, w, b
 
 
@@ -362,5 +278,4 @@ def block_folds(blocks, seed):
 
 def draw_blocks(labels, draws, rng):
     """How often each block (draw, block) stands in a bootstrap sample of as many blocks."""
-    n = labels.max() + 1
-    return rng.multinomial(n, np.full(n, 1 / n), draws)
+    return rng.multinomial(n := labels.max() + 1, np.full(n, 1 / n), draws)
