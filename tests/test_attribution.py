@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from helpers import attribution
-from helpers.attribution import models as attribution_models
+from helpers import attribution, space
+from helpers.attribution import effects, importance
 
 SIDE, SPACING_M = 28, 500.0
 GROUPS = {
@@ -46,7 +46,7 @@ def scene(seed, *, ice=1.0, mine=0.6, climate=0.3, albedo=0.0, noise=0.3):
         "albedo": albedo * table["albedo"] * (table["ice"] > 0),
     }
     target = sum(parts.values()) + noise * rng.normal(size=len(table))
-    blocks = attribution.spatial_blocks(x_m, y_m, 3500)
+    blocks = space.spatial_blocks(x_m, y_m, 3500)
     return table, np.asarray(target), blocks, (x_m, y_m)
 
 
@@ -56,9 +56,7 @@ def test_known_ranking_of_correlated_drivers():
     for seed in range(3):
         x, y, blocks, _ = scene(seed, ice=1.2, mine=0.9, climate=0.15)
         model, _ = attribution.fit_forest(x, y, None, blocks, **FAST)
-        out = attribution.grouped_importance(
-            model, x, y, GROUPS, blocks, repeats=2, forests=model.fold_models_
-        ).set_index("group")
+        out = attribution.grouped_importance(model, x, y, GROUPS, blocks).set_index("group")
         right += out["importance"].idxmax() == "ice"
         assert out.loc["ice", "lower"] > out.loc["albedo", "upper"]
         assert out["rank_probability"].between(0, 1).all()
@@ -74,9 +72,7 @@ def test_a_smooth_surface_does_not_flatten_weak_drivers():
         truth = 2 * np.var(0.5 * x["elevation"]) / np.var(y)
         for kind, fit in (("forest", attribution.fit_forest), ("smooth", attribution.fit_smooth)):
             model, scores = fit(x, y, None, blocks, **(FAST if kind == "forest" else {}))
-            out = attribution.grouped_importance(
-                model, x, y, GROUPS, blocks, repeats=2, draws=10, forests=model.fold_models_
-            ).set_index("group")
+            out = attribution.grouped_importance(model, x, y, GROUPS, blocks).set_index("group")
             short[kind].append(out.loc["climate", "importance"] / truth)
             assert scores.attrs["r2_blocked"] > 0.7
     assert np.mean(short["smooth"]) == pytest.approx(1, abs=0.15)
@@ -106,10 +102,10 @@ def test_no_effect_is_claimed_for_a_driver_that_only_shares_the_dust():
     for seed in range(4):
         x, y, blocks, _ = scene(50 + seed)
         model, _ = attribution.fit_forest(x, y, None, blocks, **FAST)
-        alone = attribution.drop_column(model, x, y, {"albedo": ["albedo"]}, blocks)
-        given_rest = attribution.grouped_importance(
-            model, x, y, GROUPS, blocks, conditional=True, repeats=2
-        ).set_index("group")
+        alone = attribution.drop_column(model, x, y, {"albedo": ["albedo"]}, blocks, trees=30)
+        given_rest = attribution.grouped_importance(model, x, y, GROUPS, blocks, conditional=True).set_index(
+            "group"
+        )
         claims += bool(alone["lower"].iloc[0] > 0 and given_rest.loc["albedo", "lower"] > 0)
         assert given_rest.loc["albedo", "importance"] < 0.05
     assert claims <= 1
@@ -121,7 +117,7 @@ def test_an_albedo_effect_is_found_where_there_is_ice():
     for seed in range(3):
         x, y, blocks, _ = scene(80 + seed, albedo=1.0)
         model, _ = attribution.fit_forest(x, y, None, blocks, **FAST)
-        args = {"forests": attribution.bootstrap_forests(model, x, y, blocks, refits=6)}
+        args = {"forests": attribution.bootstrap_forests(model, x, y, blocks, refits=6, trees=30)}
         rich = (x["ice"] > 0.3).to_numpy()
         inside.append(
             attribution.accumulated_local_effects(model, x, "albedo", rows=rich, **args).attrs["span"]
@@ -140,7 +136,7 @@ def test_random_splits_flatter_and_blocks_do_not():
     for seed in range(3):
         x, _, _, (x_m, y_m) = scene(seed)
         y = smooth(np.random.default_rng(900 + seed), 3)
-        _, scores = attribution.fit_forest(x, y, None, attribution.spatial_blocks(x_m, y_m, 5000), **FAST)
+        _, scores = attribution.fit_forest(x, y, None, space.spatial_blocks(x_m, y_m, 5000), **FAST)
         assert list(scores.columns) == ["fold", "r2_random", "r2_blocked"]
         gap.append((scores.attrs["r2_random"], scores.attrs["r2_blocked"]))
     random, blocked = np.mean(gap, axis=0)
@@ -157,15 +153,6 @@ def test_impurity_is_misled_where_held_out_permutation_is_not():
     held_out = attribution.grouped_importance(model, x, y, groups, blocks).set_index("group")
     assert impure["junk"] > 0.2 * impure["ice"]
     assert held_out.loc["junk", "importance"] < 0.1 * held_out.loc["ice", "importance"]
-
-
-def test_null_importances_tell_chance_from_effect():
-    """With the target shuffled by block the ice keeps no importance; its p-value is the smallest."""
-    x, y, blocks, _ = scene(3)
-    model, _ = attribution.fit_forest(x, y, None, blocks, trees=25, leaf=5)
-    out = attribution.null_importances(model, x, y, GROUPS, blocks, refits=9, repeats=1).set_index("group")
-    assert out.loc["ice", "p_value"] == pytest.approx(0.1)
-    assert out.loc["ice", "null_95"] < 0.3 * out.loc["ice", "importance"]
 
 
 def test_weights_make_noisy_pixels_count_less():
@@ -191,7 +178,7 @@ def test_local_effects_of_a_line_are_its_slope():
         def predict(self, values):
             return 2 * values[:, 0] + values[:, 1] ** 2
 
-    out = attribution.accumulated_local_effects(Exact(), x, "a", blocks=np.arange(a.size) % 20)
+    out = attribution.accumulated_local_effects(Exact(), x, "a")
     slope = np.polyfit(out["value"], out["effect"], 1)[0]
     assert slope == pytest.approx(2, abs=1e-6)
     assert out.attrs["span"][0] == pytest.approx(2 * np.ptp(np.quantile(a, (0.1, 0.9))), rel=1e-6)
@@ -203,7 +190,7 @@ def test_residual_range_orders_smooth_and_rough_fields():
     """The range of white noise is the shortest class; smoother fields have longer ranges."""
     y_m, x_m = (v.ravel() * SPACING_M for v in np.mgrid[:SIDE, :SIDE])
     ranges = [
-        np.median([attribution.residual_range(f(np.random.default_rng(s)), x_m, y_m) for s in range(5)])
+        np.median([space.residual_range(f(np.random.default_rng(s)), x_m, y_m) for s in range(5)])
         for f in (lambda r: r.normal(size=x_m.size), lambda r: smooth(r, 1.5), lambda r: smooth(r, 4))
     ]
     assert ranges[0] < ranges[1] < ranges[2]
@@ -222,12 +209,10 @@ def test_a_proxy_has_no_effect_among_pixels_made_alike():
     raw, partial = [], []
     for seed in range(6):
         x, y, _, place = scene(20 + seed, mine=1.0)
-        blocks = attribution.spatial_blocks(*place, 2000)
+        blocks = space.spatial_blocks(*place, 2000)
         model, _ = attribution.fit_forest(x, y, None, blocks, random_split=False, **FAST)
         raw.append(np.polyfit(x["albedo"], y, 1)[0])
-        out = attribution.partial_effect(model, x, y, blocks, name="albedo", without=["albedo"], trees=15)[
-            "all"
-        ]
+        out = attribution.partial_effect(model, x, y, blocks, "albedo", ["albedo"])["all"]
         partial.append(out["effect"])
         assert out["lower"] < out["effect"] < out["upper"] and out["n"] == len(y)
     assert np.mean(raw) > 0.4
@@ -239,12 +224,11 @@ def test_partial_effect_finds_the_slope_where_it_acts():
     found = []
     for seed in range(4):
         x, y, _, place = scene(40 + seed, albedo=1.0)
-        blocks = attribution.spatial_blocks(*place, 2000)
+        blocks = space.spatial_blocks(*place, 2000)
         model, _ = attribution.fit_forest(x, y, None, blocks, random_split=False, **FAST)
         parts = {"rich": (x["ice"] > 0.3).to_numpy(), "poor": (x["ice"] < -0.3).to_numpy()}
-        out = attribution.partial_effect(
-            model, x, y, blocks, name="albedo", without=["albedo"], rows=parts, trees=15
-        )
+        ground = attribution.Ground(parts=parts)
+        out = attribution.partial_effect(model, x, y, blocks, "albedo", ["albedo"], ground)
         found.append((out["rich"]["effect"], out["rich"]["lower"], out["poor"]["effect"]))
     rich, lower, poor = np.mean(found, axis=0)
     assert rich == pytest.approx(1.0, abs=0.25) and lower > 0.5
@@ -256,14 +240,14 @@ def test_moved_maps_tell_chance_from_effect():
     x, y, blocks, place = scene(40, albedo=1.0)
     place = np.column_stack(place)
     model, _ = attribution.fit_forest(x, y, None, blocks, random_split=False, **FAST)
-    args = {"name": "albedo", "without": ["albedo"], "trees": 15, "repeats": 1}
-    found = attribution.partial_effect(model, x, y, blocks, place=place, moves=99, **args)["all"]
-    assert found["p_value"] == pytest.approx(0.01)
-    assert np.isnan(attribution.partial_effect(model, x, y, blocks, **args)["all"]["p_value"])
+    args = (model, x, y, blocks, "albedo", ["albedo"])
+    found = attribution.partial_effect(*args, attribution.Ground(place=place))["all"]
+    assert found["p_value"] == pytest.approx(0.005)
+    assert np.isnan(attribution.partial_effect(*args)["all"]["p_value"])
     reached = []
     for seed in range(100):
         one, two = (smooth(np.random.default_rng((seed, k)), 3) for k in range(2))
-        moved = np.array(list(attribution_models._moved(two, place, 99, seed)))
+        moved = np.array(list(effects.moved_maps(two, place, seed)))
         assert np.isin(moved, two).all()
         reached.append(np.mean(np.abs(moved @ one) >= abs(two @ one)))
     assert np.mean(np.array(reached) <= 0.05) <= 0.1  # nominal 0.05
@@ -276,7 +260,7 @@ def test_sd_of_a_slope_counts_blocks_not_pixels():
     slopes = []
     for _ in range(300):
         x, y = (rng.normal(size=16)[blocks] + 0.1 * rng.normal(size=blocks.size) for _ in range(2))
-        slopes.append(attribution_models._slope(y, x, np.ones(blocks.size), blocks))
+        slopes.append(effects.clustered_slope(y, x, np.ones(blocks.size), blocks))
     slopes = pd.DataFrame(slopes).dropna()  # few effective blocks give no interval
     assert len(slopes) > 200
     covered = ((slopes["lower"] < 0) & (slopes["upper"] > 0)).mean()
@@ -292,18 +276,8 @@ def test_block_side_grows_with_the_range_of_what_is_left():
         y = -np.tanh(x["ice"].to_numpy()) + np.array(
             [smooth(np.random.default_rng(s), cells) for s in range(3)]
         )
-        sides.append(np.mean([attribution.block_side(x, v, None, x_m, y_m)[0] for v in y]))
+        sides.append(np.mean([attribution.block_side(x, v, None, np.column_stack([x_m, y_m]))[0] for v in y]))
     assert 2000 <= sides[0] < sides[1] <= np.ptp(x_m) / 4
-
-
-def test_reused_forests_give_what_refits_give():
-    """Importance from the forests of the fit equals importance with forests fitted again."""
-    x, y, blocks, _ = scene(4)
-    model, _ = attribution.fit_forest(x, y, None, blocks, trees=15)
-    args = (model, x, y, GROUPS, blocks)
-    again = attribution.grouped_importance(*args, repeats=1, draws=10)
-    reused = attribution.grouped_importance(*args, repeats=1, draws=10, forests=model.fold_models_)
-    pd.testing.assert_frame_equal(again, reused)
 
 
 def test_same_input_same_output():
@@ -312,7 +286,7 @@ def test_same_input_same_output():
     runs = []
     for _ in range(2):
         model, scores = attribution.fit_forest(x, y, None, blocks, trees=20)
-        table = attribution.grouped_importance(model, x, y, GROUPS, blocks, repeats=2, draws=50)
+        table = attribution.grouped_importance(model, x, y, GROUPS, blocks)
         runs.append(np.concatenate([scores.to_numpy().ravel(), table["lower"], table["rank_probability"]]))
     assert np.array_equal(*runs)
 
@@ -322,7 +296,7 @@ def test_same_input_same_output():
 def test_permutation_stays_within_strata(labels, seed):
     """A conditional permutation moves every value, once, inside its own stratum."""
     labels = np.array(labels)
-    order = attribution_models._permute_within(labels, np.random.default_rng(seed))
+    order = importance.permute_within(labels, np.random.default_rng(seed))
     assert sorted(order) == list(range(len(labels)))
     assert np.array_equal(labels[order], labels)
 
@@ -332,13 +306,13 @@ def test_permutation_stays_within_strata(labels, seed):
 def test_draw_takes_the_same_share_of_every_block(n, seed):
     """Sampling keeps every block and its weight."""
     blocks = np.repeat(np.arange(8), 60)
-    rows = attribution.draw_by_block(blocks, n, seed=seed)
+    rows = space.draw_by_block(blocks, n, seed=seed)
     counts = np.bincount(blocks[rows], minlength=8)
     assert np.ptp(counts) == 0 and counts[0] == max(1, round(n / 8)) and np.unique(rows).size == rows.size
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "message"),
     [
         (lambda x, y, w, b: (x.assign(ice=np.nan), y, w, b), "NaN in columns"),
         (lambda x, y, w, b: (x.assign(ice="rich"), y, w, b), "not numeric"),
@@ -350,10 +324,10 @@ def test_draw_takes_the_same_share_of_every_block(n, seed):
         (lambda x, y, w, b: (x.to_numpy(), y, w, b), "DataFrame"),
     ],
 )
-def test_bad_input(spoil, told):
+def test_bad_input(spoil, message):
     """Each kind of bad input is named."""
     x, y, blocks, _ = scene(0)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         attribution.fit_forest(*spoil(x, y, np.ones(len(y)), blocks), **FAST)
 
 
@@ -367,7 +341,7 @@ def test_bad_names():
         attribution.grouped_importance(model, x, y, {}, blocks)
     with pytest.raises(ValueError, match="no driver"):
         attribution.accumulated_local_effects(model, x, "snow")
-    with pytest.raises(ValueError, match="hold 'albedo'"):
-        attribution.partial_effect(model, x, y, blocks, name="albedo", without=["ice"])
+    with pytest.raises(ValueError, match="must hold 'albedo'"):
+        attribution.partial_effect(model, x, y, blocks, "albedo", ["ice"])
     with pytest.raises(ValueError, match="constant"):
         attribution.accumulated_local_effects(model, x.assign(ice=1.0), "ice")

@@ -314,3 +314,50 @@ def widening(variance: float, without: Sequence[float]) -> float:
     variance_of_log = (len(logs) - 1) * float(np.var(logs))  # jackknife: (n - 1) / n sum (log_i - mean)^2
     freedom = np.inf if variance_of_log == 0 else np.fmax(2 / variance_of_log, 3.0)
     return float(stats.t.ppf(0.975, freedom) / stats.norm.ppf(0.975))
+
+
+def spatial_blocks(x_m: np.ndarray, y_m: np.ndarray, size_m: float) -> np.ndarray:
+    """Integer label of the square block of side `size_m` (metres) that holds each pixel."""
+    column, row = (np.floor((np.asarray(v) - np.min(v)) / size_m).astype(int) for v in (x_m, y_m))
+    return np.unique(row * (column.max() + 1) + column, return_inverse=True)[1]
+
+
+def draw_by_block(blocks: np.ndarray, n: int, *, seed: int = 0) -> np.ndarray:
+    """Sorted positions of about `n` pixels, the same share of every block."""
+    blocks, rng = np.asarray(blocks), np.random.default_rng(seed)
+    if n >= len(blocks):
+        return np.arange(len(blocks))
+    members = (np.flatnonzero(blocks == b) for b in np.unique(blocks))
+    drawn = [rng.choice(m, max(1, round(n / len(blocks) * len(m))), replace=False) for m in members]
+    return np.sort(np.concatenate(drawn))
+
+
+def residual_range(residual: np.ndarray, x_m: np.ndarray, y_m: np.ndarray, *, seed: int = 0) -> float:
+    """Distance (m) where the exponential variogram of residuals reaches 95 % of its sill, to half the extent."""
+    rng, classes = np.random.default_rng(seed), 15
+    residual, place = np.asarray(residual, float), np.column_stack([x_m, y_m]).astype(float)
+    extent = 0.5 * np.hypot(*np.ptp(place, axis=0))
+    first, second = rng.integers(0, len(residual), (2, 200_000))
+    lag = np.hypot(*(place[first] - place[second]).T)
+    keep = (lag > 0) & (lag < extent)
+    edges = np.linspace(0, extent, classes + 1)
+    at = np.digitize(lag[keep], edges) - 1
+    count = np.bincount(at, minlength=classes)[:classes]
+    used = count > 30
+    # gamma(h) = mean of (r_i - r_j)^2 / 2 over the pairs of a class of distance h
+    half_square = 0.5 * np.square(residual[first] - residual[second])[keep]
+    gamma = np.bincount(at, half_square, minlength=classes)[:classes][used] / count[used]
+    middle = (0.5 * (edges[1:] + edges[:-1]))[used]
+
+    def model(h, nugget, sill, length):
+        return nugget + sill * (1 - np.exp(-h / length))
+
+    start, top = (0.3 * gamma[-1], 0.7 * gamma[-1], 0.2 * extent), 2 * gamma.max() + 1e-12
+    bounds = ((0, 0, edges[1] / 10), (top, top, extent))
+    try:
+        found, _ = optimize.curve_fit(model, middle, gamma, start, np.sqrt(1 / count[used]), bounds=bounds)
+    except RuntimeError:  # no curve: the data do not rule out correlation over the whole window
+        return float(extent)
+    if found[1] < 0.1 * (found[0] + found[1]):  # hardly anything but nugget: the length means nothing
+        return float(edges[1])
+    return float(np.clip(3 * found[2], edges[1], extent))  # 1 - exp(-3) = 0.95

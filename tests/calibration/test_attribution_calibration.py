@@ -94,12 +94,12 @@ def sampled(maps, cell_m):
     row, column = (v.ravel()[use] for v in np.indices(maps["rate"].transpose("y", "x").shape))
     x_m, y_m = column * cell_x_m, row * cell_y_m
     parts = table[COLUMNS], table["rate"].to_numpy(), table["weight"].to_numpy()
-    side_m, range_m = attribution.block_side(*parts, x_m, y_m)
+    side_m, range_m = attribution.block_side(*parts, np.column_stack([x_m, y_m]))
     # errors of residuals are taken as independent between blocks as long as sixteen of them allow
     long_m = min(np.ptp(x_m), np.ptp(y_m)) / 4
-    table = table.assign(x_m=x_m, y_m=y_m, block=attribution.spatial_blocks(x_m, y_m, side_m))
-    table["long_block"] = attribution.spatial_blocks(x_m, y_m, long_m)
-    drawn = attribution.draw_by_block(table["block"].to_numpy(), 1000)
+    table = table.assign(x_m=x_m, y_m=y_m, block=space.spatial_blocks(x_m, y_m, side_m))
+    table["long_block"] = space.spatial_blocks(x_m, y_m, long_m)
+    drawn = space.draw_by_block(table["block"].to_numpy(), 1000)
     return table.iloc[drawn].reset_index(drop=True), range_m
 
 
@@ -129,9 +129,8 @@ def limited(seed, maps, truth, cell_m):
     ):
         data = {"drivers": drivers, "target": table[target].to_numpy(), "blocks": blocks, "weight": weight}
         surface, _ = attribution.fit_smooth(**data)
-        found = attribution.grouped_importance(
-            surface, **data, groups=GROUPS, forests=surface.fold_models_, repeats=2, draws=2
-        )
+        data.pop("weight")
+        found = attribution.grouped_importance(surface, **data, groups=GROUPS)
         out |= named(kind, found.set_index("group")["importance"])
     row = pd.DataFrame([out | named("truth", truth["importance"].to_series())])
     return row.assign(**{f"recovered_{kind}": recovered(row, kind, relative=True)[0] for kind in KINDS})
@@ -154,9 +153,7 @@ def said(maps, truth, cell_m):
     model, scores = attribution.fit_forest(**data, weight=weight, random_split=False, trees=33)
     smooth, smooth_scores = attribution.fit_smooth(**data, weight=weight)
     ranked = {
-        kind: attribution.grouped_importance(
-            m, **data, weight=weight, groups=GROUPS, forests=m.fold_models_, repeats=2
-        )
+        kind: attribution.grouped_importance(m, **data, groups=GROUPS)
         for kind, m in (("forest", model), ("smooth", smooth))
     }
     r2 = {"forest": scores.attrs["r2_blocked"], "smooth": smooth_scores.attrs["r2_blocked"]}
@@ -168,12 +165,13 @@ def said(maps, truth, cell_m):
     effect = attribution.partial_effect(
         model,
         **data,
-        weight=weight,
         name="albedo_change",
         without=["albedo", "albedo_change", "lst"],
-        error_blocks=table["long_block"].to_numpy(),
-        place=table[["x_m", "y_m"]].to_numpy(),
-        rows={"rich": rich, "poor": ~rich},
+        ground=attribution.Ground(
+            error_blocks=table["long_block"].to_numpy(),
+            place=table[["x_m", "y_m"]].to_numpy(),
+            parts={"rich": rich, "poor": ~rich},
+        ),
     )
     local = attribution.accumulated_local_effects(model, data["drivers"], "albedo_change", rows=rich, bins=8)
     out = {"pixels": len(table), "range_m": range_m, "local_rich": local.attrs["span"][0]}
