@@ -15,8 +15,6 @@ def derivative(
     *,
     fraction: float = 0.2,
     gamma: str | float = "nonlinear",
-    precision: float | None = None,
-    steps: float = 3.0,
 ) -> pd.DataFrame:
     """Rate of change of flow along each event.
 
@@ -28,7 +26,7 @@ def derivative(
         ``brutsaert_nieber``: Q[i+1] - Q[i] at the mean of the two (Brutsaert and Nieber 1977,
         doi:10.1029/WR013i003p00637).  ``backward``: the same difference at Q[i+1] (biased, kept to
         compare).  ``central``: (Q[i+1] - Q[i-1])/2 at Q[i].  ``variable_step``: back until the drop
-        reaches `steps` times `precision`, at the mean flow of the days crossed (Rupp and Selker 2006,
+        reaches three rounding steps (column ``quantum``), at the mean flow of the days crossed (Rupp and Selker 2006,
         doi:10.1016/j.advwatres.2005.03.019).  ``exponential``: straight lines over windows of
         1 + ceil(fraction N exp(-1/(gamma t))) days from day t = 1, 2, ... of an event of N days
         (Roques et al. 2017, doi:10.1016/j.advwatres.2017.07.013).  ``integrated``: no derivative; the
@@ -37,10 +35,6 @@ def derivative(
         Window growth of the exponential scheme; 0.2 as published first, 0.1 in TOSSH.
     gamma : {"nonlinear", "semilog"}
         Decay rate of the event from an exponential plus a constant, or from ln Q through its first day.
-    precision : float, optional
-        Rounding step of the flow for ``variable_step``; default the column ``quantum`` of `events`.
-    steps : float
-        Drops smaller than this many rounding steps are not differenced (``variable_step``).
 
     Returns
     -------
@@ -60,16 +54,15 @@ def derivative(
     if gamma not in ("nonlinear", "semilog"):
         raise ValueError(f"gamma must be 'nonlinear' or 'semilog', found {gamma!r}")
     t, q, first = _flat(events)
-    weight = np.ones(q.size)
     extra = {}
-    if scheme == "variable_step":
-        q_mid, dqdt = kernels.variable_steps(t, q, first, steps * _precision(events, precision))
-    elif scheme == "exponential":
-        q_mid, dqdt, weight = kernels.exponential_steps(t, q, first, float(fraction), gamma == "semilog")
-    elif scheme == "integrated":
+    if scheme == "integrated":
         q_mid, dqdt, extra = _integrated(t, q, first)
+        weight = np.ones(q.size)
     else:
-        q_mid, dqdt = kernels.differences(t, q, first, SCHEMES.index(scheme))
+        if scheme == "variable_step" and "quantum" not in events:
+            raise ValueError("variable_step needs the rounding step of the flow: column quantum")
+        step = events["quantum"].to_numpy(float) if "quantum" in events else np.zeros(q.size)
+        q_mid, dqdt, weight = rates((t, q, first), step, scheme, fraction, gamma)
 
     points = events[["event", "time", "q", *(["season"] if "season" in events else [])]].copy()
     points["q_mid"], points["dqdt"], points["weight"] = q_mid, dqdt, weight
@@ -102,14 +95,14 @@ def _flat(events):
     return t - (t[0] if t.size else 0.0), q, first.astype(np.int64)
 
 
-def _precision(events, precision):
-    if precision is not None:
-        if not np.all(np.asarray(precision) >= 0):
-            raise ValueError(f"precision must not be negative, found {precision}")
-        return np.broadcast_to(np.asarray(precision, float), len(events)).copy()
-    if "quantum" not in events:
-        raise ValueError("variable_step needs the rounding step of the flow: column quantum, or precision=")
-    return events["quantum"].to_numpy(float)
+def rates(flat, step, scheme, fraction=0.2, gamma="nonlinear"):
+    """q_mid, dQ/dt and weight of each day of flat events (t, q, first row of each) by a differencing scheme."""
+    weight = np.ones(len(flat[1]))
+    if scheme == "variable_step":
+        return *kernels.variable_steps(*flat, 3.0 * step), weight
+    if scheme == "exponential":
+        return kernels.exponential_steps(*flat, float(fraction), gamma == "semilog")
+    return *kernels.differences(*flat, SCHEMES.index(scheme)), weight
 
 
 def _integrated(t, q, first):

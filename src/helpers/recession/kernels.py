@@ -101,52 +101,66 @@ def find_runs(level, flow, usable, tolerance, step_ratio):
 
 
 @njit(cache=True)
-def select(flow, first, last, why, step, winter, high_flow, rule):
-    """Trim each run by its rule and say why it is refused (0: kept).
+def _trim(flow, first, last, rule, days):
+    """Put the days of a run that the rule leaves into ``days``; their number."""
+    skip = rule.drop_first_days
+    if rule.drop_first_days_high >= 0 and flow[first] > rule.high_flow:
+        skip = rule.drop_first_days_high
+    skip = max(skip, int(rule.drop_first_fraction * (last - first + 1)))
+    n = 0
+    for i in range(first + skip, last + 1 - rule.drop_last_days):
+        steepens = i >= first + 2 and flow[i - 1] - flow[i] > flow[i - 2] - flow[i - 1]
+        if not (rule.drop_steepening and steepens):
+            days[n] = i
+            n += 1
+    return n
+
+
+@njit(cache=True)
+def _refusal(flow, step, winter, days, rule):
+    """Why the days left of a run are no event (the order of `events.REASONS`), or 0."""
+    if days.size == 0:
+        return 4
+    top, bottom, coarse = 0.0, np.inf, 0.0
+    for i in days:
+        top, bottom, coarse = max(top, flow[i]), min(bottom, flow[i]), max(coarse, step[i])
+    if winter[days[0]] and days.size < rule.min_days_winter:
+        return 6
+    if days.size < rule.min_days and not (winter[days[0]] and rule.min_days_winter >= 0):
+        return 5
+    if top < rule.min_range * bottom:
+        return 7
+    # the whole drop, not each day's: choosing days by their drop is choosing by what is to be explained
+    if top - bottom < rule.min_drop_quanta * coarse * (1 - 1e-9):
+        return 8
+    return 0
+
+
+@njit(cache=True)
+def select(flow, step, winter, runs, rule):
+    """Trim each run (first day, last day, why it ended) by its rule and say why it is refused (0: kept).
 
     ``rule`` is the numbers of a rule set (`events.Limits`).  Returns the days kept, the event of each, and
     the reason by run (the order of `events.REASONS`).
     """
+    first, last, why = runs
     reasons = np.zeros(first.size, np.int64)
     rows = np.empty(flow.size, np.int64)
     number = np.empty(flow.size, np.int64)
+    days = np.empty(flow.size, np.int64)
     count = 0
     event = 0
-    days = np.empty(flow.size, np.int64)
     for k in range(first.size):
-        a, z = first[k], last[k]
-        if rule.drop_open and a == 0:
+        if rule.drop_open and first[k] == 0:
             reasons[k] = 1
         elif rule.drop_open and why[k] == RECORD_END:
             reasons[k] = 2
-        elif z - a + 1 < rule.min_run_days:
+        elif last[k] - first[k] + 1 < rule.min_run_days:
             reasons[k] = 3
-        if reasons[k]:
-            continue
-        skip = rule.drop_first_days
-        if rule.drop_first_days_high >= 0 and flow[a] > high_flow:
-            skip = rule.drop_first_days_high
-        skip = max(skip, int(rule.drop_first_fraction * (z - a + 1)))
-        n = 0
-        top, bottom, coarse = 0.0, np.inf, 0.0
-        for i in range(a + skip, z + 1 - rule.drop_last_days):
-            if rule.drop_steepening and i >= a + 2 and flow[i - 1] - flow[i] > flow[i - 2] - flow[i - 1]:
-                continue
-            days[n] = i
-            n += 1
-            top, bottom, coarse = max(top, flow[i]), min(bottom, flow[i]), max(coarse, step[i])
-        if n == 0:
-            reasons[k] = 4
-        elif winter[days[0]] and n < rule.min_days_winter:
-            reasons[k] = 6
-        elif n < rule.min_days and not (winter[days[0]] and rule.min_days_winter >= 0):
-            reasons[k] = 5
-        elif top < rule.min_range * bottom:
-            reasons[k] = 7
-        # the whole drop, not each day's: choosing days by their drop is choosing by what is to be explained
-        elif top - bottom < rule.min_drop_quanta * coarse * (1 - 1e-9):
-            reasons[k] = 8
         else:
+            n = _trim(flow, first[k], last[k], rule, days)
+            reasons[k] = _refusal(flow, step, winter, days[:n], rule)
+        if reasons[k] == 0:
             rows[count : count + n] = days[:n]
             number[count : count + n] = event
             count += n
@@ -156,22 +170,26 @@ def select(flow, first, last, why, step, winter, high_flow, rule):
 
 @njit(cache=True)
 def differences(t, q, first, scheme):
-    """Brutsaert-Nieber (0), backward (1) or central (2) differences; NaN where a neighbour day is absent."""
+    """Brutsaert-Nieber (0), backward (1) or central (2) differences; NaN where a neighbour day is absent.
+
+    dQ/dt = Q[i+1] - Q[i] at (Q[i] + Q[i+1]) / 2; Q[i] - Q[i-1] at Q[i]; (Q[i+1] - Q[i-1]) / 2 at Q[i].
+    """
     q_mid = np.full(q.size, np.nan)
     dqdt = np.full(q.size, np.nan)
-    for k in range(first.size - 1):
-        for i in range(first[k], first[k + 1]):
-            before = i > first[k] and abs(t[i] - t[i - 1] - 1.0) < 1e-6
-            after = i + 1 < first[k + 1] and abs(t[i + 1] - t[i] - 1.0) < 1e-6
-            if scheme == 0 and after:
-                dqdt[i] = q[i + 1] - q[i]
-                q_mid[i] = 0.5 * (q[i + 1] + q[i])
-            elif scheme == 1 and before:
-                dqdt[i] = q[i] - q[i - 1]
-                q_mid[i] = q[i]
-            elif scheme == 2 and before and after:
-                dqdt[i] = 0.5 * (q[i + 1] - q[i - 1])
-                q_mid[i] = q[i]
+    opens = np.zeros(q.size + 1, np.bool_)  # no day before belongs to the same event
+    opens[first] = True
+    for i in range(q.size):
+        before = not opens[i] and abs(t[i] - t[i - 1] - 1.0) < 1e-6
+        after = not opens[i + 1] and abs(t[i + 1] - t[i] - 1.0) < 1e-6
+        if scheme == 0 and after:
+            dqdt[i] = q[i + 1] - q[i]
+            q_mid[i] = 0.5 * (q[i + 1] + q[i])
+        elif scheme == 1 and before:
+            dqdt[i] = q[i] - q[i - 1]
+            q_mid[i] = q[i]
+        elif scheme == 2 and before and after:
+            dqdt[i] = 0.5 * (q[i + 1] - q[i - 1])
+            q_mid[i] = q[i]
     return q_mid, dqdt
 
 
@@ -333,71 +351,26 @@ def log_lines(q_mid, dqdt, weight, first):
     return out
 
 
-LEAST_SQUARES, REDUCED_MAJOR_AXIS, THEIL_SEN, NONLINEAR = 0, 1, 2, 3
-
-
 @njit(cache=True)
-def other_lines(lines, q_mid, dqdt, weight, first, estimator):
-    """The lines of `log_lines` with slope and level by another estimator.
-
-    Reduced major axis and Theil-Sen work in logs; ``NONLINEAR`` is least squares of dQ/dt itself.  Their
-    standard deviations are left as those of the least-squares line.
-    """
+def theil_sen_lines(lines, q_mid, dqdt, weight, first):
+    """The lines of `log_lines` with the median of all pairs' slopes, and the level of the median residual."""
     out = lines.copy()
     for k in range(first.size - 1):
-        n = int(lines[k, 5])
-        if n < 2 or not np.isfinite(lines[k, 1]):
+        if lines[k, 5] < 2 or not np.isfinite(lines[k, 1]):
             continue
-        x = np.empty(n)
-        y = np.empty(n)
-        w = np.empty(n)
-        j = 0
-        for i in range(first[k], first[k + 1]):
-            if dqdt[i] < 0.0 and q_mid[i] > 0.0 and weight[i] > 0.0:
-                x[j] = np.log(q_mid[i]) - lines[k, 2]
-                y[j] = np.log(-dqdt[i]) - lines[k, 0]
-                w[j] = weight[i]
-                j += 1
-        w /= w.sum()
-        if estimator == REDUCED_MAJOR_AXIS:
-            sxx, syy = np.sum(w * x * x), np.sum(w * y * y)
-            out[k, 1] = np.sqrt(syy / sxx) * (1.0 if lines[k, 1] >= 0 else -1.0)
-        elif estimator == THEIL_SEN:
-            slopes = np.empty(n * (n - 1) // 2)
-            m = 0
-            for i in range(n):
-                for j in range(i + 1, n):
-                    if x[i] != x[j]:
-                        slopes[m] = (y[i] - y[j]) / (x[i] - x[j])
-                        m += 1
-            out[k, 1] = np.median(slopes[:m])
-            out[k, 0] = lines[k, 0] + np.median(y - out[k, 1] * x)
-        elif estimator == NONLINEAR:
-            # Gauss-Newton from the log-log line, halving steps that do not help
-            rate = np.exp(y)
-            level, slope = 0.0, lines[k, 1]
-            cost = np.sum(w * (rate - np.exp(level + slope * x)) ** 2)
-            for _ in range(30):
-                z = np.exp(level + slope * x)
-                r = rate - z
-                g0, g1 = np.sum(w * z * r), np.sum(w * z * x * r)
-                h00, h01, h11 = np.sum(w * z * z), np.sum(w * z * z * x), np.sum(w * z * z * x * x)
-                det = h00 * h11 - h01 * h01
-                if not det > 1e-14 * h00 * h11:
-                    break
-                d0, d1 = (h11 * g0 - h01 * g1) / det, (h00 * g1 - h01 * g0) / det
-                moved = False
-                for _half in range(10):
-                    trial = np.sum(w * (rate - np.exp(level + d0 + (slope + d1) * x)) ** 2)
-                    if trial < cost:
-                        moved = cost - trial > 1e-10 * cost
-                        level, slope, cost = level + d0, slope + d1, trial
-                        break
-                    d0, d1 = 0.5 * d0, 0.5 * d1
-                if not moved:
-                    break
-            out[k, 1] = slope
-            out[k, 0] = lines[k, 0] + level
+        rows = np.arange(first[k], first[k + 1])
+        rows = rows[(dqdt[rows] < 0.0) & (q_mid[rows] > 0.0) & (weight[rows] > 0.0)]
+        x = np.log(q_mid[rows]) - lines[k, 2]
+        y = np.log(-dqdt[rows]) - lines[k, 0]
+        slopes = np.empty(x.size * (x.size - 1) // 2)
+        m = 0
+        for i in range(x.size):
+            for j in range(i + 1, x.size):
+                if x[i] != x[j]:
+                    slopes[m] = (y[i] - y[j]) / (x[i] - x[j])
+                    m += 1
+        out[k, 1] = np.median(slopes[:m])
+        out[k, 0] = lines[k, 0] + np.median(y - out[k, 1] * x)
     return out
 
 
