@@ -1,7 +1,10 @@
 """dQ/dt of recession events by published schemes."""
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
+from scipy import optimize
 
 from . import kernels
 
@@ -107,24 +110,48 @@ def rates(flat, step, scheme, fraction=0.2, gamma="nonlinear"):
 
 def _integrated(t, q, first):
     """q_mid and dqdt on each event's fitted curve, and the curve's parameters by row."""
-    lines = kernels.integrated_lines(t, q, first)
-    rows = np.repeat(np.arange(len(lines)), np.diff(first))
-    value, b, center, value_std, b_std, _, _, _, cov, ln_q0 = lines[rows].T
-    ln_a = value - b * center
-    elapsed = t - t[first[:-1]][rows] if t.size else t
-    # the fitted flow itself: ln x of the curve with k = value - center at unit flow e^center
-    u, x0 = 1.0 - b, ln_q0 - center
-    with np.errstate(divide="ignore", invalid="ignore"):
-        z = -np.exp(value - center - u * x0) * elapsed
-        ln_q = ln_q0 + np.where(np.abs(u * z) < 1e-8, z, np.log1p(u * z) / u)
-    q_mid = np.exp(ln_q)
-    ln_a_var = value_std**2 - 2 * center * cov + center**2 * b_std**2
-    a = np.exp(ln_a)
-    parameters = {
-        "a": a,
-        "b": b,
-        "a_std": a * np.sqrt(np.maximum(ln_a_var, 0)),
-        "b_std": b_std,
-        "ln_a_b_cov": cov - center * b_std**2,
-    }
-    return q_mid, -a * q_mid**b, parameters
+    out = np.full((len(q), 7), np.nan)
+    for low, high in pairwise(first):
+        out[low:high] = _fitted_curve(t[low:high] - t[low], q[low:high])
+    names = ("a", "b", "a_std", "b_std", "ln_a_b_cov")
+    return out[:, 0], out[:, 1], dict(zip(names, out[:, 2:].T, strict=True))
+
+
+def _ln_curve(t, x0, k, b):
+    """Ln x of dx/dt = -e^k x^b from ln x0: x0 + ln(1 + u z) / u, u = 1 - b, z = -e^(k - u x0) t (b = 1: x0 + z)."""
+    u = 1.0 - b
+    z = -np.exp(np.clip(k - u * x0, -50.0, 50.0)) * t
+    if abs(u) * np.abs(z).max() < 1e-8:
+        return x0 + z
+    # where b < 1 the store runs empty at u z = -1: ln x falls without bound
+    return x0 + np.log(np.maximum(1.0 + u * z, 1e-12)) / u
+
+
+def _fitted_curve(t, q):
+    """Least squares in ln Q of Q(t) = [Q0^(1-b) + a (b-1) t]^(1/(1-b)); columns q_mid, dqdt, a, b and their errors.
+
+    Flow is taken in units of its geometric mean e^c, so that ln a = k + (1 - b) c with k and b nearly uncorrelated.
+    """
+    n = len(q)
+    fall = np.log(q[0] / q[-1]) / t[-1] if n >= 4 and (q > 0).all() else 0.0
+    if not fall > 0:
+        return np.nan
+    center = np.log(q).mean()
+    y = np.log(q) - center
+    found = optimize.least_squares(
+        lambda p: _ln_curve(t, *p) - y,
+        [y[0], np.log(fall), 1.0],
+        bounds=([-np.inf, -50.0, -50.0], [np.inf, 50.0, 50.0]),
+        xtol=1e-12,
+        ftol=1e-12,
+        gtol=1e-12,
+    )
+    _, k, b = found.x
+    # Cov = s^2 (J' J)^-1, s^2 = RSS / (n - 3)
+    cov = np.linalg.inv(found.jac.T @ found.jac + 1e-14 * np.eye(3)) * 2 * found.cost / (n - 3)
+    a = np.exp(k + (1 - b) * center)
+    ln_a_var = cov[1, 1] - 2 * center * cov[1, 2] + center**2 * cov[2, 2]
+    q_mid = np.exp(center + _ln_curve(t, *found.x))
+    errors = a * np.sqrt(max(ln_a_var, 0)), np.sqrt(cov[2, 2]), cov[1, 2] - center * cov[2, 2]
+    constants = np.broadcast_to([a, b, *errors], (n, 5))
+    return np.c_[q_mid, -a * q_mid**b, constants]
