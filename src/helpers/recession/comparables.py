@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import xarray as xr
+from statsmodels.stats.meta_analysis import combine_effects
 
 from .fits import fit
 
@@ -153,20 +154,17 @@ def shrunk_slopes(b, std):
         raise ValueError("shrink: at least 3 events with b and b_std are needed")
     # a floor on the error: three days in line by chance are no exact b
     var = np.maximum(std**2, 1e-2 * np.median(std[okay] ** 2) + 1e-12)
-    w = 1 / var[okay]
-    mean = w @ b[okay] / w.sum()
-    excess = w @ (b[okay] - mean) ** 2 - (okay.sum() - 1)
-    between = max(excess / (w.sum() - (w @ w) / w.sum()), 0.0)
-    w = 1 / (var[okay] + between)
-    mean = w @ b[okay] / w.sum()
-    share = np.where(okay, between / (between + np.where(okay, var, 1.0)), 0.0)
-    new = mean + share * (np.where(okay, b, mean) - mean)
-    return (
-        new,
-        np.maximum(share * np.where(okay, var, 0.0), 0.0) + (1 - share) ** 2 / w.sum(),
-        float(mean),
-        float(np.sqrt(between)),
-    )
+    with np.errstate(divide="ignore", invalid="ignore"):  # tau^2 below 0 is not used
+        found = combine_effects(b[okay], var[okay], method_re="dl")
+    between = max(found.tau2, 0.0)
+    mean, total = found.mean_effect_fe, found.w_total_fe
+    if between > 0:
+        mean, total = found.mean_effect_re, found.w_total_re
+    # b_i -> mean + B (b_i - mean) with B = tau^2 / (tau^2 + s_i^2); its variance is B s_i^2 + (1 - B)^2 Var(mean)
+    own = np.where(okay, var, 0.0)
+    shrinkage = np.where(okay, between / (between + np.where(okay, var, 1.0)), 0.0)
+    new = mean + shrinkage * (np.where(okay, b, mean) - mean)
+    return new, shrinkage * own + (1 - shrinkage) ** 2 / total, float(mean), float(np.sqrt(between))
 
 
 def comparable_fits(
