@@ -61,6 +61,7 @@ def drainage_time(points: pd.DataFrame) -> dict:
     for start in np.unique(np.linspace(0, tau.size - 50, 200).astype(int)):
         tail = logs[start:] - logs[start]
         rate = 1 / tail.mean() if tail.mean() > 0 else np.inf
+        # P(tau > x) = (x / tau_0)^-(alpha - 1): ln(tau / tau_0) is exponential with rate alpha - 1
         empirical = np.arange(tail.size) / tail.size
         distance = np.abs(1 - np.exp(-rate * tail) - empirical).max()
         best = min(best, (distance, start))

@@ -64,7 +64,7 @@ def k_ref(fits: pd.DataFrame, q_ref: float) -> pd.Series:
         (Dralle et al. 2015, doi:10.1002/2015GL066007).
     """
     _check_flow(q_ref)
-    # in logs: a can span hundreds of orders of magnitude where b is large
+    # ln k_ref = ln a + (b - 1) ln Q_ref, in logs: a can span hundreds of orders of magnitude where b is large
     return pd.Series(
         np.exp(np.log(fits["a"].to_numpy(float)) + (fits["b"].to_numpy(float) - 1) * np.log(q_ref)),
         index=fits.index,
@@ -76,6 +76,7 @@ def k_ref_std(fits: pd.DataFrame, q_ref: float) -> pd.Series:
     """Standard deviation of ln k_ref of each fit (the relative one of k_ref), from the fitted line alone."""
     _check_flow(q_ref)
     ln_q = np.log(q_ref)
+    # Var(ln k_ref) = Var(ln a) + 2 ln Q_ref Cov(ln a, b) + (ln Q_ref)^2 Var(b)
     var = (fits["a_std"] / fits["a"]) ** 2 + 2 * ln_q * fits["ln_a_b_cov"] + ln_q**2 * fits["b_std"] ** 2
     return np.sqrt(var.clip(lower=0)).rename("ln_k_ref_std")
 
@@ -103,6 +104,7 @@ def decorrelate(fits: pd.DataFrame, *, q0: float | None = None) -> pd.DataFrame:
         ln_a, b = np.log(fits.loc[okay, "a"].to_numpy(float)), fits.loc[okay, "b"].to_numpy(float)
         if b.size < 3 or not b.var() > 0:
             raise ValueError("decorrelate: at least 3 events with different b are needed; use per_event fits")
+        # Cov(ln a + (b - 1) ln q0, b) = 0
         q0 = float(np.exp(-np.cov(ln_a, b)[0, 1] / b.var(ddof=1)))
     out = fits.assign(a0=k_ref(fits, q0))
     out.attrs = {**fits.attrs, "q0": float(q0)}

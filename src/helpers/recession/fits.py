@@ -98,6 +98,7 @@ def _usable(points):
 def _table(event, start, lines, n):
     """The result table from lines (value at center, b, center, var value, var b, cov)."""
     value, b, center, var_value, var_b, cov = np.atleast_2d(np.asarray(lines, float)).T
+    # ln a = value - b center; Var(ln a) = Var(value) - 2 center Cov + center^2 Var(b)
     with np.errstate(over="ignore"):  # an event whose b is not identified may have any a
         a = np.exp(value - b * center)
     ln_a_var = var_value - 2 * center * cov + center**2 * var_b
@@ -178,6 +179,7 @@ def _ols(x, y, event):
     codes = np.unique(event, return_inverse=True)[1]
     scores = np.stack([np.bincount(codes, design[:, c] * residual) for c in range(2)], axis=1)
     groups = scores.shape[0]
+    # (X'X)^-1 [sum over events of s s'] (X'X)^-1 G / (G - 1), with the score s = X' e of an event
     if groups > 1:
         cov = bread @ (scores.T @ scores) @ bread * groups / (groups - 1)
     else:
@@ -294,13 +296,13 @@ def _shared_b(points):
     sxx = dx @ dx
     if not sxx > 0:
         raise ValueError("shared_b: no event has two different flows, b is not determined")
-    b = (dx @ dy) / sxx
+    b = (dx @ dy) / sxx  # sum of (x - mean of event)(y - mean of event) over that of (x - mean of event)^2
     residual = dy - b * dx
     # leave one event out: long events carry most of b, so the sandwich would be too narrow
     events = len(number)
     own_xx, own_xy = np.bincount(k, dx * dx), np.bincount(k, dx * dy)
     with np.errstate(divide="ignore", invalid="ignore"):
-        without = (dx @ dy - own_xy) / (sxx - own_xx)
+        without = (dx @ dy - own_xy) / (sxx - own_xx)  # jackknife: Var(b) = (E - 1) Var(b without event)
     var_b = (events - 1) * np.var(without) if events > 1 else np.nan
     within = residual @ residual / max(len(x) - events - 1, 1)
     lines = np.c_[my, np.full(events, b), mx, within / n, np.full(events, var_b), np.zeros(events)]

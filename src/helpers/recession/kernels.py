@@ -225,6 +225,7 @@ def _decay_cost(rate, y):
         sy += y[i]
         sye += y[i] * e
         syy += y[i] * y[i]
+    # with e_i = exp(-rate i) the best c1 = S_ye / S_ee, and what is left is S_yy - S_ye^2 / S_ee
     vee = see - se * se / n
     vye = sye - sy * se / n
     vyy = syy - sy * sy / n
@@ -282,6 +283,7 @@ def exponential_steps(t, q, first, fraction, semilog):
             continue
         gamma = decay_rate(q[first[k] : first[k + 1]], semilog)
         for i in range(n):
+            # window of m = 1 + ceil(fraction N exp(-1 / (gamma t))) days from day t = i + 1 (Roques et al. 2017)
             m = 1 + int(np.ceil(fraction * n * np.exp(-1.0 / (gamma * (i + 1)))))
             if i + m >= n:
                 break
@@ -297,6 +299,7 @@ def exponential_steps(t, q, first, fraction, semilog):
                 stt += (t[j] - st) ** 2
                 stq += (t[j] - st) * (q[j] - sq)
                 sqq += (q[j] - sq) ** 2
+            # least squares over the window: dQ/dt = S_tQ / S_tt at the mean flow, R2 = S_tQ^2 / (S_tt S_QQ)
             q_mid[a] = sq
             dqdt[a] = stq / stt
             r2[a] = stq * stq / (stt * sqq) if sqq > 0.0 else 0.0
@@ -340,6 +343,7 @@ def log_lines(q_mid, dqdt, weight, first):
         out[k, 7] = high
         if not sxx > 1e-12 * sw:
             continue
+        # b = S_xy / S_xx with x = ln Q, y = ln(-dQ/dt); s^2 = (S_yy - b S_xy) / (n - 2)
         b = sxy / sxx
         out[k, 0] = sy
         out[k, 1] = b

@@ -55,7 +55,7 @@ def noise_extrapolation(
             added.append(step)
             numbers.append(np.atleast_1d(estimate(discharge * np.exp(error))))
     added, numbers = np.array(added), np.array(numbers, float)
-    # the line starts at what was measured, exactly
+    # theta(lambda) = theta(0) + slope lambda, followed to lambda = -1; it starts at what was measured, exactly
     slope = added @ (numbers - measured) / (added @ added)
     residual = numbers - measured - added[:, None] * slope
     slope_std = np.sqrt((residual**2).sum(axis=0) / (len(added) - 1) / (added @ added))
