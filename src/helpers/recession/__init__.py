@@ -15,33 +15,36 @@ from .aquifer import (
     thickness_trend,
 )
 from .comparables import comparable_fits, decorrelate, k_ref, k_ref_std, reference_flow, shrink, to_mm_per_day
-from .crosschecks import block_bootstrap, lagged_correlation
 from .derivatives import SCHEMES, derivative
-from .events import RULES, antecedent_precipitation, degree_day_snow, extract_events, quantum, season_classes
-from .fits import ESTIMATORS, METHODS, fit
-from .multiverse import LINES, multiverse, per_event_fits, specifications
+from .events import RULES, extract_events
+from .fits import METHODS, fit
+from .multiverse import LINES, multiverse, per_event_fits
 from .noise import noise_extrapolation, rating_error
+from .record import antecedent_precipitation, season_classes
 from .regimes import (
+    adjust_p_values,
+    block_bootstrap,
     change_year,
+    lagged_correlation,
     period_means,
+    placebo_tests,
     regime_test,
     trend_test,
     year_values,
 )
 
 __all__ = [
-    "ESTIMATORS",
     "LINES",
     "METHODS",
     "RULES",
     "SCHEMES",
     "THEORY",
+    "adjust_p_values",
     "antecedent_precipitation",
     "block_bootstrap",
     "change_year",
     "comparable_fits",
     "decorrelate",
-    "degree_day_snow",
     "derivative",
     "drainage_time",
     "extract_events",
@@ -55,13 +58,12 @@ __all__ = [
     "noise_extrapolation",
     "per_event_fits",
     "period_means",
-    "quantum",
+    "placebo_tests",
     "rating_error",
     "reference_flow",
     "regime_test",
     "season_classes",
     "shrink",
-    "specifications",
     "storage",
     "thickness_factor",
     "thickness_trend",

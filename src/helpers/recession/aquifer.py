@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from .crosschecks import stationary_blocks
+from .regimes import stationary_blocks
 
 #: What theory expects of a (and of k_ref, at any one flow): its exponent b, and the powers of the saturated
 #: thickness D and of the drainable porosity in it, for a horizontal aquifer drained by channels (Boussinesq).  Early
@@ -30,7 +30,7 @@ def storage(a: float | np.ndarray, b: float | np.ndarray, q: float | np.ndarray)
     return q**gap / (a * gap)
 
 
-def drainage_time(points: pd.DataFrame, *, b_max: float = 1.499) -> dict:
+def drainage_time(points: pd.DataFrame) -> dict:
     """Drainage time from the tail of tau = Q / (-dQ/dt), after Cooper et al. (2023).
 
     Late in a recession tau = Q^(1-b)/a is Pareto distributed above a threshold tau_0 with density exponent
@@ -41,14 +41,12 @@ def drainage_time(points: pd.DataFrame, *, b_max: float = 1.499) -> dict:
     ----------
     points : pandas.DataFrame
         ``q_mid``, ``dqdt``, ``event`` (from `derivative`).
-    b_max : float
-        The mean of the tail is infinite from b = 3/2; such b are reported with tau NaN.
 
     Returns
     -------
     dict
-        ``b, b_std`` (resampling events would be wider where tau repeats within events: `b_std` counts events as
-        the independent unit), ``tau`` (days), ``tau_0``, ``n``, ``n_events``, ``distance``.
+        ``b, b_std`` (of independent events), ``tau`` (days; NaN from b = 3/2, where the mean is infinite), ``tau_0``,
+        ``n``, ``n_events``, ``distance``.
     """
     tau = (points["q_mid"] / -points["dqdt"]).to_numpy(float)
     event = points["event"].to_numpy()
@@ -63,6 +61,7 @@ def drainage_time(points: pd.DataFrame, *, b_max: float = 1.499) -> dict:
     for start in np.unique(np.linspace(0, tau.size - 50, 200).astype(int)):
         tail = logs[start:] - logs[start]
         rate = 1 / tail.mean() if tail.mean() > 0 else np.inf
+        # P(tau > x) = (x / tau_0)^-(alpha - 1): ln(tau / tau_0) is exponential with rate alpha - 1
         empirical = np.arange(tail.size) / tail.size
         distance = np.abs(1 - np.exp(-rate * tail) - empirical).max()
         best = min(best, (distance, start))
@@ -75,7 +74,7 @@ def drainage_time(points: pd.DataFrame, *, b_max: float = 1.499) -> dict:
     # b = 1 + m / (1 + m) with m the mean log excess
     b_std = mean_std / (1 + tail.mean()) ** 2
     tau_0 = float(tau[start])
-    mean_tau = tau_0 * (2 - b) / (3 - 2 * b) if b < b_max else np.nan
+    mean_tau = tau_0 * (2 - b) / (3 - 2 * b) if b < 1.499 else np.nan
     return {
         "b": float(b),
         "b_std": float(b_std),
@@ -132,18 +131,14 @@ def linear_thickness(
     return np.asarray(a, float) * porosity / (np.pi**2 * conductivity_m_day * 0.3465 * density**2)
 
 
-def low_flow_trend(
-    yearly: pd.Series, *, quantile: float = 0.25, mean_block: float = 3.0, draws: int = 400, seed: int = 0
-) -> tuple[float, float]:
-    """Slope of a low quantile of yearly flow (the baseflow trend of Cooper et al. 2023) and its sd.
+def low_flow_trend(yearly: pd.Series, *, seed: int = 0) -> tuple[float, float]:
+    """Slope of the lower quartile of yearly flow (the baseflow trend of Cooper et al. 2023) and its sd.
 
     Parameters
     ----------
     yearly : pandas.Series
         Flow by year, any unit; at least ten years.
-    quantile : float
-        Of the flow, given the year.
-    mean_block, draws, seed
+    seed : int
         Of the stationary bootstrap of years that gives the sd.
 
     Returns
@@ -155,9 +150,9 @@ def low_flow_trend(
     if len(yearly) < 10:
         raise ValueError(f"low_flow_trend needs ten years, found {len(yearly)}")
     t, y = yearly.index.to_numpy(float), yearly.to_numpy(float)
-    place = stationary_blocks(np.random.default_rng(seed), len(y), mean_block, draws)
-    slopes = [_quantile_slope(t[rows], y[rows], quantile) for rows in place]
-    return _quantile_slope(t, y, quantile), float(np.nanstd(slopes, ddof=1))
+    place = stationary_blocks(np.random.default_rng(seed), len(y), 400)
+    slopes = [_quantile_slope(t[rows], y[rows], 0.25) for rows in place]
+    return _quantile_slope(t, y, 0.25), float(np.nanstd(slopes, ddof=1))
 
 
 def _quantile_slope(x, y, quantile):

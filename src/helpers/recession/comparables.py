@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import xarray as xr
+from statsmodels.stats.meta_analysis import combine_effects
 
 from .fits import fit
 
@@ -63,7 +64,7 @@ def k_ref(fits: pd.DataFrame, q_ref: float) -> pd.Series:
         (Dralle et al. 2015, doi:10.1002/2015GL066007).
     """
     _check_flow(q_ref)
-    # in logs: a can span hundreds of orders of magnitude where b is large
+    # ln k_ref = ln a + (b - 1) ln Q_ref, in logs: a can span hundreds of orders of magnitude where b is large
     return pd.Series(
         np.exp(np.log(fits["a"].to_numpy(float)) + (fits["b"].to_numpy(float) - 1) * np.log(q_ref)),
         index=fits.index,
@@ -75,6 +76,7 @@ def k_ref_std(fits: pd.DataFrame, q_ref: float) -> pd.Series:
     """Standard deviation of ln k_ref of each fit (the relative one of k_ref), from the fitted line alone."""
     _check_flow(q_ref)
     ln_q = np.log(q_ref)
+    # Var(ln k_ref) = Var(ln a) + 2 ln Q_ref Cov(ln a, b) + (ln Q_ref)^2 Var(b)
     var = (fits["a_std"] / fits["a"]) ** 2 + 2 * ln_q * fits["ln_a_b_cov"] + ln_q**2 * fits["b_std"] ** 2
     return np.sqrt(var.clip(lower=0)).rename("ln_k_ref_std")
 
@@ -102,6 +104,7 @@ def decorrelate(fits: pd.DataFrame, *, q0: float | None = None) -> pd.DataFrame:
         ln_a, b = np.log(fits.loc[okay, "a"].to_numpy(float)), fits.loc[okay, "b"].to_numpy(float)
         if b.size < 3 or not b.var() > 0:
             raise ValueError("decorrelate: at least 3 events with different b are needed; use per_event fits")
+        # Cov(ln a + (b - 1) ln q0, b) = 0
         q0 = float(np.exp(-np.cov(ln_a, b)[0, 1] / b.var(ddof=1)))
     out = fits.assign(a0=k_ref(fits, q0))
     out.attrs = {**fits.attrs, "q0": float(q0)}
@@ -153,20 +156,17 @@ def shrunk_slopes(b, std):
         raise ValueError("shrink: at least 3 events with b and b_std are needed")
     # a floor on the error: three days in line by chance are no exact b
     var = np.maximum(std**2, 1e-2 * np.median(std[okay] ** 2) + 1e-12)
-    w = 1 / var[okay]
-    mean = w @ b[okay] / w.sum()
-    excess = w @ (b[okay] - mean) ** 2 - (okay.sum() - 1)
-    between = max(excess / (w.sum() - (w @ w) / w.sum()), 0.0)
-    w = 1 / (var[okay] + between)
-    mean = w @ b[okay] / w.sum()
-    share = np.where(okay, between / (between + np.where(okay, var, 1.0)), 0.0)
-    new = mean + share * (np.where(okay, b, mean) - mean)
-    return (
-        new,
-        np.maximum(share * np.where(okay, var, 0.0), 0.0) + (1 - share) ** 2 / w.sum(),
-        float(mean),
-        float(np.sqrt(between)),
-    )
+    with np.errstate(divide="ignore", invalid="ignore"):  # tau^2 below 0 is not used
+        found = combine_effects(b[okay], var[okay], method_re="dl")
+    between = max(found.tau2, 0.0)
+    mean, total = found.mean_effect_fe, found.w_total_fe
+    if between > 0:
+        mean, total = found.mean_effect_re, found.w_total_re
+    # b_i -> mean + B (b_i - mean) with B = tau^2 / (tau^2 + s_i^2); its variance is B s_i^2 + (1 - B)^2 Var(mean)
+    own = np.where(okay, var, 0.0)
+    shrinkage = np.where(okay, between / (between + np.where(okay, var, 1.0)), 0.0)
+    new = mean + shrinkage * (np.where(okay, b, mean) - mean)
+    return new, shrinkage * own + (1 - shrinkage) ** 2 / total, float(mean), float(np.sqrt(between))
 
 
 def comparable_fits(

@@ -1,7 +1,10 @@
 """dQ/dt of recession events by published schemes."""
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
+from scipy import optimize
 
 from . import kernels
 
@@ -15,8 +18,6 @@ def derivative(
     *,
     fraction: float = 0.2,
     gamma: str | float = "nonlinear",
-    precision: float | None = None,
-    steps: float = 3.0,
 ) -> pd.DataFrame:
     """Rate of change of flow along each event.
 
@@ -28,7 +29,7 @@ def derivative(
         ``brutsaert_nieber``: Q[i+1] - Q[i] at the mean of the two (Brutsaert and Nieber 1977,
         doi:10.1029/WR013i003p00637).  ``backward``: the same difference at Q[i+1] (biased, kept to
         compare).  ``central``: (Q[i+1] - Q[i-1])/2 at Q[i].  ``variable_step``: back until the drop
-        reaches `steps` times `precision`, at the mean flow of the days crossed (Rupp and Selker 2006,
+        reaches three rounding steps (column ``quantum``), at the mean flow of the days crossed (Rupp and Selker 2006,
         doi:10.1016/j.advwatres.2005.03.019).  ``exponential``: straight lines over windows of
         1 + ceil(fraction N exp(-1/(gamma t))) days from day t = 1, 2, ... of an event of N days
         (Roques et al. 2017, doi:10.1016/j.advwatres.2017.07.013).  ``integrated``: no derivative; the
@@ -37,10 +38,6 @@ def derivative(
         Window growth of the exponential scheme; 0.2 as published first, 0.1 in TOSSH.
     gamma : {"nonlinear", "semilog"}
         Decay rate of the event from an exponential plus a constant, or from ln Q through its first day.
-    precision : float, optional
-        Rounding step of the flow for ``variable_step``; default the column ``quantum`` of `events`.
-    steps : float
-        Drops smaller than this many rounding steps are not differenced (``variable_step``).
 
     Returns
     -------
@@ -60,16 +57,15 @@ def derivative(
     if gamma not in ("nonlinear", "semilog"):
         raise ValueError(f"gamma must be 'nonlinear' or 'semilog', found {gamma!r}")
     t, q, first = _flat(events)
-    weight = np.ones(q.size)
     extra = {}
-    if scheme == "variable_step":
-        q_mid, dqdt = kernels.variable_steps(t, q, first, steps * _precision(events, precision))
-    elif scheme == "exponential":
-        q_mid, dqdt, weight = kernels.exponential_steps(t, q, first, float(fraction), gamma == "semilog")
-    elif scheme == "integrated":
+    if scheme == "integrated":
         q_mid, dqdt, extra = _integrated(t, q, first)
+        weight = np.ones(q.size)
     else:
-        q_mid, dqdt = kernels.differences(t, q, first, SCHEMES.index(scheme))
+        if scheme == "variable_step" and "quantum" not in events:
+            raise ValueError("variable_step needs the rounding step of the flow: column quantum")
+        step = events["quantum"].to_numpy(float) if "quantum" in events else np.zeros(q.size)
+        q_mid, dqdt, weight = rates((t, q, first), step, scheme, fraction, gamma)
 
     points = events[["event", "time", "q", *(["season"] if "season" in events else [])]].copy()
     points["q_mid"], points["dqdt"], points["weight"] = q_mid, dqdt, weight
@@ -102,36 +98,60 @@ def _flat(events):
     return t - (t[0] if t.size else 0.0), q, first.astype(np.int64)
 
 
-def _precision(events, precision):
-    if precision is not None:
-        if not np.all(np.asarray(precision) >= 0):
-            raise ValueError(f"precision must not be negative, found {precision}")
-        return np.broadcast_to(np.asarray(precision, float), len(events)).copy()
-    if "quantum" not in events:
-        raise ValueError("variable_step needs the rounding step of the flow: column quantum, or precision=")
-    return events["quantum"].to_numpy(float)
+def rates(flat, step, scheme, fraction=0.2, gamma="nonlinear"):
+    """q_mid, dQ/dt and weight of each day of flat events (t, q, first row of each) by a differencing scheme."""
+    weight = np.ones(len(flat[1]))
+    if scheme == "variable_step":
+        return *kernels.variable_steps(*flat, 3.0 * step), weight
+    if scheme == "exponential":
+        return kernels.exponential_steps(*flat, float(fraction), gamma == "semilog")
+    return *kernels.differences(*flat, SCHEMES.index(scheme)), weight
 
 
 def _integrated(t, q, first):
     """q_mid and dqdt on each event's fitted curve, and the curve's parameters by row."""
-    lines = kernels.integrated_lines(t, q, first)
-    rows = np.repeat(np.arange(len(lines)), np.diff(first))
-    value, b, center, value_std, b_std, _, _, _, cov, ln_q0 = lines[rows].T
-    ln_a = value - b * center
-    elapsed = t - t[first[:-1]][rows] if t.size else t
-    # the fitted flow itself: ln x of the curve with k = value - center at unit flow e^center
-    u, x0 = 1.0 - b, ln_q0 - center
-    with np.errstate(divide="ignore", invalid="ignore"):
-        z = -np.exp(value - center - u * x0) * elapsed
-        ln_q = ln_q0 + np.where(np.abs(u * z) < 1e-8, z, np.log1p(u * z) / u)
-    q_mid = np.exp(ln_q)
-    ln_a_var = value_std**2 - 2 * center * cov + center**2 * b_std**2
-    a = np.exp(ln_a)
-    parameters = {
-        "a": a,
-        "b": b,
-        "a_std": a * np.sqrt(np.maximum(ln_a_var, 0)),
-        "b_std": b_std,
-        "ln_a_b_cov": cov - center * b_std**2,
-    }
-    return q_mid, -a * q_mid**b, parameters
+    out = np.full((len(q), 7), np.nan)
+    for low, high in pairwise(first):
+        out[low:high] = _fitted_curve(t[low:high] - t[low], q[low:high])
+    names = ("a", "b", "a_std", "b_std", "ln_a_b_cov")
+    return out[:, 0], out[:, 1], dict(zip(names, out[:, 2:].T, strict=True))
+
+
+def _ln_curve(t, x0, k, b):
+    """Ln x of dx/dt = -e^k x^b from ln x0: x0 + ln(1 + u z) / u, u = 1 - b, z = -e^(k - u x0) t (b = 1: x0 + z)."""
+    u = 1.0 - b
+    z = -np.exp(np.clip(k - u * x0, -50.0, 50.0)) * t
+    if abs(u) * np.abs(z).max() < 1e-8:
+        return x0 + z
+    # where b < 1 the store runs empty at u z = -1: ln x falls without bound
+    return x0 + np.log(np.maximum(1.0 + u * z, 1e-12)) / u
+
+
+def _fitted_curve(t, q):
+    """Least squares in ln Q of Q(t) = [Q0^(1-b) + a (b-1) t]^(1/(1-b)); columns q_mid, dqdt, a, b and their errors.
+
+    Flow is taken in units of its geometric mean e^c, so that ln a = k + (1 - b) c with k and b nearly uncorrelated.
+    """
+    n = len(q)
+    fall = np.log(q[0] / q[-1]) / t[-1] if n >= 4 and (q > 0).all() else 0.0
+    if not fall > 0:
+        return np.nan
+    center = np.log(q).mean()
+    y = np.log(q) - center
+    found = optimize.least_squares(
+        lambda p: _ln_curve(t, *p) - y,
+        [y[0], np.log(fall), 1.0],
+        bounds=([-np.inf, -50.0, -50.0], [np.inf, 50.0, 50.0]),
+        xtol=1e-12,
+        ftol=1e-12,
+        gtol=1e-12,
+    )
+    _, k, b = found.x
+    # Cov = s^2 (J' J)^-1, s^2 = RSS / (n - 3)
+    cov = np.linalg.inv(found.jac.T @ found.jac + 1e-14 * np.eye(3)) * 2 * found.cost / (n - 3)
+    a = np.exp(k + (1 - b) * center)
+    ln_a_var = cov[1, 1] - 2 * center * cov[1, 2] + center**2 * cov[2, 2]
+    q_mid = np.exp(center + _ln_curve(t, *found.x))
+    errors = a * np.sqrt(max(ln_a_var, 0)), np.sqrt(cov[2, 2]), cov[1, 2] - center * cov[2, 2]
+    constants = np.broadcast_to([a, b, *errors], (n, 5))
+    return np.c_[q_mid, -a * q_mid**b, constants]

@@ -23,19 +23,8 @@ METHODS = (
     "mixed",
 )
 
-#: Lines of ``per_event``, in the order of the compiled codes.
-ESTIMATORS = ("least_squares", "reduced_major_axis", "theil_sen", "nonlinear")
 
-
-def fit(
-    points: pd.DataFrame,
-    method: str = "per_event",
-    *,
-    b: float | None = None,
-    quantile: float = 0.5,
-    envelope: float = 0.05,
-    estimator: str = "least_squares",
-) -> pd.DataFrame:
+def fit(points: pd.DataFrame, method: str = "per_event", *, b: float | None = None) -> pd.DataFrame:
     """Fit -dQ/dt = a Q^b to recession points.
 
     Parameters
@@ -45,16 +34,11 @@ def fit(
     method : str
         ``per_event``: one line per event.  ``shared_b``: b common to all, a by event.  The others
         give one row, event -1: ``cloud_ols`` all points; ``binned`` means of bins of ln Q (after Kirchner
-        2009); ``quantile`` and ``lower_envelope`` quantile regression at `quantile`, and a line below which
-        the fraction `envelope` lies; ``nls`` least squares of dQ/dt itself; ``mixed`` random a and b by
+        2009); ``quantile`` median regression; ``lower_envelope`` a line below which 5 % of the points lie;
+        ``nls`` least squares of dQ/dt itself; ``mixed`` random a and b by
         event around their means (REML).
     b : float, optional
-        A fixed b for ``per_event`` (a at a common b) and ``lower_envelope``.
-    quantile, envelope : float
-        See `method`.
-    estimator : {"least_squares", "reduced_major_axis", "theil_sen", "nonlinear"}
-        Line of ``per_event``, weighted by ``weight`` (not Theil-Sen); the first three in logs, the last of
-        dQ/dt itself.  All but the first are for sensitivity and carry its standard deviations.
+        A fixed b for ``per_event`` (a at a common b).
 
     Returns
     -------
@@ -75,11 +59,9 @@ def fit(
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
-    if estimator not in ESTIMATORS:
-        raise ValueError(f"unknown estimator {estimator!r}; known: {', '.join(ESTIMATORS)}")
     points = _usable(points)
     if method == "per_event":
-        fits = _per_event(points, b, estimator)
+        fits = _per_event(points, b)
     elif method == "shared_b":
         fits = _shared_b(points)
     else:
@@ -89,8 +71,7 @@ def fit(
         if method == "mixed":
             value, slope, center, cov, extra = _mixed(x, y, event)
         else:
-            options = {"quantile": quantile, "envelope": envelope, "b": b}
-            value, slope, center, cov = _POOLED[method](x, y, event, options)
+            value, slope, center, cov = _POOLED[method](x, y, event)
         fits = _table([-1], [points["time"].min()], [[value, slope, center, *cov]], [len(points)])
         fits["q_min"], fits["q_max"] = points["q_mid"].min(), points["q_mid"].max()
         fits.attrs = extra
@@ -117,6 +98,7 @@ def _usable(points):
 def _table(event, start, lines, n):
     """The result table from lines (value at center, b, center, var value, var b, cov)."""
     value, b, center, var_value, var_b, cov = np.atleast_2d(np.asarray(lines, float)).T
+    # ln a = value - b center; Var(ln a) = Var(value) - 2 center Cov + center^2 Var(b)
     with np.errstate(over="ignore"):  # an event whose b is not identified may have any a
         a = np.exp(value - b * center)
     ln_a_var = var_value - 2 * center * cov + center**2 * var_b
@@ -142,7 +124,7 @@ def _groups(points):
     return order, number[first[:-1]], first
 
 
-def _per_event(points, b, estimator):
+def _per_event(points, b):
     order, number, first = _groups(points)
     q = points["q_mid"].to_numpy(float)[order]
     rate = points["dqdt"].to_numpy(float)[order]
@@ -160,8 +142,6 @@ def _per_event(points, b, estimator):
         lines = kernels.log_lines(q, rate, weight, first)
         if b is not None:
             lines = _at_fixed_b(lines, q, rate, weight, first, b)
-        elif estimator != "least_squares":
-            lines = kernels.other_lines(lines, q, rate, weight, first, ESTIMATORS.index(estimator))
         zero = np.where(np.isfinite(lines[:, 3]), 0.0, np.nan)
         fits = _table(
             number, start, np.c_[lines[:, :3], lines[:, 3] ** 2, lines[:, 4] ** 2, zero], lines[:, 5]
@@ -199,6 +179,7 @@ def _ols(x, y, event):
     codes = np.unique(event, return_inverse=True)[1]
     scores = np.stack([np.bincount(codes, design[:, c] * residual) for c in range(2)], axis=1)
     groups = scores.shape[0]
+    # (X'X)^-1 [sum over events of s s'] (X'X)^-1 G / (G - 1), with the score s = X' e of an event
     if groups > 1:
         cov = bread @ (scores.T @ scores) @ bread * groups / (groups - 1)
     else:
@@ -206,7 +187,7 @@ def _ols(x, y, event):
     return beta[0], beta[1], center, (cov[0, 0], cov[1, 1], cov[0, 1])
 
 
-def _cloud_ols(x, y, event, _options):
+def _cloud_ols(x, y, event):
     return _ols(x, y, event)
 
 
@@ -235,7 +216,7 @@ def _binned_line(x, y):
     return value, slope
 
 
-def _binned(x, y, event, _options):
+def _binned(x, y, event):
     center = x.mean()
     value, slope = _binned_line(x - center, y)
     return value, slope, center, _bootstrap_cov(x - center, y, event, _binned_line, draws=100)
@@ -257,7 +238,7 @@ def _bootstrap_cov(x, y, event, line, draws=200, seed=0):
     return cov[0, 0], cov[1, 1], cov[0, 1]
 
 
-def _quantile_line(x, y, level):
+def quantile_line(x, y, level=0.5):
     """Quantile regression y = value + slope x."""
     with warnings.catch_warnings():
         # steps between lines of equal cost are no failure
@@ -265,34 +246,25 @@ def _quantile_line(x, y, level):
         return QuantReg(y, np.c_[np.ones_like(x), x]).fit(q=level, max_iter=500).params
 
 
-def _quantile(x, y, event, options):
-    level = options["quantile"]
-    if not 0 < level < 1:
-        raise ValueError(f"quantile must lie between 0 and 1, found {level}")
+def _quantile(x, y, event):
     center = x.mean()
-    value, slope = _quantile_line(x - center, y, level)
-    cov = _bootstrap_cov(x - center, y, event, lambda u, v: _quantile_line(u, v, level), draws=100)
-    return value, slope, center, cov
+    value, slope = quantile_line(x - center, y)
+    return value, slope, center, _bootstrap_cov(x - center, y, event, quantile_line, draws=100)
 
 
-def _envelope_line(x, y, fraction, b):
-    """A line lowered until `fraction` of the points lie below; slope b or that of binned low quantiles."""
-    if b is None:
-        edges = np.quantile(x, np.linspace(0, 1, min(10, max(len(x) // 20, 2)) + 1))
-        which = np.clip(np.searchsorted(edges, x, side="right") - 1, 0, len(edges) - 2)
-        low = np.array(
-            [(x[which == k].mean(), np.quantile(y[which == k], fraction)) for k in np.unique(which)]
-        )
-        b = np.polyfit(low[:, 0], low[:, 1], 1)[0]
+def _envelope_line(x, y, fraction=0.05):
+    """A line with the slope of binned low quantiles, lowered until `fraction` of the points lie below."""
+    edges = np.quantile(x, np.linspace(0, 1, min(10, max(len(x) // 20, 2)) + 1))
+    which = np.clip(np.searchsorted(edges, x, side="right") - 1, 0, len(edges) - 2)
+    low = np.array([(x[which == k].mean(), np.quantile(y[which == k], fraction)) for k in np.unique(which)])
+    b = np.polyfit(low[:, 0], low[:, 1], 1)[0]
     return np.quantile(y - b * x, fraction), b
 
 
-def _lower_envelope(x, y, event, options):
-    fraction, b = options["envelope"], options["b"]
+def _lower_envelope(x, y, event):
     center = x.mean()
-    value, slope = _envelope_line(x - center, y, fraction, b)
-    cov = _bootstrap_cov(x - center, y, event, lambda u, v: _envelope_line(u, v, fraction, b))
-    return value, slope, center, cov
+    value, slope = _envelope_line(x - center, y)
+    return value, slope, center, _bootstrap_cov(x - center, y, event, _envelope_line)
 
 
 def _nls_line(x, y):
@@ -306,7 +278,7 @@ def _nls_line(x, y):
     return result.x[0] + np.log(scale), result.x[1]
 
 
-def _nls(x, y, event, _options):
+def _nls(x, y, event):
     center = x.mean()
     value, slope = _nls_line(x - center, y)
     return value, slope, center, _bootstrap_cov(x - center, y, event, _nls_line)
@@ -324,13 +296,13 @@ def _shared_b(points):
     sxx = dx @ dx
     if not sxx > 0:
         raise ValueError("shared_b: no event has two different flows, b is not determined")
-    b = (dx @ dy) / sxx
+    b = (dx @ dy) / sxx  # sum of (x - mean of event)(y - mean of event) over that of (x - mean of event)^2
     residual = dy - b * dx
     # leave one event out: long events carry most of b, so the sandwich would be too narrow
     events = len(number)
     own_xx, own_xy = np.bincount(k, dx * dx), np.bincount(k, dx * dy)
     with np.errstate(divide="ignore", invalid="ignore"):
-        without = (dx @ dy - own_xy) / (sxx - own_xx)
+        without = (dx @ dy - own_xy) / (sxx - own_xx)  # jackknife: Var(b) = (E - 1) Var(b without event)
     var_b = (events - 1) * np.var(without) if events > 1 else np.nan
     within = residual @ residual / max(len(x) - events - 1, 1)
     lines = np.c_[my, np.full(events, b), mx, within / n, np.full(events, var_b), np.zeros(events)]

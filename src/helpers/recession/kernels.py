@@ -1,4 +1,4 @@
-"""Compiled loops of the recession analysis: runs, derivatives, per-event lines, the integrated curve.
+"""Compiled loops of the recession analysis: runs, derivatives, per-event lines.
 
 All kernels take flat float64 arrays; events lie one after another, event k in rows
 ``first[k]:first[k + 1]``.  Time is in days.
@@ -101,52 +101,66 @@ def find_runs(level, flow, usable, tolerance, step_ratio):
 
 
 @njit(cache=True)
-def select(flow, first, last, why, step, winter, high_flow, rule):
-    """Trim each run by its rule and say why it is refused (0: kept).
+def _trim(flow, first, last, rule, days):
+    """Put the days of a run that the rule leaves into ``days``; their number."""
+    skip = rule.drop_first_days
+    if rule.drop_first_days_high >= 0 and flow[first] > rule.high_flow:
+        skip = rule.drop_first_days_high
+    skip = max(skip, int(rule.drop_first_fraction * (last - first + 1)))
+    n = 0
+    for i in range(first + skip, last + 1 - rule.drop_last_days):
+        steepens = i >= first + 2 and flow[i - 1] - flow[i] > flow[i - 2] - flow[i - 1]
+        if not (rule.drop_steepening and steepens):
+            days[n] = i
+            n += 1
+    return n
+
+
+@njit(cache=True)
+def _refusal(flow, step, winter, days, rule):
+    """Why the days left of a run are no event (the order of `events.REASONS`), or 0."""
+    if days.size == 0:
+        return 4
+    top, bottom, coarse = 0.0, np.inf, 0.0
+    for i in days:
+        top, bottom, coarse = max(top, flow[i]), min(bottom, flow[i]), max(coarse, step[i])
+    if winter[days[0]] and days.size < rule.min_days_winter:
+        return 6
+    if days.size < rule.min_days and not (winter[days[0]] and rule.min_days_winter >= 0):
+        return 5
+    if top < rule.min_range * bottom:
+        return 7
+    # the whole drop, not each day's: choosing days by their drop is choosing by what is to be explained
+    if top - bottom < rule.min_drop_quanta * coarse * (1 - 1e-9):
+        return 8
+    return 0
+
+
+@njit(cache=True)
+def select(flow, step, winter, runs, rule):
+    """Trim each run (first day, last day, why it ended) by its rule and say why it is refused (0: kept).
 
     ``rule`` is the numbers of a rule set (`events.Limits`).  Returns the days kept, the event of each, and
     the reason by run (the order of `events.REASONS`).
     """
+    first, last, why = runs
     reasons = np.zeros(first.size, np.int64)
     rows = np.empty(flow.size, np.int64)
     number = np.empty(flow.size, np.int64)
+    days = np.empty(flow.size, np.int64)
     count = 0
     event = 0
-    days = np.empty(flow.size, np.int64)
     for k in range(first.size):
-        a, z = first[k], last[k]
-        if rule.drop_open and a == 0:
+        if rule.drop_open and first[k] == 0:
             reasons[k] = 1
         elif rule.drop_open and why[k] == RECORD_END:
             reasons[k] = 2
-        elif z - a + 1 < rule.min_run_days:
+        elif last[k] - first[k] + 1 < rule.min_run_days:
             reasons[k] = 3
-        if reasons[k]:
-            continue
-        skip = rule.drop_first_days
-        if rule.drop_first_days_high >= 0 and flow[a] > high_flow:
-            skip = rule.drop_first_days_high
-        skip = max(skip, int(rule.drop_first_fraction * (z - a + 1)))
-        n = 0
-        top, bottom, coarse = 0.0, np.inf, 0.0
-        for i in range(a + skip, z + 1 - rule.drop_last_days):
-            if rule.drop_steepening and i >= a + 2 and flow[i - 1] - flow[i] > flow[i - 2] - flow[i - 1]:
-                continue
-            days[n] = i
-            n += 1
-            top, bottom, coarse = max(top, flow[i]), min(bottom, flow[i]), max(coarse, step[i])
-        if n == 0:
-            reasons[k] = 4
-        elif winter[days[0]] and n < rule.min_days_winter:
-            reasons[k] = 6
-        elif n < rule.min_days and not (winter[days[0]] and rule.min_days_winter >= 0):
-            reasons[k] = 5
-        elif top < rule.min_range * bottom:
-            reasons[k] = 7
-        # the whole drop, not each day's: choosing days by their drop is choosing by what is to be explained
-        elif top - bottom < rule.min_drop_quanta * coarse * (1 - 1e-9):
-            reasons[k] = 8
         else:
+            n = _trim(flow, first[k], last[k], rule, days)
+            reasons[k] = _refusal(flow, step, winter, days[:n], rule)
+        if reasons[k] == 0:
             rows[count : count + n] = days[:n]
             number[count : count + n] = event
             count += n
@@ -156,22 +170,26 @@ def select(flow, first, last, why, step, winter, high_flow, rule):
 
 @njit(cache=True)
 def differences(t, q, first, scheme):
-    """Brutsaert-Nieber (0), backward (1) or central (2) differences; NaN where a neighbour day is absent."""
+    """Brutsaert-Nieber (0), backward (1) or central (2) differences; NaN where a neighbour day is absent.
+
+    dQ/dt = Q[i+1] - Q[i] at (Q[i] + Q[i+1]) / 2; Q[i] - Q[i-1] at Q[i]; (Q[i+1] - Q[i-1]) / 2 at Q[i].
+    """
     q_mid = np.full(q.size, np.nan)
     dqdt = np.full(q.size, np.nan)
-    for k in range(first.size - 1):
-        for i in range(first[k], first[k + 1]):
-            before = i > first[k] and abs(t[i] - t[i - 1] - 1.0) < 1e-6
-            after = i + 1 < first[k + 1] and abs(t[i + 1] - t[i] - 1.0) < 1e-6
-            if scheme == 0 and after:
-                dqdt[i] = q[i + 1] - q[i]
-                q_mid[i] = 0.5 * (q[i + 1] + q[i])
-            elif scheme == 1 and before:
-                dqdt[i] = q[i] - q[i - 1]
-                q_mid[i] = q[i]
-            elif scheme == 2 and before and after:
-                dqdt[i] = 0.5 * (q[i + 1] - q[i - 1])
-                q_mid[i] = q[i]
+    opens = np.zeros(q.size + 1, np.bool_)  # no day before belongs to the same event
+    opens[first] = True
+    for i in range(q.size):
+        before = not opens[i] and abs(t[i] - t[i - 1] - 1.0) < 1e-6
+        after = not opens[i + 1] and abs(t[i + 1] - t[i] - 1.0) < 1e-6
+        if scheme == 0 and after:
+            dqdt[i] = q[i + 1] - q[i]
+            q_mid[i] = 0.5 * (q[i + 1] + q[i])
+        elif scheme == 1 and before:
+            dqdt[i] = q[i] - q[i - 1]
+            q_mid[i] = q[i]
+        elif scheme == 2 and before and after:
+            dqdt[i] = 0.5 * (q[i + 1] - q[i - 1])
+            q_mid[i] = q[i]
     return q_mid, dqdt
 
 
@@ -207,6 +225,7 @@ def _decay_cost(rate, y):
         sy += y[i]
         sye += y[i] * e
         syy += y[i] * y[i]
+    # with e_i = exp(-rate i) the best c1 = S_ye / S_ee, and what is left is S_yy - S_ye^2 / S_ee
     vee = see - se * se / n
     vye = sye - sy * se / n
     vyy = syy - sy * sy / n
@@ -264,6 +283,7 @@ def exponential_steps(t, q, first, fraction, semilog):
             continue
         gamma = decay_rate(q[first[k] : first[k + 1]], semilog)
         for i in range(n):
+            # window of m = 1 + ceil(fraction N exp(-1 / (gamma t))) days from day t = i + 1 (Roques et al. 2017)
             m = 1 + int(np.ceil(fraction * n * np.exp(-1.0 / (gamma * (i + 1)))))
             if i + m >= n:
                 break
@@ -279,6 +299,7 @@ def exponential_steps(t, q, first, fraction, semilog):
                 stt += (t[j] - st) ** 2
                 stq += (t[j] - st) * (q[j] - sq)
                 sqq += (q[j] - sq) ** 2
+            # least squares over the window: dQ/dt = S_tQ / S_tt at the mean flow, R2 = S_tQ^2 / (S_tt S_QQ)
             q_mid[a] = sq
             dqdt[a] = stq / stt
             r2[a] = stq * stq / (stt * sqq) if sqq > 0.0 else 0.0
@@ -322,6 +343,7 @@ def log_lines(q_mid, dqdt, weight, first):
         out[k, 7] = high
         if not sxx > 1e-12 * sw:
             continue
+        # b = S_xy / S_xx with x = ln Q, y = ln(-dQ/dt); s^2 = (S_yy - b S_xy) / (n - 2)
         b = sxy / sxx
         out[k, 0] = sy
         out[k, 1] = b
@@ -333,165 +355,24 @@ def log_lines(q_mid, dqdt, weight, first):
     return out
 
 
-LEAST_SQUARES, REDUCED_MAJOR_AXIS, THEIL_SEN, NONLINEAR = 0, 1, 2, 3
-
-
 @njit(cache=True)
-def other_lines(lines, q_mid, dqdt, weight, first, estimator):
-    """The lines of `log_lines` with slope and level by another estimator.
-
-    Reduced major axis and Theil-Sen work in logs; ``NONLINEAR`` is least squares of dQ/dt itself.  Their
-    standard deviations are left as those of the least-squares line.
-    """
+def theil_sen_lines(lines, q_mid, dqdt, weight, first):
+    """The lines of `log_lines` with the median of all pairs' slopes, and the level of the median residual."""
     out = lines.copy()
     for k in range(first.size - 1):
-        n = int(lines[k, 5])
-        if n < 2 or not np.isfinite(lines[k, 1]):
+        if lines[k, 5] < 2 or not np.isfinite(lines[k, 1]):
             continue
-        x = np.empty(n)
-        y = np.empty(n)
-        w = np.empty(n)
-        j = 0
-        for i in range(first[k], first[k + 1]):
-            if dqdt[i] < 0.0 and q_mid[i] > 0.0 and weight[i] > 0.0:
-                x[j] = np.log(q_mid[i]) - lines[k, 2]
-                y[j] = np.log(-dqdt[i]) - lines[k, 0]
-                w[j] = weight[i]
-                j += 1
-        w /= w.sum()
-        if estimator == REDUCED_MAJOR_AXIS:
-            sxx, syy = np.sum(w * x * x), np.sum(w * y * y)
-            out[k, 1] = np.sqrt(syy / sxx) * (1.0 if lines[k, 1] >= 0 else -1.0)
-        elif estimator == THEIL_SEN:
-            slopes = np.empty(n * (n - 1) // 2)
-            m = 0
-            for i in range(n):
-                for j in range(i + 1, n):
-                    if x[i] != x[j]:
-                        slopes[m] = (y[i] - y[j]) / (x[i] - x[j])
-                        m += 1
-            out[k, 1] = np.median(slopes[:m])
-            out[k, 0] = lines[k, 0] + np.median(y - out[k, 1] * x)
-        elif estimator == NONLINEAR:
-            # Gauss-Newton from the log-log line, halving steps that do not help
-            rate = np.exp(y)
-            level, slope = 0.0, lines[k, 1]
-            cost = np.sum(w * (rate - np.exp(level + slope * x)) ** 2)
-            for _ in range(30):
-                z = np.exp(level + slope * x)
-                r = rate - z
-                g0, g1 = np.sum(w * z * r), np.sum(w * z * x * r)
-                h00, h01, h11 = np.sum(w * z * z), np.sum(w * z * z * x), np.sum(w * z * z * x * x)
-                det = h00 * h11 - h01 * h01
-                if not det > 1e-14 * h00 * h11:
-                    break
-                d0, d1 = (h11 * g0 - h01 * g1) / det, (h00 * g1 - h01 * g0) / det
-                moved = False
-                for _half in range(10):
-                    trial = np.sum(w * (rate - np.exp(level + d0 + (slope + d1) * x)) ** 2)
-                    if trial < cost:
-                        moved = cost - trial > 1e-10 * cost
-                        level, slope, cost = level + d0, slope + d1, trial
-                        break
-                    d0, d1 = 0.5 * d0, 0.5 * d1
-                if not moved:
-                    break
-            out[k, 1] = slope
-            out[k, 0] = lines[k, 0] + level
-    return out
-
-
-@njit(cache=True)
-def _curve(t, x0, k, b, out):
-    """Ln x of dx/dt = -exp(k) x^b from ln x0; False where the store runs empty (b < 1)."""
-    u = 1.0 - b
-    for i in range(t.size):
-        z = -np.exp(k - u * x0) * t[i]
-        if abs(u * z) < 1e-8:
-            out[i] = x0 + z
-        elif u * z <= -1.0:
-            return False
-        else:
-            out[i] = x0 + np.log1p(u * z) / u
-    return True
-
-
-@njit(cache=True)
-def integrated_lines(t, q, first):
-    """Fit Q(t) = [Q0^(1-b) + a (b-1) t]^(1/(1-b)) to each event, least squares in ln Q.
-
-    Rows as `log_lines`, but center is the geometric mean flow of the event and the last two columns
-    are followed by the covariance of (intercept, b): (intercept, b, center, intercept_std, b_std, n,
-    min q, max q, covariance, ln Q0).
-    """
-    out = np.full((first.size - 1, 10), np.nan)
-    for e in range(first.size - 1):
-        lo, hi = first[e], first[e + 1]
-        n = hi - lo
-        out[e, 5] = n
-        if n < 4 or not np.all(q[lo:hi] > 0.0):
-            continue
-        y = np.log(q[lo:hi])
-        center = y.mean()
-        y = y - center
-        tt = t[lo:hi] - t[lo]
-        out[e, 6] = np.exp(y.min() + center)
-        out[e, 7] = np.exp(y.max() + center)
-        slope = (y[0] - y[n - 1]) / tt[n - 1]
-        if not slope > 0.0:
-            continue
-        p = np.array([y[0], np.log(slope), 1.0])
-        f = np.empty(n)
-        g = np.empty(n)
-        jac = np.empty((n, 3))
-        _curve(tt, p[0], p[1], p[2], f)
-        cost = np.sum((y - f) ** 2)
-        damp = 1e-3
-        for _ in range(200):
-            for c in range(3):
-                step = 1e-6
-                z = p.copy()
-                z[c] += step
-                okay = _curve(tt, z[0], z[1], z[2], g)
-                if not okay:
-                    z[c] -= 2 * step
-                    step = -step
-                    _curve(tt, z[0], z[1], z[2], g)
-                jac[:, c] = (g - f) / step
-            grad = jac.T @ (y - f)
-            hess = jac.T @ jac
-            moved = False
-            for _try in range(12):
-                m = hess.copy()
-                for c in range(3):
-                    m[c, c] += damp * hess[c, c] + 1e-14
-                z = p + np.linalg.solve(m, grad)
-                okay = abs(z[1]) < 50.0 and abs(z[2]) < 50.0
-                if okay:
-                    okay = _curve(tt, z[0], z[1], z[2], g)
-                trial = np.sum((y - g) ** 2) if okay else np.inf
-                if trial < cost:
-                    gain = cost - trial
-                    p = z
-                    f[:] = g
-                    cost = trial
-                    damp = max(damp * 0.2, 1e-12)
-                    moved = gain > 1e-12 * cost + 1e-26
-                    break
-                damp *= 5.0
-            if not moved:
-                break
-        s2 = cost / (n - 3)
-        hess = jac.T @ jac
-        for c in range(3):
-            hess[c, c] += 1e-14
-        cov = np.linalg.inv(hess) * s2
-        # dq/dt = -(exp(k) e^center) (q/e^center)^b: the line's value at the center
-        out[e, 0] = p[1] + center
-        out[e, 1] = p[2]
-        out[e, 2] = center
-        out[e, 3] = np.sqrt(max(cov[1, 1], 0.0))
-        out[e, 4] = np.sqrt(max(cov[2, 2], 0.0))
-        out[e, 8] = cov[1, 2]
-        out[e, 9] = p[0] + center
+        rows = np.arange(first[k], first[k + 1])
+        rows = rows[(dqdt[rows] < 0.0) & (q_mid[rows] > 0.0) & (weight[rows] > 0.0)]
+        x = np.log(q_mid[rows]) - lines[k, 2]
+        y = np.log(-dqdt[rows]) - lines[k, 0]
+        slopes = np.empty(x.size * (x.size - 1) // 2)
+        m = 0
+        for i in range(x.size):
+            for j in range(i + 1, x.size):
+                if x[i] != x[j]:
+                    slopes[m] = (y[i] - y[j]) / (x[i] - x[j])
+                    m += 1
+        out[k, 1] = np.median(slopes[:m])
+        out[k, 0] = lines[k, 0] + np.median(y - out[k, 1] * x)
     return out

@@ -1,6 +1,6 @@
 """What errors of the rating do to a recession number, found by adding more of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -19,16 +19,15 @@ def noise_extrapolation(
     *,
     std: float = 0.04,
     memory: float = 0.97,
-    steps: Sequence[float] = (0.5, 1.0, 1.5, 2.0),
-    draws: int = 10,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Estimate a number without the errors of flow, by adding more errors and extrapolating back (SIMEX).
 
-    Errors of variance lambda std^2 are added for lambda in `steps` and the number is estimated from each; the line
-    through the means is followed to lambda = -1, where errors of that size would be absent (Cook and Stefanski 1994,
-    doi:10.1080/01621459.1994.10476871).  The size of the errors must be known or assumed: the result is a bound for
-    that assumption.  What is not error of flow (direct runoff, recharge during recession) stays in the number.
+    Errors of variance lambda std^2 are added for lambda = 0.5, 1, 1.5 and 2, ten times each, and the number is
+    estimated from each; the line through the means is followed to lambda = -1, where errors of that size would be
+    absent (Cook and Stefanski 1994, doi:10.1080/01621459.1994.10476871).  The size of the errors must be known or
+    assumed: the result is a bound for that assumption.  What is not error of flow (direct runoff, recharge during
+    recession) stays in the number.
 
     Parameters
     ----------
@@ -38,10 +37,8 @@ def noise_extrapolation(
         Daily flow.
     std, memory : float
         Of the error of ln Q that is assumed to be in the record, and of what is added.
-    steps : sequence of float
-        Variances to add, as multiples of std^2.
-    draws, seed : int
-        Repeats of each step and their seed.
+    seed : int
+        Of the errors.
 
     Returns
     -------
@@ -52,13 +49,13 @@ def noise_extrapolation(
     rng = np.random.default_rng(seed)
     measured = np.atleast_1d(np.asarray(estimate(discharge), float))
     added, numbers = [], []
-    for step in steps:
-        for _ in range(draws):
+    for step in (0.5, 1.0, 1.5, 2.0):
+        for _ in range(10):
             error = rating_error(rng, discharge.size, std * np.sqrt(step), memory)
             added.append(step)
             numbers.append(np.atleast_1d(estimate(discharge * np.exp(error))))
     added, numbers = np.array(added), np.array(numbers, float)
-    # the line starts at what was measured, exactly
+    # theta(lambda) = theta(0) + slope lambda, followed to lambda = -1; it starts at what was measured, exactly
     slope = added @ (numbers - measured) / (added @ added)
     residual = numbers - measured - added[:, None] * slope
     slope_std = np.sqrt((residual**2).sum(axis=0) / (len(added) - 1) / (added @ added))

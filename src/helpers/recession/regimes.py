@@ -1,67 +1,57 @@
-"""Did the recession change between periods?  The year is the unit and its memory is modelled."""
+"""Did the recession change between periods?  The year is the independent unit, its errors are AR(1)."""
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import special
+from statsmodels.stats.multitest import multipletests
 
-#: Memory of the year effect that is considered (lag-1 correlation).  Negative memory is left out: it would
-#: only narrow the intervals.
-_RHO = np.linspace(0.0, 0.95, 20)
-#: Their weight before the data speak: falls to nothing at full memory.  A flat weight costs power (0.77
-#: against 0.83 at 20 + 9 years) for no gain in size there; see data/calibration/recession_size_power.csv.
-_PRIOR = 1.0 - _RHO
+from .ar1 import LEVEL, SUMMARY, ar1_regression, summary
+
 MIN_YEARS = 5
 
 
-def year_values(
-    fits: pd.DataFrame,
-    value: str = "ln_k_ref",
-    *,
-    statistic: str = "median",
-    min_events: int = 1,
-    year_start_month: int = 1,
-) -> pd.DataFrame:
-    """One value a year: the statistic over its events.
+def year_values(fits: pd.DataFrame, value: str = "ln_k_ref") -> pd.DataFrame:
+    """Median over the events of each calendar year.
 
     Parameters
     ----------
     fits : pandas.DataFrame
         Columns ``start`` and `value`; ``ln_k_ref`` is made from ``k_ref`` if absent.
-    statistic : {"median", "mean", "trimmed"}
-        ``trimmed``: mean without the lowest and highest fifth.
-    min_events : int
-        Years with fewer are left out.
-    year_start_month : int
-        First month of the year; a year from October is named by its end.
 
     Returns
     -------
     pandas.DataFrame
         Index year; columns ``value``, ``n``.
     """
-    if statistic not in ("median", "mean", "trimmed"):
-        raise ValueError(f"statistic must be median, mean or trimmed, found {statistic!r}")
-    years, values, n = year_statistic(_years(fits, year_start_month), _values(fits, value), statistic)
-    out = pd.DataFrame({"value": values, "n": n}, index=pd.Index(years, name="year"))
-    return out[out["n"] >= min_events]
+    if value == "ln_k_ref" and value not in fits and "k_ref" in fits:
+        fits = fits.assign(ln_k_ref=np.log(fits["k_ref"]))
+    if value not in fits or "start" not in fits:
+        raise ValueError(f"fits: columns start and {value!r} are needed, found {list(fits.columns)}")
+    years, values, n = year_medians(pd.DatetimeIndex(fits["start"]).year, fits[value].to_numpy(float))
+    return pd.DataFrame({"value": values, "n": n}, index=pd.Index(years, name="year"))
 
 
-def year_statistic(year, value, statistic="median"):
-    """Years, the statistic of the finite values in each, and their number."""
+def year_medians(year, value):
+    """Years, the median of the finite values in each, and their number."""
     okay = np.isfinite(value)
     year, value = np.asarray(year)[okay], np.asarray(value, float)[okay]
     order = np.lexsort((value, year))
     years, first, n = np.unique(year[order], return_index=True, return_counts=True)
-    value = value[order]
-    if statistic == "median":  # values are in order within each year
-        return years, 0.5 * (value[first + (n - 1) // 2] + value[first + n // 2]), n
-    cut = (0.2 * n).astype(int) if statistic == "trimmed" else np.zeros_like(n)
-    total = np.r_[0.0, np.cumsum(value)]
-    return years, (total[first + n - cut] - total[first + cut]) / (n - 2 * cut), n
+    value = value[order]  # in order within each year
+    return years, 0.5 * (value[first + (n - 1) // 2] + value[first + n // 2]), n
+
+
+def control_difference(fits, control, value):
+    """Yearly values less those of the control basin where both have them, or as they are without a control."""
+    years = year_values(fits, value)
+    if control is None:
+        return years
+    other = year_values(control, value)
+    common = years.index.intersection(other.index)
+    return years.loc[common].assign(value=years.loc[common, "value"] - other.loc[common, "value"])
 
 
 def regime_test(
@@ -71,16 +61,12 @@ def regime_test(
     value: str = "ln_k_ref",
     control: pd.DataFrame | None = None,
     covariates: Sequence[str] | pd.DataFrame | None = None,
-    statistic: str = "median",
-    min_events: int = 1,
-    year_start_month: int = 1,
-    level: float = 0.95,
 ) -> pd.DataFrame:
-    """Contrast periods of a recession number, with years as the independent unit and AR(1) memory.
+    """Contrast periods of a recession parameter, with years as the independent unit and AR(1) errors.
 
     Each year gives one value (`year_values`).  The values follow a mean per period, the covariates and a
     year effect with lag-1 correlation rho (years without events leave a gap in it).  The contrast's
-    distribution is that of generalised least squares, averaged over rho by its restricted likelihood (a weight
+    distribution is that of generalised least squares, averaged over rho by its restricted likelihood (a prior
     falling as 1 - rho on 0 to 0.95), so that neither the bias of an estimated rho nor its uncertainty is ignored.
 
     Parameters
@@ -92,40 +78,32 @@ def regime_test(
     value : str
         Column to test: ``ln_k_ref``, ``b``, ``ln_a0`` ...
     control : pandas.DataFrame, optional
-        Fits of a basin without the change: the yearly difference to it is tested.
+        Fits of a basin without the change: the yearly difference from it is tested.
     covariates : list of str or pandas.DataFrame, optional
         Columns of `fits`, averaged by year; or a table by year.  They are centred.
-    statistic, min_events, year_start_month
-        See `year_values`.
-    level : float
-        Of the interval.
 
     Returns
     -------
     pandas.DataFrame
         A row per contrast of two periods: ``value, period_a, period_b, difference`` (b minus a), ``lower,
-        upper, difference_std, p_value`` (two-sided), ``n_years_a, n_years_b, minimal_detectable`` (difference
-        found with 80 % power at 5 %), ``rho`` and ``note``.  A period with under 5 years gives NaN and the
-        note "not testable".
+        upper`` (95 %), ``difference_std, p_value`` (two-sided), ``n_years_a, n_years_b, minimal_detectable``
+        (difference found with 80 % power at 5 %), ``rho`` and ``note``.  A period with under 5 years gives NaN and
+        the note "not testable".
 
     Raises
     ------
     ValueError
         For missing columns, overlapping periods, or covariates that are constant or missing.
     """
-    if value not in fits and not (value == "ln_k_ref" and "k_ref" in fits):
-        raise ValueError(f"fits: no column {value!r}, found {list(fits.columns)}")
-    years = less_control(fits, control, value, statistic, min_events, year_start_month)
-    extra = _covariates(fits, covariates, year_start_month)
+    years = control_difference(fits, control, value)
+    extra = _covariates(fits, covariates)
     if extra is not None:
         years = years.loc[years.index.intersection(extra.dropna().index)]
         extra = extra.loc[years.index]
 
     bounds = period_bounds(periods)
-    labels, member = bounds[0], membership(years.index, bounds, year_start_month)
-    testable, found = contrasts(
-        years.index.to_numpy(), years["value"].to_numpy(), member, labels, extra, level
-    )
+    labels, member = bounds[0], membership(years.index, bounds)
+    testable, found = contrasts(years.index.to_numpy(), years["value"].to_numpy(), member, labels, extra)
     rows = []
     for a, b in combinations(labels, 2):
         n_a, n_b = (int(np.sum(member == labels.index(label))) for label in (a, b))
@@ -134,16 +112,15 @@ def regime_test(
             row |= found[(a, b)] | {"note": ""}
         else:
             short = " and ".join(label for label in (a, b) if label not in testable)
-            row |= dict.fromkeys(_SUMMARY, np.nan) | {
-                "note": f"not testable: under {MIN_YEARS} years in {short}"
-            }
+            note = f"not testable: under {MIN_YEARS} years in {short}"
+            row |= dict.fromkeys(SUMMARY, np.nan) | {"note": note}
         rows.append(row)
     order = ["value", "period_a", "period_b", "difference", "lower", "upper", "difference_std", "p_value"]
     order += ["n_years_a", "n_years_b", "minimal_detectable", "rho", "note"]
     return pd.DataFrame(rows, columns=order)
 
 
-def contrasts(years, values, member, labels, extra, level):
+def contrasts(years, values, member, labels, extra=None):
     """Labels of the periods that can be tested, and the summary of each of their contrasts."""
     testable = [x for k, x in enumerate(labels) if np.sum(member == k) >= MIN_YEARS]
     if len(testable) < 2:
@@ -156,13 +133,23 @@ def contrasts(years, values, member, labels, extra, level):
             constant = list(extra.columns[centred.std() == 0])
             raise ValueError(f"covariates: constant in the years tested: {constant}")
         design = np.c_[design, centred.to_numpy(float)]
-    model = _ar1_regression(np.asarray(years, float)[use], values[use], design)
+    model = ar1_regression(np.asarray(years, float)[use], values[use], design)
     found = {}
     for i, j in combinations(range(len(testable)), 2):
         contrast = np.zeros(design.shape[1])
         contrast[i], contrast[j] = -1.0, 1.0
-        found[(testable[i], testable[j])] = _summary(model, contrast, level)
+        found[(testable[i], testable[j])] = summary(model, contrast)
     return testable, found
+
+
+def adjust_p_values(contrasts: pd.DataFrame, confirmatory: pd.Series) -> pd.DataFrame:
+    """Add ``p_holm`` over the confirmatory tests and ``p_bh`` (Benjamini-Hochberg) over all others."""
+    out = contrasts.assign(p_holm=np.nan, p_bh=np.nan)
+    for column, part, method in (("p_holm", confirmatory, "holm"), ("p_bh", ~confirmatory, "fdr_bh")):
+        part = part & out["p_value"].notna()
+        if part.any():
+            out.loc[part, column] = multipletests(out.loc[part, "p_value"], method=method)[1]
+    return out
 
 
 def trend_test(
@@ -171,59 +158,42 @@ def trend_test(
     value: str = "ln_k_ref",
     against: pd.Series | None = None,
     control: pd.DataFrame | None = None,
-    covariates: Sequence[str] | pd.DataFrame | None = None,
-    statistic: str = "median",
-    min_events: int = 1,
-    year_start_month: int = 1,
-    level: float = 0.95,
 ) -> pd.Series:
-    """Linear trend of the yearly values, with the same memory model as `regime_test`.
+    """Linear trend of the yearly values, with the AR(1) errors of `regime_test`.
 
     Parameters
     ----------
     against : pandas.Series, optional
         By year: the slope is that on this series (say, measured thaw depth) instead of on time.
-    value, control, covariates, statistic, min_events, year_start_month, level
+    value, control
         As in `regime_test`.
 
     Returns
     -------
     pandas.Series
-        ``value, slope`` (per year, or per unit of `against`), ``lower, upper, slope_std, p_value, n_years,
+        ``value, n_years, slope`` (per year, or per unit of `against`), ``lower, upper, slope_std, p_value,
         minimal_detectable, rho``; all NaN with under 5 years.
     """
-    years = less_control(fits, control, value, statistic, min_events, year_start_month)
-    extra = _covariates(fits, covariates, year_start_month)
-    for table in (extra, against):
-        if table is not None:
-            years = years.loc[years.index.intersection(table.dropna().index)]
+    years = control_difference(fits, control, value)
+    if against is not None:
+        years = years.loc[years.index.intersection(against.dropna().index)]
     t = years.index.to_numpy(float)
     x = t if against is None else against.loc[years.index].to_numpy(float)
-    result = dict.fromkeys(_SUMMARY, np.nan)
+    result = dict.fromkeys(SUMMARY, np.nan)
     if len(t) >= MIN_YEARS and np.ptp(x) > 0:
-        design = np.c_[np.ones_like(t), x - x.mean()]
-        if extra is not None:
-            used = extra.loc[years.index]
-            design = np.c_[design, (used - used.mean()).to_numpy(float)]
-        model = _ar1_regression(t, years["value"].to_numpy(), design)
-        result = _summary(model, np.eye(design.shape[1])[1], level)
+        model = ar1_regression(t, years["value"].to_numpy(), np.c_[np.ones_like(t), x - x.mean()])
+        result = summary(model, np.array([0.0, 1.0]))
     result = {"value": value, "n_years": len(t)} | result
     return pd.Series(result).rename({"difference": "slope", "difference_std": "slope_std"})
 
 
 def change_year(
-    fits: pd.DataFrame,
-    *,
-    value: str = "ln_k_ref",
-    control: pd.DataFrame | None = None,
-    statistic: str = "median",
-    min_events: int = 1,
-    year_start_month: int = 1,
+    fits: pd.DataFrame, *, value: str = "ln_k_ref", control: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """When a step is most likely, given that there is one.
+    """Posterior probability of the year of a change, given that there is one step.
 
     Parameters are those of `regime_test`.  Every year that leaves at least five on either side may be the
-    first after the step; their weights are the restricted likelihoods of a step there, with AR(1) memory.
+    first after the step; their weights are the restricted likelihoods of a step there, with AR(1) errors.
 
     Returns
     -------
@@ -231,49 +201,56 @@ def change_year(
         Index ``year`` (first of the new level); ``probability`` (sums to 1), ``difference``, ``lower``, ``upper``;
         empty with under ten years.
     """
-    years = less_control(fits, control, value, statistic, min_events, year_start_month)
+    years = control_difference(fits, control, value)
     t, y = years.index.to_numpy(float), years["value"].to_numpy()
     rows = []  # none where under ten years have events
     for k in range(MIN_YEARS, len(t) - MIN_YEARS + 1):
-        model = _ar1_regression(t, y, np.c_[np.ones_like(t), np.arange(len(t)) >= k])
-        found = _summary(model, np.array([0.0, 1.0]), 0.95)
+        model = ar1_regression(t, y, np.c_[np.ones_like(t), np.arange(len(t)) >= k])
+        found = summary(model, np.array([0.0, 1.0]))
         rows.append((int(t[k]), model.log_evidence, found["difference"], found["lower"], found["upper"]))
-    table = pd.DataFrame(rows, columns=["year", "probability", "difference", "lower", "upper"]).set_index(
-        "year"
-    )
+    table = pd.DataFrame(rows, columns=["year", "probability", "difference", "lower", "upper"])
+    table = table.set_index("year")
     table["probability"] = np.exp(table["probability"] - table["probability"].max())
     table["probability"] /= table["probability"].sum()
     return table
 
 
-def period_means(
-    fits: pd.DataFrame,
-    periods: pd.DataFrame,
-    *,
-    value: str = "ln_k_ref",
-    statistic: str = "median",
-    min_events: int = 1,
-    year_start_month: int = 1,
-    level: float = 0.95,
-) -> pd.DataFrame:
-    """Mean of the yearly values in each period, with the interval of the memory model of `regime_test`.
+def placebo_tests(fits: pd.DataFrame) -> pd.DataFrame:
+    """`regime_test` of ln k_ref at every date that leaves five years on either side of a record without a change.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``year, difference, p_value``.
+    """
+    rows = []
+    for year in np.unique(fits["start"].dt.year)[MIN_YEARS : 1 - MIN_YEARS]:
+        halves = pd.DataFrame(
+            {"label": ["a", "b"], "start": [None, f"{year}-01-01"], "end": [f"{year - 1}-12-31", None]}
+        )
+        row = regime_test(fits, halves).iloc[0]
+        rows.append((year, row["difference"], row["p_value"]))
+    return pd.DataFrame(rows, columns=["year", "difference", "p_value"]).dropna()
+
+
+def period_means(fits: pd.DataFrame, periods: pd.DataFrame, *, value: str = "ln_k_ref") -> pd.DataFrame:
+    """Mean of the yearly values in each period, with the 95 % interval of AR(1) errors.
 
     Returns
     -------
     pandas.DataFrame
         ``label, mean, lower, upper, n_years``; the interval is NaN with under 5 years.
     """
-    years = less_control(fits, None, value, statistic, min_events, year_start_month)
-    labels, *_ = bounds = period_bounds(periods)
-    member = membership(years.index, bounds, year_start_month)
+    years = year_values(fits, value)
+    bounds = period_bounds(periods)
+    member = membership(years.index, bounds)
     t, y = years.index.to_numpy(float), years["value"].to_numpy()
     rows = []
-    for k, label in enumerate(labels):
+    for k, label in enumerate(bounds[0]):
         inside = member == k
         row = {"label": label, "mean": np.nan, "lower": np.nan, "upper": np.nan, "n_years": int(inside.sum())}
         if inside.sum() >= MIN_YEARS:
-            model = _ar1_regression(t[inside], y[inside], np.ones((inside.sum(), 1)))
-            found = _summary(model, np.ones(1), level)
+            found = summary(ar1_regression(t[inside], y[inside], np.ones((inside.sum(), 1))), np.ones(1))
             row |= {"mean": found["difference"], "lower": found["lower"], "upper": found["upper"]}
         elif inside.any():
             row["mean"] = y[inside].mean()
@@ -281,31 +258,72 @@ def period_means(
     return pd.DataFrame(rows)
 
 
-def less_control(fits, control, value, statistic, min_events, year_start_month):
-    """Yearly values less those of the control basin where both have them, or as they are without a control."""
-    options = {"statistic": statistic, "min_events": min_events, "year_start_month": year_start_month}
-    years = year_values(fits, value, **options)
-    if control is None:
-        return years
-    other = year_values(control, value, **options)
-    common = years.index.intersection(other.index)
-    return years.loc[common].assign(value=years.loc[common, "value"] - other.loc[common, "value"])
+def block_bootstrap(
+    fits: pd.DataFrame,
+    periods: pd.DataFrame,
+    *,
+    value: str = "ln_k_ref",
+    control: pd.DataFrame | None = None,
+    draws: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Contrasts of `regime_test` with intervals by the stationary bootstrap, which assumes no model of memory.
+
+    The yearly values less their period's mean are resampled in blocks of consecutive years, of geometric length,
+    on a circle (Politis and Romano 1994, doi:10.1080/01621459.1994.10476870), and put back on the means; the interval
+    is widened by the ratio of Student's t to the normal.  A few years hold few blocks: where years are correlated, the
+    intervals are still too narrow (data/calibration/recession_bootstrap.csv), so it is for comparison.
+
+    Parameters
+    ----------
+    fits, periods, value, control
+        As in `regime_test`.
+    draws, seed : int
+        Number of resamples and their seed.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``value, period_a, period_b, difference, lower, upper`` (basic bootstrap interval), NaN with under 5 years.
+    """
+    years = control_difference(fits, control, value)
+    labels, *_ = bounds = period_bounds(periods)
+    member = membership(years.index, bounds)
+    y, member = years["value"].to_numpy()[member >= 0], member[member >= 0]
+    count = np.bincount(member, minlength=len(labels))
+    with np.errstate(invalid="ignore", divide="ignore"):  # a period of one year or none is not used
+        mean = np.bincount(member, y, minlength=len(labels)) / count
+        # e = (y - mean) sqrt(n / (n - 1)): residuals of n years about their own mean are too small by this
+        residual = (y - mean[member]) * np.sqrt(count / (count - 1.0))[member]
+    place = stationary_blocks(np.random.default_rng(seed), len(y), draws)
+    drawn = np.full((len(labels), draws), np.nan)
+    for k in np.flatnonzero(count >= MIN_YEARS):
+        drawn[k] = residual[place[:, member == k]].mean(axis=1)
+    rows, tail = [], (1 - LEVEL) / 2
+    for i, j in combinations(range(len(labels)), 2):
+        shift = mean[j] - mean[i]
+        # t_{n-1} / z with the n years of the shorter period
+        stretch = special.stdtrit(max(min(count[i], count[j]) - 1, 1), 1 - tail) / special.ndtri(1 - tail)
+        low, high = stretch * np.quantile(drawn[j] - drawn[i], [tail, 1 - tail])
+        known = np.isfinite(low)
+        rows.append((value, labels[i], labels[j], shift if known else np.nan, shift - high, shift - low))
+    return pd.DataFrame(rows, columns=["value", "period_a", "period_b", "difference", "lower", "upper"])
 
 
-def _values(fits, value):
-    if value == "ln_k_ref" and value not in fits and "k_ref" in fits:
-        return np.log(fits["k_ref"].to_numpy(float))
-    if value not in fits or "start" not in fits:
-        raise ValueError(f"fits: columns start and {value!r} are needed, found {list(fits.columns)}")
-    return fits[value].to_numpy(float)
+def stationary_blocks(rng, n, draws, mean_block=3.0):
+    """Positions (draws, n) of resampled years: each follows the one before, or is new with chance 1/mean_block."""
+    place = np.empty((draws, n), np.int64)
+    if n == 0:
+        return place
+    fresh = rng.integers(n, size=(draws, n))
+    new = rng.random((draws, n)) < 1.0 / mean_block
+    place[:, 0] = fresh[:, 0]
+    for k in range(1, n):
+        place[:, k] = np.where(new[:, k], fresh[:, k], (place[:, k - 1] + 1) % n)
+    return place
 
 
-def _years(fits, year_start_month):
-    start = pd.DatetimeIndex(fits["start"])
-    return np.asarray(start.year + ((start.month >= year_start_month) & (year_start_month > 1)))
-
-
-def _covariates(fits, covariates, year_start_month):
+def _covariates(fits, covariates):
     """Covariates by year, or None."""
     if covariates is None:
         return None
@@ -314,7 +332,7 @@ def _covariates(fits, covariates, year_start_month):
     missing = [c for c in covariates if c not in fits]
     if missing:
         raise ValueError(f"covariates: columns {missing} not in fits, found {list(fits.columns)}")
-    return fits[list(covariates)].astype(float).groupby(_years(fits, year_start_month)).mean()
+    return fits[list(covariates)].astype(float).groupby(pd.DatetimeIndex(fits["start"]).year).mean()
 
 
 def period_bounds(periods):
@@ -337,97 +355,58 @@ def period_bounds(periods):
     return labels, start, end
 
 
-def membership(years, bounds, year_start_month):
+def membership(years, bounds):
     """Per year, the period that holds its middle (-1: none)."""
     _, start, end = bounds
-    first = np.asarray(years, np.int64) - (year_start_month > 1)
-    months = (first - 1970).astype("datetime64[Y]").astype("datetime64[M]") + (year_start_month - 1)
-    middle = months.astype("datetime64[D]") + 182
-    member = np.full(len(first), -1)
+    middle = (np.asarray(years, np.int64) - 1970).astype("datetime64[Y]").astype("datetime64[D]") + 182
+    member = np.full(len(middle), -1)
     for k in range(len(start)):
         member[(middle >= start[k]) & (middle <= end[k])] = k
     return member
 
 
-class Model(NamedTuple):
-    """A regression with AR(1) errors over the grid of rho (first axis)."""
+def lagged_correlation(first: pd.Series, second: pd.Series, max_lag: int = 5) -> pd.DataFrame:
+    """Correlation of two yearly series at lags, both detrended, and the 95 % limit of unrelated series.
 
-    weight: np.ndarray
-    beta: np.ndarray
-    inverse: np.ndarray
-    variance: np.ndarray
-    df: int
-    log_evidence: float
+    Parameters
+    ----------
+    first, second : pandas.Series
+        By year.  A positive lag pairs `first` with later years of `second`: `first` leads.
+    max_lag : int
+        Largest lag in years.
 
-
-def _ar1_regression(t, y, design):
-    """Generalised least squares over a grid of rho: weights, coefficients, their scaled inverse, variance, df."""
-    n, p = design.shape
-    if n - p < 2 or np.linalg.matrix_rank(design) < p:
-        raise ValueError(
-            f"{n} years cannot carry {p} coefficients (too few years, or covariates that repeat the periods)"
-        )
-    # the AR(1) precision is tridiagonal: each year is whitened by the one before, across any gap
-    phi = _RHO[:, None] ** np.diff(t)
-    innovation = np.sqrt(1 - phi**2)
-    data = np.c_[design, y]
-    white = np.empty((len(_RHO), n, p + 1))
-    white[:, 0] = data[0]
-    white[:, 1:] = (data[1:] - phi[:, :, None] * data[:-1]) / innovation[:, :, None]
-    x, z = white[:, :, :p], white[:, :, p]
-    normal = x.swapaxes(1, 2) @ x
-    inverse = np.linalg.inv(normal)
-    beta = (inverse @ (x.swapaxes(1, 2) @ z[:, :, None]))[:, :, 0]
-    rss = np.maximum(np.sum((z - np.einsum("kni,ki->kn", x, beta)) ** 2, axis=1), 1e-300)
-    log_weight = -np.log(innovation).sum(1) - 0.5 * np.linalg.slogdet(normal)[1] - 0.5 * (n - p) * np.log(rss)
-    weight = np.exp(log_weight - log_weight.max()) * _PRIOR
-    evidence = log_weight.max() + np.log(weight.sum())
-    return Model(weight / weight.sum(), beta, inverse, rss / (n - p), n - p, evidence)
+    Returns
+    -------
+    pandas.DataFrame
+        Index ``lag``; ``correlation``, ``limit`` (95 % of unrelated series stay within it at every lag, by Bonferroni,
+        with the effective number of years of two AR(1) series, n (1 - r1 r2) / (1 + r1 r2)), ``n`` (years).  Under 8
+        common years: NaN.
+    """
+    first, second = (_detrended(s.dropna().astype(float)) for s in (first, second))
+    z = special.ndtri(1 - 0.025 / (2 * max_lag + 1))
+    memory = np.prod([max(_lag_one(s), 0.0) for s in (first, second)])
+    rows = []
+    for lag in range(-max_lag, max_lag + 1):
+        later = pd.Series(second.to_numpy(), index=second.index - lag)
+        years = first.index.intersection(later.index)
+        n = len(years)
+        effective = n * (1 - memory) / (1 + memory)
+        known = n >= 8 and effective > 3
+        r = np.corrcoef(first[years], later[years])[0, 1] if known else np.nan
+        # Fisher: atanh(r) has the variance 1 / (n - 3)
+        rows.append((lag, r, np.tanh(z / np.sqrt(effective - 3)) if known else np.nan, n))
+    return pd.DataFrame(rows, columns=["lag", "correlation", "limit", "n"]).set_index("lag")
 
 
-_SUMMARY = ("difference", "lower", "upper", "difference_std", "p_value", "minimal_detectable", "rho")
+def _detrended(yearly):
+    """A yearly series less its straight line."""
+    t = yearly.index.to_numpy(float)
+    if len(t) < 3:
+        return yearly * np.nan
+    return yearly - np.polyval(np.polyfit(t - t.mean(), yearly, 1), t - t.mean())
 
 
-def _summary(model, contrast, level):
-    """Location, interval, p value and minimal detectable size of one contrast."""
-    weight, beta, inverse, variance, df, _ = model
-    center = beta @ contrast
-    scale = np.sqrt(variance * np.einsum("i,kij,j->k", contrast, inverse, contrast))
-    difference = float(weight @ center)
-
-    spread = np.sqrt(weight @ (scale**2 * df / max(df - 2, 1) + (center - difference) ** 2))
-    tail = (1 - level) / 2
-    lower, upper, low, median, high, found = _quantiles(
-        np.array([tail, 1 - tail, 0.025, 0.5, 0.975, 0.8]), weight, center, scale, df
-    )
-    p_zero = float(weight @ special.stdtr(df, -center / scale))
-    return {
-        "difference": difference,
-        "lower": lower,
-        "upper": upper,
-        "difference_std": float(spread),
-        "p_value": 2 * min(p_zero, 1 - p_zero),
-        # half the 95 % interval, plus the distance that leaves a fifth of the repeats inside it
-        "minimal_detectable": (high - low) / 2 + found - median,
-        "rho": float(weight @ _RHO),
-    }
-
-
-def _quantiles(probability, weight, center, scale, df):
-    """Quantiles of a mixture of t distributions, by Newton steps kept inside a shrinking bracket."""
-    edge = special.stdtrit(df, probability)[:, None] * scale + center
-    low, high = edge.min(axis=1), edge.max(axis=1)
-    x = edge @ weight
-    log_norm = special.gammaln((df + 1) / 2) - special.gammaln(df / 2) - 0.5 * np.log(df * np.pi)
-    for _ in range(60):
-        z = (x[:, None] - center) / scale
-        error = special.stdtr(df, z) @ weight - probability
-        high, low = np.where(error > 0, x, high), np.where(error < 0, x, low)
-        density = (np.exp(log_norm - 0.5 * (df + 1) * np.log1p(z**2 / df)) / scale) @ weight
-        with np.errstate(divide="ignore", invalid="ignore"):  # far in a tail the density is 0: then bisect
-            step = x - error / density
-        step = np.where((step > low) & (step < high), step, 0.5 * (low + high))
-        if np.all(np.abs(step - x) <= 1e-10 * (high - low + scale.min())) or np.all(np.abs(error) < 1e-12):
-            break
-        x = step
-    return [float(v) for v in x]
+def _lag_one(yearly):
+    """Correlation of consecutive years."""
+    both = yearly.index.intersection(yearly.index - 1)
+    return float(np.corrcoef(yearly[both], yearly[both + 1])[0, 1]) if len(both) >= 4 else 0.0
