@@ -119,7 +119,7 @@ def test_a_worker_that_dies_changes_nothing(tmp_path, cluster, monkeypatch):
     alone = sbas.invert(stack, **options)
     monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.address)
     site.start("02_sbas")
-    stack = io.spread(stack, site, "02_a.zarr")
+    stack = io.write_and_reopen(stack, site, "02_a.zarr")
     result = sbas.invert(stack, **options)
     blocks = result["rate"].data.npartitions
     assert blocks >= 8, f"{blocks} blocks are too few to be killed among"
@@ -134,7 +134,7 @@ def test_a_worker_that_dies_changes_nothing(tmp_path, cluster, monkeypatch):
     killed = []
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
-    series = io.spread(result, site, "02_a_series.zarr").load()
+    series = io.write_and_reopen(result, site, "02_a_series.zarr").load()
     killer.join(10)
     assert killed and killed[0] < blocks, f"the worker died after all {blocks} blocks were written"
     assert len(site.client.scheduler_info()["workers"]) == 1

@@ -12,10 +12,10 @@ from helpers.io.inputs import (
     read_sensor,
     terrain,
 )
-from helpers.io.results import Results, read_results, write_results
+from helpers.io.results import Results, read_results
 from helpers.io.run import MissingInput, progress
 from helpers.io.site import DEFAULT_SITE, ROOT, Site, load_site
-from helpers.io.store import exists, in_memory, read, read_truth, spread, write, write_and_reopen
+from helpers.io.store import exists, in_memory, read, read_truth, write, write_and_reopen
 from readers.discharge import read_discharge
 from readers.insar import read_geotiff_pairs, read_stack, write_mintpy_timeseries
 
@@ -45,10 +45,8 @@ __all__ = [
     "read_stack",
     "read_truth",
     "registry",
-    "spread",
     "terrain",
     "write",
     "write_and_reopen",
     "write_mintpy_timeseries",
-    "write_results",
 ]

@@ -100,14 +100,6 @@ class Results:
         return table
 
 
-def write_results(site: Site, notebook: str, rows: list[dict]) -> pd.DataFrame:
-    """Write rows collected by a notebook that has no `Results` yet."""
-    results = Results(site, notebook)
-    for row in rows:
-        results.add(**row)
-    return results.write()
-
-
 def _number(value) -> float:
     return math.nan if value is None or isinstance(value, str) else float(value)
 
@@ -144,8 +136,7 @@ def tolerances(table: pd.DataFrame) -> pd.Series:
     name, size = table["name"], table["value"].abs()
     quarter = (table["upper"] - table["lower"]) / 4
     out = quarter.where(quarter > 0, 0.02 * size + 1e-6)
-    # forests take another split for a rounding: few refits move in steps, bootstrap shares of ranks a little
-    out = out.where(~name.str.startswith("null_p_"), 2 * out)
+    # forests take another split for a rounding: bootstrap shares of ranks move a little
     out = out.where(~name.str.startswith("rank_probability_"), out.clip(lower=0.1))
     # R2 is one less a ratio: near zero a share of its value says nothing of what rounding moves
     out = out.where(~name.str.startswith("r2_"), out.clip(lower=0.01))

@@ -338,7 +338,7 @@ class Site:
             f"To supply it, name it under `inputs` in data/sites/{self.name}.yml (see template.yml)."
         )
 
-    def start(self, notebook: str, needs: tuple[str, ...] = ()) -> Site:
+    def start(self, notebook: str) -> Site:
         """Begin a notebook: connect to a cluster if one is named.
 
         Raises

@@ -117,9 +117,6 @@ def write_and_reopen(data: xr.Dataset, site: Site, name: str) -> xr.Dataset:
     return read(site, name, load=True) if site.client or dask.is_dask_collection(data) else data
 
 
-spread = write_and_reopen  # the name notebooks still call it by
-
-
 def in_memory(data: xr.Dataset) -> xr.Dataset:
     """Load a dataset up to `IN_MEMORY_BYTES`; of a larger one the maps only, its stacks and series stay blocks."""
     if data.nbytes <= IN_MEMORY_BYTES:
