@@ -60,7 +60,7 @@ def moved(transform, columns, rows):
 
 
 def true_phase(k, shape=SHAPE):
-    """Phase of pair k: never zero but for one pixel that is a value (2, 3) and one without data (0, 0)."""
+    """Phase of pair k, 0 where a processor has masked it: at (0, 0), and at (2, 3) where it left the coherence."""
     phase = (np.arange(np.prod(shape), dtype="f4").reshape(shape) + 1) * (k + 1) * 0.1
     phase[2, 3] = 0
     phase[0, 0] = 0
@@ -140,7 +140,7 @@ def mintpy(folder, *, geometry=True, **changes):
         "FILE_TYPE": "ifgramStack", "WIDTH": SHAPE[1], "LENGTH": SHAPE[0], "WAVELENGTH": 0.2384, "EPSG": 4326,
         "X_FIRST": 99.0, "Y_FIRST": 38.2, "X_STEP": 0.005, "Y_STEP": -0.005, "X_UNIT": "degrees", "UNIT": "radian",
         "ORBIT_DIRECTION": "DESCENDING", "HEADING": HEADING, "ANTENNA_SIDE": -1, "PLATFORM": "Alos2", "ALOOKS": 16,
-        "RLOOKS": 8,
+        "RLOOKS": 8, "REF_Y": 2, "REF_X": 3,
     } | changes  # fmt: skip
     attrs = {k: str(v) for k, v in attrs.items() if v is not None}
     with h5py.File(folder / "ifgramStack.h5", "w") as file:
@@ -168,12 +168,12 @@ def loose(folder, names=None, **keywords):
     return phase, coherence
 
 
-def assert_true(stack):
-    """Hold the stack to the phase, coherence, dates and geometry every builder writes."""
+def assert_true(stack, zero=np.nan):
+    """Hold the stack to the phase, coherence, dates and geometry every builder writes; `zero`: pixel (2, 3)."""
     order = [0, 2, 1]  # sorted by reference, then secondary date
     for k, pair in enumerate(order):
         expected = true_phase(pair)
-        expected[0, 0] = np.nan
+        expected[0, 0], expected[2, 3] = np.nan, zero
         np.testing.assert_array_equal(stack["unwrapped_phase"][k], expected)
     assert stack["unwrapped_phase"].dtype == np.float32
     assert np.isnan(stack["coherence"].values[:, 0, 0]).all()
@@ -245,7 +245,7 @@ def test_hyp3_products_of_different_extent_are_clipped_to_their_overlap(tmp_path
 def test_mintpy_stack_takes_the_geometry_beside_it(tmp_path):
     """Corner becomes centre, azimuth becomes a look vector, looks are ALOOKS x RLOOKS / 1.94."""
     stack = io.read_stack(mintpy(tmp_path))
-    assert_true(stack)
+    assert_true(stack, zero=0)  # the declared reference pixel
     assert float(stack["x"][0]) == pytest.approx(99.0025)
     assert stack.attrs["looks"] == pytest.approx(16 * 8 / 1.94)
     assert stack.attrs["slant_range_m"] == 740_000
@@ -305,46 +305,69 @@ def test_lazy_reading_gives_the_same_numbers(tmp_path, build):
 # --- zeros ---------------------------------------------------------------------------------------
 
 
-def test_zero_without_coherence_is_what_the_file_declares(tmp_path):
-    """nodata 0 declared: no data; not declared: a value."""
-    for nodata, missing in ((0, 2), (None, 0), (-9999, 0)):
-        phase, _ = loose(tmp_path / str(nodata), nodata=nodata)
-        stack = io.read_geotiff_pairs(phase, wavelength_m=0.0555)
-        assert int(stack["unwrapped_phase"][0].isnull().sum()) == missing, nodata
+@pytest.mark.parametrize("nodata", [0, None, -9999])
+def test_a_column_of_zeros_is_no_data_with_and_without_coherence(tmp_path, nodata):
+    """A 4x4 GeoTIFF with one column of zeros: 0.25 no data whatever the coherence and the declared nodata say."""
+    phase = np.arange(1, 17, dtype="f4").reshape(4, 4)
+    phase[:, 1] = 0
+    raw = write_tif(tmp_path / "20200604_20200616_unw.tif", phase, nodata=nodata)
+    with rasterio.open(raw) as file:
+        assert (file.read(1) == 0).mean() == 0.25
+    gamma = write_tif(tmp_path / "20200604_20200616_cc.tif", np.full((4, 4), 0.9, "f4"))
+    for coherence in (None, [gamma]):
+        stack = io.read_geotiff_pairs([raw], coherence, wavelength_m=0.0555)
+        assert float(stack["unwrapped_phase"].isnull().mean()) == 0.25 == stack.attrs["zero_share"]
+        kept = io.read_geotiff_pairs([raw], coherence, wavelength_m=0.0555, zero="value")
+        assert (kept["unwrapped_phase"][0] == phase).all()
+
+
+def test_a_zero_of_mintpy_is_a_value_at_its_reference_pixel_only(tmp_path):
+    """REF_Y, REF_X undeclared, elsewhere, or not 0 in every pair: the zero is no data there too."""
+    changes = {
+        "none": {"REF_Y": None},
+        "elsewhere": {"REF_Y": 3},
+        "damaged": {"REF_X": "x"},
+        "far": {"REF_X": 99},
+    }
+    for name, attrs in changes.items():
+        stack = io.read_stack(mintpy(tmp_path / name, **attrs))
+        assert stack["unwrapped_phase"][:, 2, 3].isnull().all(), name
+    with h5py.File(mintpy(tmp_path / "some"), "r+") as file:
+        file["unwrapPhase"][1, 2, 3] = 0.5
+    values = io.read_stack(tmp_path / "some")["unwrapped_phase"][:, 2, 3].values
+    np.testing.assert_array_equal(values, [np.nan, np.nan, 0.5])
+    assert (io.read_stack(tmp_path / "some", zero="value")["unwrapped_phase"] == 0).sum() == 3 + 2
+    assert io.read_stack(tmp_path / "some").attrs["zero_share"] == pytest.approx((3 + 2) / (3 * 48))
+
+
+def test_a_component_of_zero_or_less_is_no_data(tmp_path):
+    """MintPy's connectComponent and HyP3's conncomp: a phase outside every component is not kept."""
+    path = mintpy(tmp_path / "m")
+    labels = np.ones((3, *SHAPE), "i2")
+    labels[:, 4, 4], labels[:, 5, 5] = 0, -1
+    edit_h5(path, "connectComponent", labels, exists=False)
+    hyp3(tmp_path / "h", kind="multi")
+    for file in (tmp_path / "h").glob("*/*_conncomp.tif"):
+        write_tif(file, labels[0].astype("f4"), METRES, "EPSG:32647", nodata=None)
+    for stack in (io.read_stack(path), io.read_stack(tmp_path / "h")):
+        phase = stack["unwrapped_phase"].values
+        assert np.isnan(phase[:, [4, 5], [4, 5]]).all() and np.isnan(phase[0, 3:]).sum() == 2
 
 
 @given(
     st.lists(
-        st.tuples(
-            st.sampled_from([0.0, -0.0, 1.5, np.nan, np.inf]),
-            st.sampled_from([0.0, 0.4, np.nan]),
-            st.sampled_from([0, 1]),
-        ),
-        min_size=1,
+        st.tuples(st.sampled_from([0.0, -0.0, 1.5, np.nan, np.inf]), st.sampled_from([-1, 0, 1])), min_size=1
     ),
     st.booleans(),
-    st.booleans(),
-    st.booleans(),
+    st.sampled_from(["nodata", "value"]),
 )
-def test_only_a_stored_zero_can_turn_into_no_data(items, with_coherence, with_component, declared):
-    """The zero rule, read literally, pixel by pixel; every finite non-zero phase survives as it is."""
-    phase, coherence, component = (np.array(v, float) for v in zip(*items, strict=True))
-    out, _ = apply_zero_rule(
-        phase.copy(),
-        coherence.copy() if with_coherence else None,
-        component if with_component else None,
-        declared,
-    )
-    for before, gamma, label, after in zip(phase, coherence, component, out, strict=True):
-        if not np.isfinite(before):
-            expected = np.nan
-        elif before != 0:
-            expected = before
-        else:
-            gone = (with_coherence and not gamma > 0) or (with_component and label == 0)
-            gone |= declared and not with_coherence and not with_component
-            expected = np.nan if gone else 0.0
-        assert after == expected or (np.isnan(after) and np.isnan(expected))
+def test_the_zero_rule_pixel_by_pixel(items, with_component, zero):
+    """Every finite non-zero phase in a component survives as it is; nothing else but a zero called a value does."""
+    phase, component = (np.array(v, float)[None, None] for v in zip(*items, strict=True))
+    out = phase.copy()
+    apply_zero_rule(out, component.copy() if with_component else None, zero=zero)
+    kept = np.isfinite(phase) & ((phase != 0) | (zero == "value")) & ((component > 0) | (not with_component))
+    np.testing.assert_array_equal(out, np.where(kept, phase, np.nan))
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -356,18 +379,19 @@ def test_the_order_of_pairs_in_a_file_does_not_matter(tmp_path, order):
         for name in ("unwrapPhase", "coherence", "date", "bperp"):
             file[name][...] = file[name][...][list(order)]
     stack = io.read_stack(path)
-    assert_true(stack)
+    assert_true(stack, zero=0)
     np.testing.assert_allclose(stack["perpendicular_baseline"], [1, 3, 2])
 
 
 # --- malformed input -----------------------------------------------------------------------------
 
 
-def edit_h5(path, name=None, values=None, **attrs):
-    """Replace a dataset or attributes of an HDF5 file."""
+def edit_h5(path, name=None, values=None, exists=True, **attrs):
+    """Replace (or add) a dataset or attributes of an HDF5 file."""
     with h5py.File(path, "r+") as file:
         if name:
-            del file[name]
+            if exists:
+                del file[name]
             if values is not None:
                 file[name] = values
         for key, value in attrs.items():
@@ -519,7 +543,7 @@ BAD = {
     ),
     "coherence 0-255 as float": (
         bad_licsar(lambda f: write_tif(second(f, "cc"), np.full(SHAPE, 153, "f4"))),
-        "coherence runs from 153",
+        "geo.cc.tif: coherence runs from 0 to 153",
     ),
     "coherence in percent in MintPy": (
         bad_mintpy(lambda p: edit_h5(p, "coherence", np.full((3, *SHAPE), 60, "f4"))),
@@ -537,7 +561,7 @@ BAD = {
     ),
     "less than one look": (bad_loose(keywords={"looks": 0.5}), "looks 0.5 must be at least 1"),
     # grids and projections
-    "another size": (bad_licsar(lambda f: write_tif(second(f), np.ones((6, 9), "f4"))), "mixed grids"),
+    "another size": (bad_licsar(lambda f: write_tif(second(f), np.ones((6, 10), "f4"))), "mixed grids"),
     "another extent": (bad_licsar(shifted(2)), "2 columns from the stack's.*mixed grids"),
     "half a pixel off": (bad_licsar(shifted(0.5)), "fraction of a pixel"),
     "another pixel size": (
@@ -613,18 +637,6 @@ BAD = {
         "dropIfgram is False",
     ),
     "not a stack": (bad_mintpy(FILE_TYPE="velocity"), "FILE_TYPE is velocity"),
-    "baselines of five columns": (
-        bad_licsar(lambda f: (f / "GEOC/baselines").write_text("1 2 3 4 5\n")),
-        "5. columns",
-    ),
-    "baselines that are no numbers": (
-        bad_licsar(lambda f: (f / "GEOC/baselines").write_text(f"{DATES[0]} {DATES[1]} x 12\n")),
-        "baselines: could not convert",
-    ),
-    "metadata that is no number": (
-        bad_licsar(lambda f: (f / "GEOC/metadata.txt").write_text("heading=south\n")),
-        "heading='south' is not a number",
-    ),
     "HyP3 name of no known form": (
         bad_hyp3(lambda f: shutil.copy(hyp3_file(f, "unw_phase"), f / "mine_unw_phase.tif")),
         "none of the HyP3 forms",
@@ -770,7 +782,7 @@ def test_written_series_follow_mintpy_to_the_letter(tmp_path):
 def test_written_stack_is_read_back_identical(tmp_path):
     """stack -> ifgramStack.h5 and geometryGeo.h5 -> stack."""
     stack = io.read_stack(licsar(tmp_path / "raw"))
-    write_mintpy_stack(stack, tmp_path / "out" / "ifgramStack.h5", reference_pixel=(2, 3))
+    write_mintpy_stack(stack, tmp_path / "out" / "ifgramStack.h5", reference_pixel=(1, 1))
     again = io.read_stack(tmp_path / "out")
     for name in stack.data_vars:
         np.testing.assert_allclose(again[name], stack[name], rtol=1e-5, atol=1e-6, err_msg=name)
@@ -779,12 +791,17 @@ def test_written_stack_is_read_back_identical(tmp_path):
     assert again.attrs["looks"] == pytest.approx(stack.attrs["looks"])
 
 
-def test_a_series_without_a_reference_is_refused(tmp_path):
-    """MintPy needs REF_Y and REF_X: none given, none in the attributes, no zero pixel is an error."""
-    data, _ = series(io.read_stack(mintpy(tmp_path)))
-    data["displacement"] = data["displacement"] + xr.where(data["time"] > data["time"][0], 1.0, 0.0)
-    data["displacement"].attrs["units"] = "mm"
-    with pytest.raises(ValueError, match="reference_pixel"):
+def test_a_series_without_a_reference_is_refused_before_any_work(tmp_path):
+    """MintPy needs REF_Y and REF_X: neither given nor in the attributes is said before a value is computed."""
+    data, _ = series(io.read_stack(mintpy(tmp_path, REF_Y=None)))
+
+    def never(block):
+        raise AssertionError("computed")
+
+    data["displacement"] = (
+        data["displacement"].chunk().map_blocks(never, template=data["displacement"].chunk())
+    )
+    with pytest.raises(ValueError, match=r"reference_pixel=.row, column.*network.reference"):
         io.write_mintpy_timeseries(data, tmp_path / "timeseries.h5")
     data["displacement"].attrs["units"] = "m"
     with pytest.raises(ValueError, match="in 'm', expected mm"):

@@ -16,8 +16,18 @@ import xarray as xr
 log = logging.getLogger(__name__)
 
 SPEED_OF_LIGHT = 299_792_458.0  # m/s
-_BANDS = {"X": (0.024, 0.0375), "C": (0.0375, 0.075), "S": (0.075, 0.15), "L": (0.15, 0.30)}
-_GEOMETRY = ("incidence_angle", "los_east", "los_north", "los_up", "height")
+_BANDS = {"X": (0.02, 0.0375), "C": (0.0375, 0.075), "S": (0.075, 0.15), "L": (0.15, 0.30), "P": (0.30, 1.0)}
+_GEOMETRY = {
+    "incidence_angle": ("degree", "incidence angle from vertical"),
+    "los_east": ("1", "east part of the unit vector from ground to satellite"),
+    "los_north": ("1", "north part of the unit vector from ground to satellite"),
+    "los_up": ("1", "up part of the unit vector from ground to satellite"),
+    "height": ("m", "height"),
+}
+_PAIR_LAYERS = {
+    "coherence": {"units": "1", "long_name": "interferometric coherence"},
+    "component": {"long_name": "connected component, 0 = invalid"},
+}
 _LAYERS = ("coherence", "component", *_GEOMETRY)
 _PHASE_ATTRS = {"units": "rad", "long_name": "unwrapped phase", "positive_direction": "away from satellite"}
 
@@ -50,12 +60,12 @@ class Grid:
 
 
 def band_of(wavelength_m: float, source="the stack") -> str:
-    """Letter of the radar band; a wavelength outside 2.4-30 cm is refused (wrong unit)."""
+    """Letter of the radar band; a wavelength outside 2-100 cm is refused (wrong unit)."""
     for name, (low, high) in _BANDS.items():
         if low <= wavelength_m < high:
             return name
     raise ValueError(
-        f"{source}: wavelength {wavelength_m} m is no SAR band (0.024-0.30 m): give metres, not cm, mm or a frequency"
+        f"{source}: wavelength {wavelength_m} m is no SAR band (0.02-1 m): give metres, not cm, mm or a frequency"
     )
 
 
@@ -107,33 +117,74 @@ def order_pairs(reference, secondary, source) -> np.ndarray:
     return order
 
 
-def apply_zero_rule(phase, coherence=None, component=None, zero_is_nodata=False):
-    """Set what is no data to NaN, in place, and return (phase, coherence).
+def sampled(n: int, most: int = 5) -> list[int]:
+    """Positions of at most ``most`` pairs, evenly spread: what `zero_share` is counted on."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(int)).tolist()
 
-    A stored 0 is no data where coherence is 0 or NaN or the connected component is 0, or, when neither
-    is given, where the file declares 0 as its nodata value. Any other 0 is a value (a referenced pixel).
+
+def apply_zero_rule(phase, component=None, *, zero="nodata", reference=None):
+    """Set what is no data to NaN, in place.
+
+    Processors mask the unwrapped phase with 0 and leave the coherence as it is: an exact 0 is no data whatever
+    the coherence says, and so is a connected component <= 0.
 
     Parameters
     ----------
-    phase, coherence, component : ndarray, any shape, the same for all
-    zero_is_nodata : bool or ndarray broadcastable to phase
-        Whether the file declares 0 as nodata.
+    phase, component : ndarray (pair, y, x) or (y, x)
+    zero : {"nodata", "value"}
+        What a stored 0 means.
+    reference : (row, column), optional
+        The pixel the file declares as its reference; its 0 is a value where it is 0 in every pair.
     """
+    if zero not in ("nodata", "value"):
+        raise ValueError(f"zero={zero!r}: choose 'nodata' or 'value'")
     phase[~np.isfinite(phase)] = np.nan
-    zero = phase == 0
-    if zero.any():
-        missing = np.zeros_like(zero)
-        if coherence is not None:
-            missing |= zero & ~(coherence > 0)
-        if component is not None:
-            missing |= zero & (component == 0)
-        if coherence is None and component is None:
-            missing |= zero & zero_is_nodata
+    if zero == "nodata":
+        missing = phase == 0
+        if reference is not None:
+            at = (..., *reference)
+            missing[at] &= not (missing[at] | np.isnan(phase[at])).all()
         phase[missing] = np.nan
-    if coherence is not None:
-        # no data in both layers is no measurement of zero coherence
-        coherence[np.isnan(phase) & (coherence == 0)] = np.nan
-    return phase, coherence
+    if component is not None:
+        component[~np.isfinite(component)] = 0
+        phase[component <= 0] = np.nan
+
+
+def check_coherence(values: np.ndarray, source) -> np.ndarray:
+    """Refuse coherence outside 0-1: another unit, or damage (zarr's compression has no checksum to notice it)."""
+    low, high = np.nanmin(values, initial=0), np.nanmax(values, initial=0)
+    if not (low >= -1e-4 and high <= 1.001):
+        raise ValueError(f"{source}: coherence runs from {low:.3g} to {high:.3g}, expected 0-1")
+    return values
+
+
+def finish_block(out, layers: tuple, source, *, zero="nodata", reference=None):
+    """Hold a block as stored to the data model, in place: the zero rule, then coherence.
+
+    Parameters
+    ----------
+    out : ndarray (layer, pair, y, x)
+    layers : tuple of str
+        What the first axis holds: "phase" first, then "coherence", "component" where there are such.
+    """
+    phase = out[0]
+    component = out[layers.index("component")] if "component" in layers else None
+    apply_zero_rule(phase, component, zero=zero, reference=reference)
+    if "coherence" not in layers:
+        return
+    coherence = out[layers.index("coherence")]
+    coherence[~np.isfinite(coherence)] = 0
+    check_coherence(coherence, source)
+    known, none = np.isfinite(phase), coherence <= 0
+    coherence[none & ~known] = np.nan  # no data in both layers is no measurement of zero coherence
+    if void := int((none & known).sum()):
+        log.warning("%s: %d of %d phase values have coherence 0 or none; kept", source, void, known.sum())
+
+
+def as_layers(data, layers: tuple) -> dict:
+    """Name the layers of a block (layer, pair, y, x); components are whole numbers."""
+    out = dict(zip(layers, data, strict=True))
+    return out | ({"component": out["component"].astype(np.int16)} if "component" in out else {})
 
 
 def los_from_angles(incidence_deg, azimuth_deg):
@@ -150,12 +201,25 @@ def los_from_angles(incidence_deg, azimuth_deg):
     return -horizontal * np.sin(azimuth), horizontal * np.cos(azimuth), np.cos(incidence)
 
 
+def scene_geometry(grid: Grid, incidence_deg, heading_deg) -> dict:
+    """Geometry layers from scene means: incidence from vertical and flight direction, of a right-looking radar."""
+    if incidence_deg is None:
+        return {}
+    layers = {"incidence_angle": float(incidence_deg)}
+    if heading_deg is not None:
+        # the satellite is seen 90 degrees to the left of the flight direction
+        parts = los_from_angles(incidence_deg, 90.0 - heading_deg)
+        layers |= dict(zip(("los_east", "los_north", "los_up"), map(float, parts), strict=True))
+    return {name: np.full((grid.height, grid.width), value) for name, value in layers.items()}
+
+
 def geometry_from_los(east, north, up, source) -> dict:
     """Geometry layers from a unit vector field; anything not of unit length is an error."""
     length = np.sqrt(east**2 + north**2 + up**2)
     seen = np.isfinite(length) & (length > 0)
     if not seen.any():
-        raise ValueError(f"{source}: the line-of-sight vector is empty")
+        log.warning("%s: the line-of-sight vector is empty and left out", source)
+        return {}
     if abs(np.median(length[seen]) - 1) > 0.02:
         raise ValueError(
             f"{source}: line-of-sight components have length {np.median(length[seen]):.3f}, not 1: "
@@ -172,8 +236,8 @@ def geometry_from_los(east, north, up, source) -> dict:
 
 def _check_geometry(geometry: dict, attrs: dict, source) -> None:
     incidence = geometry.get("incidence_angle")
-    if incidence is not None:
-        middle = np.nanmedian(incidence) if np.isfinite(incidence).any() else np.nan
+    if incidence is not None and np.isfinite(incidence).any():
+        middle = np.nanmedian(incidence)
         if not 5 < middle < 75:
             raise ValueError(
                 f"{source}: incidence angle {middle:.2f} is outside 5-75 degrees from vertical "
@@ -205,32 +269,19 @@ def _check_look_side(geometry: dict, attrs: dict, source) -> None:
         )
 
 
-def assemble(
-    phase,
-    reference,
-    secondary,
-    grid: Grid,
-    *,
-    source,
-    wavelength_m: float,
-    coherence=None,
-    component=None,
-    perpendicular_baseline=None,
-    geometry: dict | None = None,
-    **attrs,
-) -> xr.Dataset:
+def assemble(layers: dict, pairs: tuple, grid: Grid, *, source, wavelength_m: float, geometry=None, **attrs):
     """Build the interferogram stack from sorted, checked parts.
 
     Parameters
     ----------
-    phase, coherence, component : array (pair, y, x), numpy or dask
-        Phase in rad, positive away from the satellite; coherence 0-1.
-    reference, secondary : datetime64 (pair,)
+    layers : dict of arrays (pair, y, x), numpy or dask
+        ``phase`` in rad, positive away from the satellite; ``coherence`` 0-1 and ``component`` where known.
+    pairs : (reference, secondary, baseline)
+        datetime64 (pair,) twice, and the perpendicular baseline (pair,) in m, or None.
     grid : Grid
     source : str
         Name used in error messages.
     wavelength_m : float
-    perpendicular_baseline : array (pair,), m
     geometry : dict of arrays (y, x)
         ``incidence_angle`` (degrees from vertical), ``los_east``, ``los_north``, ``los_up``, ``height`` (m).
     **attrs
@@ -240,6 +291,8 @@ def assemble(
     -------
     Dataset with dims (pair, y, x)
     """
+    reference, secondary, baseline = pairs
+    phase = layers["phase"]
     geometry = {k: v for k, v in (geometry or {}).items() if v is not None}
     attrs = {k: v for k, v in attrs.items() if v is not None}
     attrs = {"band": band_of(wavelength_m, source), "wavelength_m": float(wavelength_m), **attrs}
@@ -247,25 +300,14 @@ def assemble(
         raise ValueError(f"{source}: effective number of looks {attrs['looks']} must be at least 1")
     _check_geometry(geometry, attrs, source)
     _check_look_side(geometry, attrs, source)
-    n = len(reference)
-    bperp = (
-        np.full(n, np.nan) if perpendicular_baseline is None else np.asarray(perpendicular_baseline, float)
-    )
+    bperp = np.full(len(reference), np.nan) if baseline is None else np.asarray(baseline, float)
     dims = ("pair", "y", "x")
     data = {"unwrapped_phase": (dims, phase, dict(_PHASE_ATTRS))}
-    if coherence is not None:
-        data["coherence"] = (dims, coherence, {"units": "1", "long_name": "interferometric coherence"})
-    if component is not None:
-        data["component"] = (dims, component, {"long_name": "connected component, 0 = invalid"})
-    names = {
-        "incidence_angle": ("degree", "incidence angle from vertical"),
-        "los_east": ("1", "east part of the unit vector from ground to satellite"),
-        "los_north": ("1", "north part of the unit vector from ground to satellite"),
-        "los_up": ("1", "up part of the unit vector from ground to satellite"),
-        "height": ("m", "height"),
-    }
+    for name, about in _PAIR_LAYERS.items():
+        if layers.get(name) is not None:
+            data[name] = (dims, layers[name], dict(about))
     for name, layer in geometry.items():
-        units, long_name = names[name]
+        units, long_name = _GEOMETRY[name]
         layer = np.asarray(layer, np.float32)
         if layer.shape != (grid.height, grid.width):
             raise ValueError(f"{source}: {name} has shape {layer.shape}, the phase {grid.height, grid.width}")
@@ -273,6 +315,7 @@ def assemble(
             raise ValueError(
                 f"{source}: {name} holds infinite values; write no data as NaN, or name its value"
             )
+        _report_voids(name, layer, phase, source)
         data[name] = (("y", "x"), layer, {"units": units, "long_name": long_name})
     stack = xr.Dataset(
         data,
@@ -288,6 +331,17 @@ def assemble(
     return with_grid_mapping(stack.rio.write_crs(grid.crs))
 
 
+def _report_voids(name: str, layer, phase, source) -> None:
+    """Say how many cells lack a layer of geometry (of those with a phase, where it is in memory)."""
+    if name in ("los_east", "los_north"):
+        return  # they share the voids of los_up
+    void = np.isnan(layer)
+    if isinstance(phase, np.ndarray):
+        void &= np.isfinite(phase).any(axis=0)
+    if count := int(void.sum()):
+        log.warning("%s: no %s in %d of %d cells; their phase is kept", source, name, count, void.size)
+
+
 def with_grid_mapping(stack: xr.Dataset) -> xr.Dataset:
     """Write the transform and name the grid mapping on every map, so that each finds its CRS in the file."""
     stack = stack.rio.write_transform()
@@ -295,13 +349,6 @@ def with_grid_mapping(stack: xr.Dataset) -> xr.Dataset:
         if {"y", "x"} <= set(stack[name].dims):
             stack[name].encoding["grid_mapping"] = "spatial_ref"
     return stack
-
-
-def _coherence_held(values: np.ndarray, source: str) -> np.ndarray:
-    """Refuse a block with impossible values: zarr's compression has no checksum that would notice damage."""
-    if values.size and not (np.nanmin(values, initial=0) >= -1e-4 and np.nanmax(values, initial=0) <= 1.001):
-        raise ValueError(f"{source}: coherence outside 0-1 in a block: it is damaged, or no coherence")
-    return values
 
 
 def check_stack(stack: xr.Dataset, source) -> xr.Dataset:
@@ -341,7 +388,7 @@ def check_stack(stack: xr.Dataset, source) -> xr.Dataset:
             raise ValueError(f"{source}: {name} has infinite values")
     if "coherence" in stack:
         values = stack["coherence"].data
-        held = da.map_blocks(_coherence_held, values, source=str(source), dtype=values.dtype)
+        held = da.map_blocks(check_coherence, values, source=str(source), dtype=values.dtype)
         stack = stack.assign(coherence=stack["coherence"].copy(data=held))
     if "perpendicular_baseline" not in stack.coords:
         unknown = np.full(stack.sizes["pair"], np.nan)

@@ -88,6 +88,8 @@ def _stack(site: Site, name: str, grids: dict) -> str:
     said = (
         f"{stack.sizes['pair']} pairs of {len(dates)} scenes, {_day(dates[0])} to {_day(dates[-1])}, {size}"
     )
+    if (zeros := stack.attrs.get("zero_share")) is not None:
+        notes.append(f"{zeros:.1%} of the phase exactly 0 (no data)")
     return ", ".join([said, *notes])
 
 
