@@ -12,11 +12,19 @@ import xarray as xr
 from readers.damage import damage_named, regular_file, regular_tree
 from readers.hyp3 import is_hyp3, read_hyp3
 from readers.licsar import is_licsar, read_licsar
-from readers.mintpy import read_ifgram_stack, write_mintpy_stack, write_mintpy_timeseries
+from readers.mintpy import read_ifgram_stack, read_rate, write_mintpy_stack, write_mintpy_timeseries
+from readers.opera import read_displacement
 from readers.rasters import PairFiles, read_layer, whole_pairs
 from readers.stack import assemble, check_stack, order_pairs, parse_dates, scene_geometry
 
-__all__ = ["read_geotiff_pairs", "read_stack", "write_mintpy_stack", "write_mintpy_timeseries"]
+__all__ = [
+    "read_displacement",
+    "read_geotiff_pairs",
+    "read_rate",
+    "read_stack",
+    "write_mintpy_stack",
+    "write_mintpy_timeseries",
+]
 
 _RECOGNISED = (
     "MintPy ifgramStack.h5, a LiCSAR frame, a folder of HyP3 products, or a .zarr or .nc of this project "
@@ -92,26 +100,20 @@ def _reader(path: Path):
 
 
 def _read_zarr(path: Path) -> xr.Dataset:
-    regular_tree(path)
-    with damage_named(path):
-        opened = _with_maps(xr.open_zarr(path, decode_coords="all"))
-    return check_stack(opened, path)
+    return _read_own(regular_tree(path), xr.open_zarr)
 
 
 def _read_netcdf(path: Path) -> xr.Dataset:
-    with damage_named(path):
-        opened = _with_maps(
-            xr.open_dataset(path, chunks={}, decode_coords="all", engine="h5netcdf", phony_dims="sort")
-        )
-    return check_stack(opened, path)
+    return _read_own(path, xr.open_dataset, chunks={}, engine="h5netcdf", phony_dims="sort")
 
 
-def _with_maps(data: xr.Dataset) -> xr.Dataset:
+def _read_own(path: Path, opener, **options) -> xr.Dataset:
     """Read coordinates and maps at once: what cannot be decoded of them is met here, not in a computation."""
-    data = data.assign_coords({name: coordinate.load() for name, coordinate in data.coords.items()})
-    return data.assign(
-        {name: layer.load() for name, layer in data.data_vars.items() if layer.dims == ("y", "x")}
-    )
+    with damage_named(path):
+        data = opener(path, decode_coords="all", **options)
+        data = data.assign_coords({name: coordinate.load() for name, coordinate in data.coords.items()})
+        maps = {name: layer.load() for name, layer in data.data_vars.items() if layer.dims == ("y", "x")}
+    return check_stack(data.assign(maps), path)
 
 
 # --- loose GeoTIFFs ------------------------------------------------------------------------------

@@ -27,11 +27,13 @@ from readers.stack import (
     finish_block,
     geometry_from_los,
     los_from_angles,
+    map_variables,
     order_pairs,
     parse_dates,
     sampled,
     strip_rows,
     with_grid_mapping,
+    within_rows,
 )
 
 log = logging.getLogger(__name__)
@@ -81,14 +83,9 @@ class _Blocks:
             ordered = np.sort(pairs)  # HDF5 reads increasing indices only
             back = np.searchsorted(ordered, pairs)
             for layer, name in enumerate(self.datasets.values()):
-                try:
-                    values = handle[name][ordered, start:stop, :]
-                except OSError as error:
-                    raise ValueError(f"{self.path}: {name} cannot be read (truncated?): {error}") from None
-                out[layer] = values[back]
-        inside = self.reference is not None and start <= self.reference[0] < stop
-        here = (self.reference[0] - start, self.reference[1]) if inside else None
-        finish_block(out, tuple(self.datasets), self.path, zero=self.zero, reference=here)
+                out[layer] = handle[name][ordered, start:stop, :][back]
+        at = within_rows(self.reference, start, stop)
+        finish_block(out, tuple(self.datasets), self.path, zero=self.zero, reference=at)
         return out
 
     def zero_share(self) -> float:
@@ -233,7 +230,7 @@ def _declared_reference(attrs: dict, grid: Grid, path) -> tuple[int, int] | None
     return None
 
 
-def read_velocity(path) -> xr.Dataset:
+def read_rate(path) -> xr.Dataset:
     """Read MintPy's velocity.h5 as a rate with its standard deviation.
 
     An exact 0 is no data but at the declared reference pixel, as in the stacks.
@@ -278,7 +275,7 @@ def read_velocity(path) -> xr.Dataset:
         "rate_std": (("y", "x"), std, {"units": "mm yr-1", "long_name": "standard deviation of the rate"}),
     }
     if (where := path.with_name(_GEOMETRY)).exists():
-        out |= {n: (("y", "x"), v) for n, v in _read_geometry(where, grid).items() if np.ndim(v) == 2}
+        out |= map_variables({n: v for n, v in _read_geometry(where, grid).items() if np.ndim(v) == 2})
     said = _sensor_attributes(attrs, grid, reference, path) | {
         "wavelength_m": _need(attrs, "WAVELENGTH", path)
     }

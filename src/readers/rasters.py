@@ -17,10 +17,21 @@ import xarray as xr
 from dask.base import tokenize
 
 from readers.damage import damage_named, regular_file
-from readers.stack import Grid, as_layers, check_coherence, delayed_strips, finish_block, sampled, strip_rows
+from readers.stack import (
+    Grid,
+    as_layers,
+    check_coherence,
+    delayed_strips,
+    finish_block,
+    sampled,
+    strip_rows,
+    within_rows,
+)
 
 log = logging.getLogger(__name__)
 
+RADIANS = ("", "rad", "radian", "radians")
+METRES = ("m", "meter", "meters", "metre", "metres")
 EAGER_MB = 512  # a stack below this is read at once into memory
 _NO_CRS = (
     "has no coordinate reference system: geocode it (or the file is truncated); a GMTSAR .grd in lon/lat needs "
@@ -37,6 +48,7 @@ class Header:
     nodata: float | None
     block_rows: int
     units: str
+    tags: dict
 
 
 def _open(path):
@@ -64,8 +76,9 @@ def _header(dataset, path) -> Header:
     if t.b or t.d or t.e >= 0 or t.a <= 0:
         raise ValueError(f"{path}: grid is rotated or not north-up (transform {tuple(t)[:6]})")
     grid = Grid(dataset.crs, t, dataset.width, dataset.height)
-    stated = dataset.units[0] or dataset.tags().get("DATA_UNITS") or ""
-    return Header(Path(path), grid, dataset.nodata, dataset.block_shapes[0][0], stated.strip())
+    tags = dataset.tags()
+    stated = dataset.units[0] or tags.get("DATA_UNITS") or ""
+    return Header(Path(path), grid, dataset.nodata, dataset.block_shapes[0][0], stated.strip(), tags)
 
 
 def header(path) -> Header:
@@ -273,6 +286,8 @@ class PairFiles:
     clip: bool = False
     sign: float = 1.0
     zero: str = "nodata"
+    reference: tuple | None = None
+    units: tuple = RADIANS
 
     @property
     def layers(self) -> dict:
@@ -289,7 +304,8 @@ class PairFiles:
                 out[layer, k] = as_stored[name](
                     *read_part(path, self.grid, clip=self.clip, rows=(start, stop))
                 )
-        finish_block(out, tuple(self.layers), self.phase[0].parent, zero=self.zero)
+        at = within_rows(self.reference, start, stop)
+        finish_block(out, tuple(self.layers), self.phase[0].parent, zero=self.zero, reference=at)
         if self.sign != 1:
             out[0] *= self.sign
         return out
@@ -300,10 +316,11 @@ class PairFiles:
             for path in files:
                 head = header(path)
                 place_in(head.grid, self.grid, path, clip=self.clip)
-                if name == "phase" and head.units.lower() not in ("", "rad", "radian", "radians"):
+                if name == "phase" and head.units.lower() not in self.units:
+                    stated = f"data are in {head.units}" if head.units else "states no unit"
                     raise ValueError(
-                        f"{path}: data are in {head.units}, expected unwrapped phase in radians "
-                        "(a displacement series is read by io.read_displacement)"
+                        f"{path}: {stated}, expected {'unwrapped phase in radians' if '' in self.units else 'metres'} "
+                        "(read_stack, read_geotiff_pairs: phase; read_displacement: metres)"
                     )
 
     def zero_share(self) -> float:

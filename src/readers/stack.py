@@ -150,6 +150,12 @@ def apply_zero_rule(phase, component=None, *, zero="nodata", reference=None):
         phase[component <= 0] = np.nan
 
 
+def within_rows(reference, start: int, stop: int) -> tuple[int, int] | None:
+    """Row and column of the reference pixel in a block of rows, None where it lies elsewhere."""
+    inside = reference is not None and start <= reference[0] < stop
+    return (reference[0] - start, reference[1]) if inside else None
+
+
 def check_coherence(values: np.ndarray, source) -> np.ndarray:
     """Refuse coherence outside 0-1: another unit, or damage (zarr's compression has no checksum to notice it)."""
     low, high = np.nanmin(values, initial=0), np.nanmax(values, initial=0)
@@ -269,6 +275,12 @@ def _check_look_side(geometry: dict, attrs: dict, source) -> None:
         )
 
 
+def map_variables(geometry: dict) -> dict:
+    """Layers of geometry as variables on (y, x) with unit and name."""
+    attrs = {name: {"units": unit, "long_name": long} for name, (unit, long) in _GEOMETRY.items()}
+    return {n: (("y", "x"), np.asarray(v, np.float32), attrs[n]) for n, v in geometry.items()}
+
+
 def assemble(layers: dict, pairs: tuple, grid: Grid, *, source, wavelength_m: float, geometry=None, **attrs):
     """Build the interferogram stack from sorted, checked parts.
 
@@ -307,16 +319,14 @@ def assemble(layers: dict, pairs: tuple, grid: Grid, *, source, wavelength_m: fl
         if layers.get(name) is not None:
             data[name] = (dims, layers[name], dict(about))
     for name, layer in geometry.items():
-        units, long_name = _GEOMETRY[name]
-        layer = np.asarray(layer, np.float32)
-        if layer.shape != (grid.height, grid.width):
-            raise ValueError(f"{source}: {name} has shape {layer.shape}, the phase {grid.height, grid.width}")
+        if np.shape(layer) != (grid.height, grid.width):
+            raise ValueError(f"{source}: {name} has shape {np.shape(layer)}, the phase {phase.shape[1:]}")
         if np.isinf(layer).any():
             raise ValueError(
                 f"{source}: {name} holds infinite values; write no data as NaN, or name its value"
             )
         _report_voids(name, layer, phase, source)
-        data[name] = (("y", "x"), layer, {"units": units, "long_name": long_name})
+    data |= map_variables(geometry)
     stack = xr.Dataset(
         data,
         coords={

@@ -15,7 +15,13 @@ from helpers.io.results import Results, read_results, write_results
 from helpers.io.site import DEFAULT_SITE, ROOT, Site, fetch, load_site, progress, registry
 from helpers.io.store import exists, in_memory, read, read_truth, spread, write
 from readers.discharge import read_discharge
-from readers.insar import read_geotiff_pairs, read_stack, write_mintpy_timeseries
+from readers.insar import (
+    read_displacement,
+    read_geotiff_pairs,
+    read_rate,
+    read_stack,
+    write_mintpy_timeseries,
+)
 
 __all__ = [
     "DEFAULT_SITE",
@@ -34,9 +40,11 @@ __all__ = [
     "read_areas",
     "read_climate",
     "read_discharge",
+    "read_displacement",
     "read_drivers",
     "read_gauges",
     "read_geotiff_pairs",
+    "read_rate",
     "read_results",
     "read_sensor",
     "read_stack",
