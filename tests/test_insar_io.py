@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rasterio.transform import Affine, from_origin
 
-from helpers import io
+from helpers import io, sbas
 from readers.insar import write_mintpy_stack
 from readers.stack import apply_zero_rule
 
@@ -742,6 +742,178 @@ def test_own_files_are_held_to_the_data_model(tmp_path):
         io.read_stack(tmp_path / "empty.zarr")
 
 
+# --- one layer or value refuses only itself ------------------------------------------------------
+
+
+@pytest.mark.parametrize("layer", ["hgt", "U", "cc"])
+def test_a_void_in_another_layer_leaves_the_phase(tmp_path, layer, caplog):
+    """Height 0 declared as nodata, an empty look vector, coherence 0: the phase stays, the count is said."""
+    whole = io.read_stack(licsar(tmp_path))["unwrapped_phase"]
+    caplog.clear()
+    files = list(tmp_path.glob(f"GEOC/**/*.geo.{layer}.tif"))
+    files += list(tmp_path.glob("GEOC/*.geo.[EN].tif")) if layer == "U" else []
+    for file in files:
+        with rasterio.open(file) as opened:
+            values = opened.read(1)
+        values[3, 2:4] = 0
+        write_tif(file, values)
+    stack = io.read_stack(tmp_path)
+    np.testing.assert_array_equal(stack["unwrapped_phase"], whole)
+    said = {
+        "hgt": "no height in 2 of 48",
+        "U": "no los_up in 2 of 48",
+        "cc": "6 of 138 phase values have coherence 0",
+    }
+    assert said[layer] in caplog.text
+
+
+BASELINES = {
+    "a row of three columns": (
+        f"{DATES[0]} {DATES[0]} 0 0\n{DATES[0]} {DATES[1]} 50 12\n{DATES[0]} {DATES[2]} 9\n",
+        2,
+    ),
+    "five columns": ("1 2 3 4 5\n", 3),
+    "an empty file": ("", 3),
+    "no number": (f"{DATES[0]} {DATES[0]} 0 0\n{DATES[0]} {DATES[1]} 50 12\n{DATES[0]} {DATES[2]} x 24\n", 2),
+    "a date of no pair": (
+        f"20100101 {DATES[0]} 0 0\n20100101 {DATES[1]} 50 12\n20100101 {DATES[2]} -20 24\n",
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", list(BASELINES))
+def test_a_bad_baseline_refuses_only_itself(tmp_path, case, caplog):
+    """NaN for the pairs of that date, with a warning; the others are as they were."""
+    text, unknown = BASELINES[case]
+    (licsar(tmp_path) / "GEOC/baselines").write_text(text)
+    found = io.read_stack(tmp_path)["perpendicular_baseline"].values
+    np.testing.assert_array_equal(found, np.where(np.isnan(found), np.nan, [50, -20, -70]))
+    assert np.isnan(found).sum() == unknown and ("baselines" in caplog.text) == bool(unknown)
+
+
+def test_a_value_of_metadata_that_is_no_number_is_left_out(tmp_path, caplog):
+    """Heading south: unknown heading, the frame's name still gives the direction."""
+    (licsar(tmp_path) / "GEOC/metadata.txt").write_text("heading=south\n")
+    stack = io.read_stack(tmp_path)
+    assert "heading_deg" not in stack.attrs and stack.attrs["orbit_direction"] == "descending"
+    assert "heading='south' is not a number" in caplog.text
+
+
+def test_faulty_files_are_listed_at_once_and_can_be_left_out(tmp_path, caplog):
+    """Of three pairs one file is empty, one of another size: both are named, and skip reads the third."""
+    second(licsar(tmp_path)).write_bytes(b"")
+    write_tif(
+        tmp_path / f"GEOC/{DATES[1]}_{DATES[2]}/{DATES[1]}_{DATES[2]}.geo.cc.tif", np.ones((6, 12), "u1")
+    )
+    with pytest.raises(ValueError, match=r"(?s)geo.unw.tif: is empty.*geo.cc.tif: has 6 x 12.*2 of 3 pairs"):
+        io.read_stack(tmp_path)
+    stack = io.read_stack(tmp_path, incomplete="skip")
+    assert stack.sizes["pair"] == 1 and len(stack.attrs["skipped_pairs"]) == 2
+    assert "is empty" in caplog.text and "6 x 12" in caplog.text
+    assert io.site.Sar(role="main", band="C", path="a", incomplete="skip").incomplete == "skip"
+
+
+def test_extents_that_differ_by_a_row_or_column_are_aligned(tmp_path):
+    """A coherence one column wider or narrower than the phase falls into its place."""
+    phase, coherence = loose(tmp_path)
+    gamma = np.round(np.random.default_rng(1).uniform(0.2, 0.9, (7, 9)), 3).astype("f4")
+    write_tif(coherence[0], gamma, moved(DEGREES, -1, 0))
+    write_tif(coherence[1], gamma[:6, :7])
+    stack = io.read_geotiff_pairs(phase, coherence, wavelength_m=0.0555)
+    found = stack["coherence"].sel(pair=0).values
+    seen = np.isfinite(stack["unwrapped_phase"].values)
+    np.testing.assert_allclose(found[seen[0]], gamma[:6, 1:][seen[0]])
+    narrow = stack["coherence"].values[2]  # of the second file, sorted last
+    np.testing.assert_allclose(narrow[:, :7][seen[2][:, :7]], gamma[:6, :7][seen[2][:, :7]])
+    assert (narrow[:, 7] == 0).all() and seen[2][:, 7].all()
+
+
+# --- layouts and names people have ---------------------------------------------------------------
+
+
+def test_licsar_layouts_give_one_stack(tmp_path):
+    """Portal layout at FRAME and at interferograms, and all files flat in one folder: the stack of GEOC."""
+    wanted = io.read_stack(licsar(tmp_path / "a"))
+    frame, geoc = tmp_path / "021D_04972_131213", tmp_path / "a" / "GEOC"
+    flat = tmp_path / "flat"
+    (frame / "metadata").mkdir(parents=True)
+    flat.mkdir()
+    for item in geoc.iterdir():
+        if item.is_dir():
+            shutil.copytree(item, frame / "interferograms" / item.name)
+            for file in item.iterdir():
+                shutil.copy(file, flat)
+        else:
+            shutil.copy(item, frame / "metadata")
+            shutil.copy(item, flat)
+    for place in (frame, frame / "interferograms", flat):
+        xr.testing.assert_identical(io.read_stack(place), wanted)
+
+
+def test_a_lost_look_vector_is_derived_and_called_assumed(tmp_path):
+    """Heading and incidence of metadata.txt give the vector the files had, for a mean incidence."""
+    for file in licsar(tmp_path).glob("GEOC/*.geo.[ENU].tif"):
+        file.unlink()
+    stack = io.read_stack(tmp_path)
+    for name, value in zip(("los_east", "los_north", "los_up"), los_vector(), strict=True):
+        np.testing.assert_allclose(stack[name], value, atol=1e-6)
+    assert "los_assumed" in stack.attrs
+
+
+def test_clipped_hyp3_products_and_their_slant_range(tmp_path):
+    """*_unw_phase_clipped.tif as ASF's tutorial makes them; the text file's range in metres."""
+    wanted = io.read_stack(hyp3(tmp_path))
+    assert wanted.attrs["slant_range_m"] == 853_000
+    for file in tmp_path.glob("*/*.tif"):
+        file.rename(file.with_name(f"{file.stem}_clipped.tif"))
+    xr.testing.assert_identical(io.read_stack(tmp_path), wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("20200604T135156_20200616T135157", "times of day"),
+        ("2020156_2020168", "yyyyddd"),
+        ("20200616_20200604", "opposite sign"),
+        ("los_disp_20200604_20200616", "a displacement by its name"),
+    ],
+)
+def test_names_that_cannot_be_read_safely_are_refused(tmp_path, name, message):
+    """Date-times, days of the year, ARIA's reversed order and displacement: each with its reason."""
+    file = write_tif(tmp_path / f"{name}.tif", true_phase(0))
+    with pytest.raises(ValueError, match=message):
+        io.read_geotiff_pairs([file], wavelength_m=0.0555)
+
+
+def test_a_grid_of_gmtsar_without_crs_is_told_what_to_do(tmp_path):
+    """The message holds the command."""
+    file = write_tif(tmp_path / "20200604_20200616.tif", true_phase(0), crs=None)
+    with pytest.raises(ValueError, match="gdal_translate -a_srs EPSG:4326"):
+        io.read_geotiff_pairs([file], wavelength_m=0.0555)
+
+
+@pytest.mark.parametrize("metres", [0.019, 1.1, 0.0, -0.05, np.nan])
+def test_wavelengths_outside_radar_are_refused(tmp_path, metres):
+    """0.02 to 1 m."""
+    with pytest.raises(ValueError, match="no SAR band"):
+        io.read_geotiff_pairs(loose(tmp_path)[0], wavelength_m=metres)
+
+
+def test_opera_series_of_two_first_dates_or_no_unit_are_refused(tmp_path):
+    """OPERA moves its first date after some years: such files are two series; without a unit nothing is assumed."""
+    for name in ("20200604_20200616", "20200604_20200628"):
+        write_tif(tmp_path / f"displacement_{name}.tif", true_phase(0), nodata=None, DATA_UNITS="meters")
+    series = io.read_displacement(tmp_path)
+    np.testing.assert_allclose(series["displacement"][2, 4], true_phase(0)[4] * 1000, rtol=1e-6)
+    write_tif(tmp_path / "displacement_20200604_20200628.tif", true_phase(0), nodata=None)
+    with pytest.raises(ValueError, match="states no unit, expected metres"):
+        io.read_displacement(tmp_path)
+    (tmp_path / "displacement_20200604_20200628.tif").rename(tmp_path / "displacement_20200616_20200628.tif")
+    with pytest.raises(ValueError, match="first dates.*2020-06-04.*2020-06-16"):
+        io.read_displacement(tmp_path)
+
+
 # --- writing MintPy ------------------------------------------------------------------------------
 
 
@@ -807,6 +979,45 @@ def test_a_series_without_a_reference_is_refused_before_any_work(tmp_path):
     with pytest.raises(ValueError, match="in 'm', expected mm"):
         io.write_mintpy_timeseries(data, tmp_path / "timeseries.h5", reference_pixel=(0, 0))
     assert not (tmp_path / "timeseries.h5").exists()
+
+
+def test_a_reference_that_a_stack_declares_comes_through_the_inversion(tmp_path):
+    """REF_Y=2, REF_X=3 of ifgramStack.h5 stand in the timeseries.h5 made of it, and the sd in the file beside."""
+    series_of = sbas.invert(io.read_stack(mintpy(tmp_path)), model=None, weights=None)
+    io.write_mintpy_timeseries(series_of, tmp_path / "timeseries.h5")
+    with h5py.File(tmp_path / "timeseries.h5") as file, h5py.File(tmp_path / "timeseriesDecorStd.h5") as std:
+        assert (file.attrs["REF_Y"], file.attrs["REF_X"]) == ("2", "3") and file.attrs["HEADING"]
+        assert std.attrs["FILE_TYPE"] == "timeseries" and std["timeseries"].shape == file["timeseries"].shape
+        wanted = series_of["displacement_std"][:, 1, 7] / 1000
+        np.testing.assert_allclose(std["timeseries"][:, 1, 7], wanted.fillna(0), rtol=1e-6)
+
+
+def test_a_vertical_record_has_no_header_of_a_line_of_sight(tmp_path):
+    """displacement_up of a joined record: no heading, orbit or wavelength; dates of the prior alone are left out."""
+    data, _ = series(io.read_stack(mintpy(tmp_path)))
+    up = data.rename(displacement="displacement_up").assign_coords(observed=("time", [True, False, True]))
+    renamed = data.copy()
+    renamed["displacement"].attrs["long_name"] = "displacement up"
+    io.write_mintpy_timeseries(up, tmp_path / "up.h5")
+    io.write_mintpy_timeseries(renamed, tmp_path / "renamed.h5")
+    for name in ("up", "renamed"):
+        with h5py.File(tmp_path / f"{name}.h5") as file:
+            assert "vertical" in file.attrs["DISPLACEMENT_DIRECTION"]
+            assert not {"HEADING", "ORBIT_DIRECTION", "WAVELENGTH", "ANTENNA_SIDE"} & set(file.attrs)
+            days = [b"20200604", b"20200616", b"20200628"]
+            assert list(file["date"]) == (days[::2] if name == "up" else days)
+
+
+def test_dates_that_hold_only_the_prior_are_left_out_and_single_values_marked(tmp_path):
+    """`filled` everywhere: no such date; `filled` in one pixel: dataset filled."""
+    data, _ = series(io.read_stack(mintpy(tmp_path)))
+    filled = np.zeros((3, *SHAPE), bool)
+    filled[1], filled[2, 4, 4] = True, True
+    data["filled"] = ("time", "y", "x"), filled
+    io.write_mintpy_timeseries(data, tmp_path / "timeseries.h5")
+    with h5py.File(tmp_path / "timeseries.h5") as file:
+        assert list(file["date"]) == [b"20200604", b"20200628"]
+        assert np.argwhere(file["filled"][:]).tolist() == [[1, 4, 4]]
 
 
 def mintpy_command(name):

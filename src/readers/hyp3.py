@@ -39,15 +39,7 @@ def _stem(phase: Path) -> str:
     return phase.name.removesuffix(_SUFFIXES[0]).removesuffix(_SUFFIXES[1])
 
 
-def read_hyp3(
-    folder,
-    *,
-    looks: float | None = None,
-    sensor: str = "Sentinel-1",
-    incomplete: str = "error",
-    zero: str = "nodata",
-    **lazy,
-):
+def read_hyp3(folder, *, looks=None, incomplete="error", sensor="Sentinel-1", zero="nodata", **lazy):
     """Read a folder of HyP3 products as an interferogram stack, clipped to their common overlap.
 
     Parameters
@@ -56,14 +48,8 @@ def read_hyp3(
         Holds one folder per product, or the files themselves, as delivered or clipped (``*_clipped.tif``).
     looks : float, optional
         Effective number of looks; default range looks x azimuth looks / 1.94 from the products' text files.
-    incomplete, zero
-        As in `readers.rasters.whole_pairs` and `readers.stack.apply_zero_rule`.
-    **lazy
-        ``lazy``, ``block_mb``: see `readers.rasters.PairFiles.read`.
-
-    Returns
-    -------
-    Dataset with dims (pair, y, x)
+    incomplete, zero, lazy, block_mb
+        As in `readers.rasters.whole_pairs`, `readers.stack.apply_zero_rule`, `readers.rasters.PairFiles.read`.
     """
     phase = _phase_files(Path(folder))
     if not phase:

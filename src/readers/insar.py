@@ -49,7 +49,7 @@ def read_stack(path: str | Path, **options) -> xr.Dataset:
     ----------
     path : path
     **options
-        Passed to the reader: ``lazy`` (bool), ``zero`` ("value" keeps zeros), ``looks`` and ``incomplete``
+        Passed to the reader: ``lazy`` (bool), ``block_mb``, ``zero`` ("value" keeps zeros), ``looks`` and ``incomplete``
         ("skip" leaves out pairs with a file missing or damaged; LiCSAR, HyP3), ``phase_name`` and
         ``geometry`` (MintPy), ``sensor``.
 
@@ -178,16 +178,8 @@ def read_geotiff_pairs(
     perpendicular_baseline : dict, optional
         (reference, secondary) as "yyyymmdd" strings -> m; pairs it lacks are NaN.
     sensor : str, optional
-    zero : {"nodata", "value"}
-        What an exact 0 of the phase means.
-    incomplete : {"error", "skip"}
-        What to do with a pair that has a file missing, empty, unreadable or on another grid.
-    lazy, block_mb
-        As in `readers.rasters.PairFiles.read`.
-
-    Returns
-    -------
-    Dataset with dims (pair, y, x), as `read_stack`
+    zero, incomplete, lazy, block_mb
+        As in `read_stack`.
     """
     if positive not in ("away", "toward"):
         raise ValueError(f"positive={positive!r}: choose 'away' or 'toward'")

@@ -46,15 +46,7 @@ def _pairs_in(folder: Path) -> dict[str, Path]:
     return dict(sorted((flat | found).items()))
 
 
-def read_licsar(
-    folder,
-    *,
-    looks: float | None = None,
-    incomplete: str = "error",
-    sensor: str = "Sentinel-1",
-    zero: str = "nodata",
-    **lazy,
-):
+def read_licsar(folder, *, looks=None, incomplete="error", sensor="Sentinel-1", zero="nodata", **lazy):
     """Read a LiCSAR frame as an interferogram stack.
 
     The frame's look vector, heights, ``baselines`` and ``metadata.txt`` may lie beside the pairs (GEOC), around
@@ -68,14 +60,8 @@ def read_licsar(
     looks : float, optional
         Effective number of looks. LiCSAR does not state it: without it 80/1.94 is assumed and
         the attribute ``looks_assumed`` says so.
-    incomplete, zero
-        As in `readers.rasters.whole_pairs` and `readers.stack.apply_zero_rule`.
-    **lazy
-        ``lazy``, ``block_mb``: see `readers.rasters.PairFiles.read`.
-
-    Returns
-    -------
-    Dataset with dims (pair, y, x)
+    incomplete, zero, lazy, block_mb
+        As in `readers.rasters.whole_pairs`, `readers.stack.apply_zero_rule`, `readers.rasters.PairFiles.read`.
     """
     home = _home(Path(folder))
     if home is None:

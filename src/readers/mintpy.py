@@ -141,21 +141,14 @@ def read_ifgram_stack(
 
     Parameters
     ----------
-    path : path
     geometry : path, optional
         Another geometry file.
     phase_name : str
         Dataset to read, e.g. ``unwrapPhase_bridging_phaseClosure``.
     sensor : str, optional
         Default: attribute PLATFORM.
-    zero : {"nodata", "value"}
-        What an exact 0 of the phase means, but for the declared reference pixel.
-    lazy, block_mb
-        As in `readers.rasters.PairFiles.read`.
-
-    Returns
-    -------
-    Dataset with dims (pair, y, x)
+    zero, lazy, block_mb
+        As in `readers.stack.apply_zero_rule` and `readers.rasters.PairFiles.read`.
     """
     path = Path(path)
     with _open(path) as handle:
@@ -217,13 +210,20 @@ def _sensor_attributes(attrs: dict, grid: Grid, reference, path) -> dict:
 
 
 def _declared_reference(attrs: dict, grid: Grid, path) -> tuple[int, int] | None:
-    """Row and column that REF_Y and REF_X declare, None where they do not or name no pixel."""
+    """Row and column that REF_Y and REF_X declare, None where they do not or name no pixel.
+
+    Geocoding may move REF_Y and REF_X by one; REF_LAT and REF_LON then say which pixel it is.
+    """
     if not {"REF_Y", "REF_X"} <= set(attrs):
         return None
     try:
-        row, column = int(float(attrs["REF_Y"])), int(float(attrs["REF_X"]))
-        if 0 <= row < grid.height and 0 <= column < grid.width:
-            return row, column
+        at = np.array([int(float(attrs[k])) for k in ("REF_Y", "REF_X")])
+        if grid.crs.is_geographic and {"REF_LAT", "REF_LON"} <= set(attrs):
+            t, lat, lon = grid.transform, float(attrs["REF_LAT"]), float(attrs["REF_LON"])
+            named = np.floor([(lat - t.f) / t.e, (lon - t.c) / t.a]).astype(int)
+            at = named if np.abs(named - at).max() <= 1 else at
+        if (at >= 0).all() and at[0] < grid.height and at[1] < grid.width:
+            return int(at[0]), int(at[1])
     except (ValueError, OverflowError):
         pass
     log.warning("%s: REF_Y=%s, REF_X=%s name no pixel", path, attrs["REF_Y"], attrs["REF_X"])
@@ -235,16 +235,9 @@ def read_rate(path) -> xr.Dataset:
 
     An exact 0 is no data but at the declared reference pixel, as in the stacks.
 
-    Parameters
-    ----------
-    path : path
-        ``velocity`` and ``velocityStd`` in m/year, positive toward the satellite; geometryGeo.h5 beside it gives
-        the look vector.
-
-    Returns
-    -------
-    Dataset
-        ``rate``, ``rate_std`` (y, x) in mm/yr; attributes ``rate_start`` and ``rate_end``.
+    ``velocity`` and ``velocityStd`` in m/year, positive toward the satellite, become ``rate`` and ``rate_std``
+    (y, x) in mm/yr, with attributes ``rate_start`` and ``rate_end``; geometryGeo.h5 beside the file gives the
+    look vector.
     """
     path = Path(path)
     with _open(path) as handle:
@@ -385,16 +378,10 @@ def _grid_attributes(data) -> dict:
     crs = data.rio.crs
     if crs is None:
         raise ValueError("the data carry no CRS: write one with .rio.write_crs")
-    out = {
-        "WIDTH": data.sizes["x"],
-        "LENGTH": data.sizes["y"],
-        "X_FIRST": repr(float(transform.c)),
-        "Y_FIRST": repr(float(transform.f)),
-        "X_STEP": repr(float(transform.a)),
-        "Y_STEP": repr(float(transform.e)),
-        "X_UNIT": "degrees" if crs.is_geographic else "meters",
-        "Y_UNIT": "degrees" if crs.is_geographic else "meters",
-    }
+    out = {"WIDTH": data.sizes["x"], "LENGTH": data.sizes["y"]}
+    corner = {"X_FIRST": "c", "Y_FIRST": "f", "X_STEP": "a", "Y_STEP": "e"}
+    out |= {key: repr(float(getattr(transform, part))) for key, part in corner.items()}
+    out |= dict.fromkeys(("X_UNIT", "Y_UNIT"), "degrees" if crs.is_geographic else "meters")
     epsg = crs.to_epsg()
     if epsg:
         out["EPSG"] = epsg
@@ -499,8 +486,7 @@ def write_mintpy_timeseries(
     missing = ~np.isfinite(meters)
     partly = missing.any(axis=0) & ~missing.all(axis=0)
     if partly.any():
-        done = "dropped" if partial == "drop" else "zeroed"
-        log.info("%s: %d pixels miss some dates: %s", path, partly.sum(), done)
+        log.info("%s: %d pixels miss some dates: %s", path, partly.sum(), partial)
     if partial == "drop":
         missing |= partly
     meters[missing] = 0
@@ -554,41 +540,25 @@ def _write(path, datasets: dict, attrs: dict) -> None:
 def write_mintpy_stack(stack, path, *, reference_pixel=None):
     """Write an interferogram stack as MintPy's ifgramStack.h5, with geometryGeo.h5 beside it.
 
-    NaN becomes 0 in phase and coherence, MintPy's no data.
-
-    Parameters
-    ----------
-    stack : Dataset
-        Dims (pair, y, x), the data model of this project.
-    path : path
-    reference_pixel : (row, column), optional
-        Written as REF_Y, REF_X; `ifgram_inversion` asks for it. Default as in `write_mintpy_timeseries`.
+    NaN becomes 0 in phase and coherence, MintPy's no data. ``reference_pixel`` as in `write_mintpy_timeseries`.
     """
     path = Path(path)
-    phase = stack["unwrapped_phase"].transpose("pair", "y", "x")
-    values = phase.data if isinstance(phase.data, da.Array) else np.asarray(phase.values)
     date = np.stack([_date_text(stack[name].values) for name in ("reference", "secondary")], axis=1)
-    attrs = {
-        "FILE_TYPE": "ifgramStack",
-        "UNIT": "radian",
-        "NO_DATA_VALUE": 0,
-        "START_DATE": min(date[:, 0]).decode(),
-        "END_DATE": max(date[:, 1]).decode(),
-    }
-    attrs |= _grid_attributes(phase) | _radar_attributes(stack)
+    attrs = {"FILE_TYPE": "ifgramStack", "UNIT": "radian", "NO_DATA_VALUE": 0}
+    attrs |= {"START_DATE": min(date[:, 0]).decode(), "END_DATE": max(date[:, 1]).decode()}
+    attrs |= _grid_attributes(stack) | _radar_attributes(stack)
     try:
         attrs |= _reference_attributes(stack, *_reference_pixel(stack, reference_pixel))
     except ValueError:
         if reference_pixel is not None:
             raise
         log.info("%s: written without REF_Y, REF_X: run MintPy's reference_point first", path)
+    layers = {"unwrapPhase": "unwrapped_phase", "coherence": "coherence", "connectComponent": "component"}
     with _replacing(path) as handle:
-        _put(handle, "unwrapPhase", np.where(np.isfinite(values), values, 0), np.float32)
-        if "coherence" in stack:
-            coherence = stack["coherence"].transpose("pair", "y", "x").data
-            _put(handle, "coherence", np.where(np.isfinite(coherence), coherence, 0), np.float32)
-        if "component" in stack:
-            _put(handle, "connectComponent", stack["component"].transpose("pair", "y", "x").data, np.int16)
+        for name, layer in layers.items():
+            if layer in stack:
+                values = stack[layer].transpose("pair", "y", "x").fillna(0).data
+                _put(handle, name, values, np.int16 if layer == "component" else np.float32)
         handle["date"] = date
         handle["bperp"] = np.nan_to_num(stack["perpendicular_baseline"].values).astype(np.float32)
         handle["dropIfgram"] = np.ones(stack.sizes["pair"], bool)  # True means keep
@@ -608,15 +578,12 @@ def _put(handle, name, values, dtype):
 
 
 def _write_geometry(stack, path, attrs):
-    with _replacing(path) as handle:
-        handle["incidenceAngle"] = np.nan_to_num(stack["incidence_angle"].values).astype(np.float32)
-        if "los_east" in stack:
-            # MintPy's azimuth: from north, anticlockwise, of the direction ground to satellite
-            azimuth = np.degrees(np.arctan2(-stack["los_east"].values, stack["los_north"].values))
-            handle["azimuthAngle"] = np.nan_to_num(azimuth).astype(np.float32)
-        if "height" in stack:
-            handle["height"] = np.nan_to_num(stack["height"].values).astype(np.float32)
-        skip = ("REF_Y", "REF_X", "REF_LAT", "REF_LON", "UNIT")
-        _write_attributes(
-            handle, {k: v for k, v in attrs.items() if k not in skip} | {"FILE_TYPE": "geometry"}
-        )
+    layers = {"incidenceAngle": stack["incidence_angle"].values}
+    if "los_east" in stack:
+        # MintPy's azimuth: from north, anticlockwise, of the direction ground to satellite
+        layers["azimuthAngle"] = np.degrees(np.arctan2(-stack["los_east"].values, stack["los_north"].values))
+    if "height" in stack:
+        layers["height"] = stack["height"].values
+    skip = ("REF_Y", "REF_X", "REF_LAT", "REF_LON", "UNIT")
+    attrs = {k: v for k, v in attrs.items() if k not in skip} | {"FILE_TYPE": "geometry"}
+    _write(path, {name: np.nan_to_num(values).astype(np.float32) for name, values in layers.items()}, attrs)

@@ -29,10 +29,8 @@ def read_displacement(folder, *, los=None, incomplete="error", zero="nodata", **
         Holds ``displacement_yyyymmdd_yyyymmdd.tif`` of one first date.
     los : path, optional
         GeoTIFF of three bands, east, north and up part of the unit vector from ground to satellite, on any grid.
-    incomplete, zero
-        As in `readers.rasters.whole_pairs` and `readers.stack.apply_zero_rule`.
-    **lazy
-        ``lazy``, ``block_mb``: see `readers.rasters.PairFiles.read`.
+    incomplete, zero, lazy, block_mb
+        As in `readers.rasters.whole_pairs`, `readers.stack.apply_zero_rule`, `readers.rasters.PairFiles.read`.
 
     Returns
     -------

@@ -110,12 +110,8 @@ def _aligned(file: Grid, target: Grid, path) -> tuple[int, int]:
 def place_in(file: Grid, target: Grid, path, *, clip: bool) -> tuple[rasterio.windows.Window, int, int]:
     """What of ``file`` lies in ``target``, and at which row and column; grids that do not fit are an error.
 
-    Layers of real products differ by a row or a column: what one lacks at an edge is no data there.
-
-    Parameters
-    ----------
-    clip : bool
-        False: the file has the target's extent but for one row or column. True: it may be larger.
+    Layers of real products differ by a row or a column: what one lacks at an edge is no data there. With ``clip``
+    the file may be larger by any number.
     """
     row, column = _aligned(file, target, path)
     beyond = (row, column, file.height - row - target.height, file.width - column - target.width)

@@ -86,15 +86,7 @@ def parse_dates(values, source) -> np.ndarray:
 def order_pairs(reference, secondary, source) -> np.ndarray:
     """Indices that sort pairs by date; reversed, empty or repeated pairs are errors.
 
-    Parameters
-    ----------
-    reference, secondary : array of datetime64, shape (pair,)
-    source : str or list of str
-        Where the pairs come from: one name, or one per pair.
-
-    Returns
-    -------
-    ndarray of int, shape (pair,)
+    ``source`` says where the pairs come from: one name, or one per pair.
     """
     reference = np.asarray(reference, "datetime64[ns]")
     secondary = np.asarray(secondary, "datetime64[ns]")
@@ -108,9 +100,8 @@ def order_pairs(reference, secondary, source) -> np.ndarray:
             "the phase of a reversed pair has the opposite sign: reprocess it or negate and rename the file"
         )
     order = np.lexsort((secondary, reference))
-    same = np.flatnonzero(
-        (np.diff(reference[order]) == np.timedelta64(0)) & (np.diff(secondary[order]) == np.timedelta64(0))
-    )
+    days = np.stack([reference, secondary])[:, order].astype(int)
+    same = np.flatnonzero((np.diff(days) == 0).all(axis=0))
     for k in same:
         first, second = order[k], order[k + 1]
         raise ValueError(f"pair {label[first]} is given twice: {names[first]} and {names[second]}; keep one")
@@ -165,13 +156,9 @@ def check_coherence(values: np.ndarray, source) -> np.ndarray:
 
 
 def finish_block(out, layers: tuple, source, *, zero="nodata", reference=None):
-    """Hold a block as stored to the data model, in place: the zero rule, then coherence.
+    """Hold a block (layer, pair, y, x) as stored to the data model, in place: the zero rule, then coherence.
 
-    Parameters
-    ----------
-    out : ndarray (layer, pair, y, x)
-    layers : tuple of str
-        What the first axis holds: "phase" first, then "coherence", "component" where there are such.
+    ``layers`` says what the first axis holds: "phase", then "coherence" and "component" where there are such.
     """
     phase = out[0]
     component = out[layers.index("component")] if "component" in layers else None
@@ -196,11 +183,7 @@ def as_layers(data, layers: tuple) -> dict:
 def los_from_angles(incidence_deg, azimuth_deg):
     """Unit vector ground to satellite (east, north, up).
 
-    Parameters
-    ----------
-    incidence_deg : array, degrees from vertical
-    azimuth_deg : array
-        Degrees from north, anticlockwise positive, of the direction ground to satellite.
+    Incidence in degrees from vertical; azimuth in degrees from north, anticlockwise, of that direction.
     """
     incidence, azimuth = np.radians(incidence_deg), np.radians(azimuth_deg)
     horizontal = np.sin(incidence)
@@ -250,23 +233,18 @@ def _check_geometry(geometry: dict, attrs: dict, source) -> None:
                 "(radians, or an elevation angle?)"
             )
     heading = attrs.get("heading_deg")
-    if heading is None:
-        return
-    ascending = np.cos(np.radians(heading)) > 0
-    direction = "ascending" if ascending else "descending"
-    if attrs.setdefault("orbit_direction", direction) != direction:
-        raise ValueError(
-            f"{source}: heading {heading:.1f} degrees is {direction}, "
-            f"but the orbit direction is given as {attrs['orbit_direction']}"
-        )
-
-
-def _check_look_side(geometry: dict, attrs: dict, source) -> None:
+    if heading is not None:
+        direction = "ascending" if np.cos(np.radians(heading)) > 0 else "descending"
+        if attrs.setdefault("orbit_direction", direction) != direction:
+            raise ValueError(
+                f"{source}: heading {heading:.1f} degrees is {direction}, "
+                f"but the orbit direction is given as {attrs['orbit_direction']}"
+            )
     east, direction = geometry.get("los_east"), attrs.get("orbit_direction")
     if east is None or direction is None or not np.isfinite(east).any():
         return
-    seen = np.nanmedian(east)
     expected = -1 if direction == "ascending" else 1
+    seen = np.nanmedian(east)
     if seen * expected < 0 and attrs.get("antenna_side", "right") == "right":
         raise ValueError(
             f"{source}: a right-looking {direction} orbit sees the satellite in the "
@@ -287,7 +265,7 @@ def assemble(layers: dict, pairs: tuple, grid: Grid, *, source, wavelength_m: fl
     Parameters
     ----------
     layers : dict of arrays (pair, y, x), numpy or dask
-        ``phase`` in rad, positive away from the satellite; ``coherence`` 0-1 and ``component`` where known.
+        ``phase`` in rad, positive away from the satellite; ``coherence`` 0-1, ``component`` where known.
     pairs : (reference, secondary, baseline)
         datetime64 (pair,) twice, and the perpendicular baseline (pair,) in m, or None.
     grid : Grid
@@ -311,7 +289,6 @@ def assemble(layers: dict, pairs: tuple, grid: Grid, *, source, wavelength_m: fl
     if "looks" in attrs and not attrs["looks"] >= 1:
         raise ValueError(f"{source}: effective number of looks {attrs['looks']} must be at least 1")
     _check_geometry(geometry, attrs, source)
-    _check_look_side(geometry, attrs, source)
     bperp = np.full(len(reference), np.nan) if baseline is None else np.asarray(baseline, float)
     dims = ("pair", "y", "x")
     data = {"unwrapped_phase": (dims, phase, dict(_PHASE_ATTRS))}
@@ -422,11 +399,6 @@ def delayed_strips(read, layers: int, n_pair: int, height: int, width: int, rows
     strips = []
     for start in range(0, height, rows):
         stop = min(start + rows, height)
-        strips.append(
-            da.from_delayed(
-                task(start, stop, dask_key_name=f"read-{token}-{start}"),
-                shape=(layers, n_pair, stop - start, width),
-                dtype=np.float32,
-            )
-        )
+        strip = task(start, stop, dask_key_name=f"read-{token}-{start}")
+        strips.append(da.from_delayed(strip, (layers, n_pair, stop - start, width), np.float32))
     return da.concatenate(strips, axis=2)
