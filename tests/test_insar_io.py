@@ -910,7 +910,7 @@ def test_opera_series_of_two_first_dates_or_no_unit_are_refused(tmp_path):
     with pytest.raises(ValueError, match="states no unit, expected metres"):
         io.read_displacement(tmp_path)
     (tmp_path / "displacement_20200604_20200628.tif").rename(tmp_path / "displacement_20200616_20200628.tif")
-    with pytest.raises(ValueError, match="first dates.*2020-06-04.*2020-06-16"):
+    with pytest.raises(ValueError, match=r"first dates.*2020-06-04.*2020-06-16"):
         io.read_displacement(tmp_path)
 
 

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 _RECOGNISED = (
-    "MintPy ifgramStack.h5, a LiCSAR frame, a folder of HyP3 products, or a .zarr or .nc of this project "
+    "MintPy ifgramStack.h5, a LiCSAR GEOC folder or frame, a folder of HyP3 products, or a .zarr or .nc of this project "
     "(other GeoTIFFs, also GMTSAR's .grd with a CRS: read_geotiff_pairs)"
 )
 
@@ -49,7 +49,7 @@ def read_stack(path: str | Path, **options) -> xr.Dataset:
     ----------
     path : path
     **options
-        Passed to the reader: ``lazy`` (bool), ``block_mb``, ``zero`` ("value" keeps zeros), ``looks`` and ``incomplete``
+        Passed to the reader: ``lazy`` (bool), ``zero`` ("value" keeps zeros), ``looks`` and ``incomplete``
         ("skip" leaves out pairs with a file missing or damaged; LiCSAR, HyP3), ``phase_name`` and
         ``geometry`` (MintPy), ``sensor``.
 

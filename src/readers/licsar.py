@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from readers.damage import regular_file
-from readers.rasters import PairFiles, read_height, read_part, whole_pairs
+from readers.rasters import PairFiles, read_height, read_layer, whole_pairs
 from readers.stack import (
     SPEED_OF_LIGHT,
     assemble,
@@ -67,8 +67,9 @@ def read_licsar(folder, *, looks=None, incomplete="error", sensor="Sentinel-1", 
     if home is None:
         raise FileNotFoundError(f"{folder}: holds no folder named yyyymmdd_yyyymmdd")
     places = [home, home.parent, home / "metadata", home.parent / "metadata"]
-    names = list(_pairs_in(home))
-    files = [[_pairs_in(home)[n] / f"{n}.geo.{layer}.tif" for layer in ("unw", "cc")] for n in names]
+    folders = _pairs_in(home)
+    names = list(folders)
+    files = [[folders[n] / f"{n}.geo.{layer}.tif" for layer in ("unw", "cc")] for n in names]
     reference, secondary = (parse_dates([n[part] for n in names], home) for part in _PARTS)
     order = order_pairs(reference, secondary, [str(f[0]) for f in files])
     kept, grid = whole_pairs([tuple(files[k]) for k in order], incomplete)
@@ -137,7 +138,7 @@ def _look_vector(places, grid) -> dict:
             f"{places[0]}: *.geo.{missing[0]}.tif is missing beside the other look-vector files; download it"
         )
     # a single component may be 0 where the vector is not: only all three together are no data
-    parts = [np.nan_to_num(read_part(files[n], grid, clip=True, as_float=True)[0]) for n in "ENU"]
+    parts = [np.nan_to_num(read_layer(files[n], grid)) for n in "ENU"]
     return geometry_from_los(*parts, files["U"])
 
 

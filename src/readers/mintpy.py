@@ -415,9 +415,10 @@ def _reference_pixel(data, reference_pixel) -> tuple[int, int]:
     """Row and column of the reference: given, as `network.reference` chose it, or as the stack's file declares it."""
     for y, x in (("reference_y", "reference_x"), ("declared_reference_y", "declared_reference_x")):
         if reference_pixel is None and {y, x} <= set(data.attrs):
-            reference_pixel = tuple(
-                int(np.argmin(np.abs(data[d].values - data.attrs[k]))) for d, k in (("y", y), ("x", x))
-            )
+            away = [np.abs(data[d].values - data.attrs[k]) for d, k in (("x", x), ("y", y))]
+            # a series cut to another place does not hold the pixel
+            if all(a.min() <= abs(step) for a, step in zip(away, data.rio.resolution(), strict=True)):
+                reference_pixel = int(away[1].argmin()), int(away[0].argmin())
     if reference_pixel is None:
         raise ValueError(
             "no reference pixel: pass reference_pixel=(row, column), or reference the stack by network.reference: "
