@@ -10,11 +10,10 @@ import numpy as np
 
 from readers.damage import regular_file
 from readers.rasters import PairFiles, read_height, read_layer, whole_pairs
-from readers.stack import assemble, geometry_from_los, order_pairs, parse_dates
+from readers.stack import WAVELENGTH_M, assemble, geometry_from_los, order_pairs, parse_dates
 
 log = logging.getLogger(__name__)
 
-_WAVELENGTH_M = 0.055465763
 _SUFFIXES = ("_unw_phase_clipped.tif", "_unw_phase.tif")  # as ASF's tutorial cuts products, and as delivered
 _NAMES = (
     re.compile(r"^S1[A-D]{2}_(\d{8})T\d{6}_(\d{8})T\d{6}_"),  # GAMMA
@@ -71,7 +70,7 @@ def read_hyp3(folder, *, looks=None, incomplete="error", sensor="Sentinel-1", ze
         (reference[order], secondary[order], [t.get("Baseline", np.nan) for t in texts]),
         grid,
         source=str(folder),
-        wavelength_m=_WAVELENGTH_M,
+        wavelength_m=WAVELENGTH_M,
         geometry=_geometry(phase, grid),
         sensor=sensor,
         processor="HyP3",
@@ -103,9 +102,7 @@ def _geometry(phase, grid) -> dict:
         (p for p in phase if _beside(p, "lv_theta").exists() and _beside(p, "lv_phi").exists()), None
     )
     if with_angles is None:
-        log.warning(
-            "%s: no lv_theta and lv_phi in any product: the stack has no look vector", phase[0].parent
-        )
+        log.warning("%s: no lv_theta, lv_phi in any product: no look vector", phase[0].parent)
     else:
         # lv_theta is the elevation of the look vector, lv_phi its direction from east, anticlockwise
         theta, phi = (read_layer(_beside(with_angles, n), grid) for n in ("lv_theta", "lv_phi"))

@@ -27,8 +27,8 @@ __all__ = [
 ]
 
 _RECOGNISED = (
-    "MintPy ifgramStack.h5, a LiCSAR GEOC folder or frame, a folder of HyP3 products, or a .zarr or .nc of this project "
-    "(other GeoTIFFs, also GMTSAR's .grd with a CRS: read_geotiff_pairs)"
+    "MintPy ifgramStack.h5, a LiCSAR GEOC folder or frame, a folder of HyP3 products, or a .zarr or .nc of this "
+    "project (other GeoTIFFs, also GMTSAR's .grd with a CRS: read_geotiff_pairs)"
 )
 
 

@@ -104,8 +104,10 @@ def read_licsar(folder, *, looks=None, incomplete="error", sensor="Sentinel-1", 
 def _looks(looks) -> dict:
     if looks is not None:
         return {"looks": float(looks)}
-    said = "80/1.94; LiCSAR states no number of looks, give the keyword looks to set it"
-    return {"looks": _ASSUMED_LOOKS, "looks_assumed": said}
+    return {
+        "looks": _ASSUMED_LOOKS,
+        "looks_assumed": "80/1.94; LiCSAR states no looks, the keyword looks does",
+    }
 
 
 def _orbit(places, metadata) -> dict:

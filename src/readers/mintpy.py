@@ -230,7 +230,7 @@ def _declared_reference(attrs: dict, grid: Grid, path) -> tuple[int, int] | None
     return None
 
 
-def read_rate(path) -> xr.Dataset:
+def read_rate(path: str | Path) -> xr.Dataset:
     """Read MintPy's velocity.h5 as a rate with its standard deviation.
 
     An exact 0 is no data but at the declared reference pixel, as in the stacks.

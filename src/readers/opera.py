@@ -12,12 +12,26 @@ from rasterio.enums import Resampling
 
 from readers.damage import damage_named, regular_file
 from readers.rasters import METRES, PairFiles, header, whole_pairs
-from readers.stack import geometry_from_los, map_variables, order_pairs, parse_dates, with_grid_mapping
+from readers.stack import (
+    WAVELENGTH_M,
+    geometry_from_los,
+    map_variables,
+    order_pairs,
+    parse_dates,
+    with_grid_mapping,
+)
 
 _NAME = re.compile(r"^displacement_(\d{8})_(\d{8})\.tif$")
 
 
-def read_displacement(folder, *, los=None, incomplete="error", zero="nodata", **lazy) -> xr.Dataset:
+def read_displacement(
+    folder: str | Path,
+    *,
+    los: str | Path | None = None,
+    incomplete: str = "error",
+    zero: str = "nodata",
+    **lazy,
+) -> xr.Dataset:
     """Read a folder of OPERA DISP-S1 GeoTIFFs as a displacement series.
 
     A component <= 0 (``connected_component_labels_*`` beside a file) is no data, and an exact 0 but at the
@@ -69,7 +83,7 @@ def read_displacement(folder, *, los=None, incomplete="error", zero="nodata", **
         "positive_direction": "toward satellite",
     }
     data = {"displacement": (("time", "y", "x"), np.concatenate([start, later]), about)}
-    attrs = {"sensor": "Sentinel-1", "processor": "OPERA DISP-S1", "wavelength_m": 0.055465763}
+    attrs = {"sensor": "Sentinel-1", "processor": "OPERA DISP-S1", "wavelength_m": WAVELENGTH_M}
     attrs |= {"reference_date": str(first[0])[:10], "zero_share": source.zero_share()}
     if inside:
         row, column = declared

@@ -147,7 +147,7 @@ def read_part(path, grid: Grid, *, clip: bool, rows=None, as_float=False) -> tup
 def fault_of(path: Path, grid: Grid | None, *, clip: bool = False) -> str | None:
     """What is wrong with a file, found from its header and its last row; None where nothing is."""
     if not path.exists():
-        return f"{path}: missing"
+        return f"{path}: missing; download it"
     if path.stat().st_size == 0:
         return f"{path}: is empty (0 bytes)"
     try:
@@ -183,7 +183,7 @@ def whole_pairs(pairs: list[tuple], incomplete: str, *, one_grid: bool = True) -
     told = [fault for some in faults for fault in some]
     kept = [k for k, some in enumerate(faults) if not some]
     if told and (incomplete == "error" or not kept):
-        kind = FileNotFoundError if all(f.endswith(": missing") for f in told) else ValueError
+        kind = FileNotFoundError if all(f.endswith(": missing; download it") for f in told) else ValueError
         raise kind(
             "; ".join(told)
             + f" ({len(pairs) - len(kept)} of {len(pairs)} pairs): get these files anew, or pass "

@@ -81,6 +81,7 @@ def _stack(site: Site, name: str, grids: dict) -> str:
         n
         for n, bad in (
             ("looks assumed", "looks_assumed" in stack.attrs),
+            ("look vector assumed", "los_assumed" in stack.attrs),
             ("no heights", "height" not in stack),
         )
         if bad
