@@ -10,10 +10,11 @@ import numpy as np
 
 from readers.damage import regular_file
 from readers.rasters import PairFiles, read_height, read_layer, whole_pairs
-from readers.stack import WAVELENGTH_M, assemble, geometry_from_los, order_pairs, parse_dates
+from readers.stack import assemble, geometry_from_los, order_pairs, parse_dates
 
 log = logging.getLogger(__name__)
 
+WAVELENGTH_M = 0.055465763  # of Sentinel-1, as ASF and JPL state it
 _SUFFIXES = ("_unw_phase_clipped.tif", "_unw_phase.tif")  # as ASF's tutorial cuts products, and as delivered
 _NAMES = (
     re.compile(r"^S1[A-D]{2}_(\d{8})T\d{6}_(\d{8})T\d{6}_"),  # GAMMA

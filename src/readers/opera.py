@@ -11,15 +11,9 @@ import xarray as xr
 from rasterio.enums import Resampling
 
 from readers.damage import damage_named, regular_file
+from readers.hyp3 import WAVELENGTH_M
 from readers.rasters import METRES, PairFiles, header, whole_pairs
-from readers.stack import (
-    WAVELENGTH_M,
-    geometry_from_los,
-    map_variables,
-    order_pairs,
-    parse_dates,
-    with_grid_mapping,
-)
+from readers.stack import geometry_from_los, map_variables, order_pairs, parse_dates, with_grid_mapping
 
 _NAME = re.compile(r"^displacement_(\d{8})_(\d{8})\.tif$")
 
@@ -66,15 +60,9 @@ def read_displacement(
     labels = [p.with_name(p.name.replace("displacement", "connected_component_labels")) for p in files]
     declared = [int(v) for v in re.findall(r"\d+", header(files[0]).tags.get("reference_point", ""))]
     inside = len(declared) == 2 and declared[0] < grid.height and declared[1] < grid.width
-    source = PairFiles(
-        tuple(files),
-        None,
-        tuple(labels) if all(p.exists() for p in labels) else None,
-        grid,
-        zero=zero,
-        reference=tuple(declared) if inside else None,
-        units=METRES,
-    )
+    component = tuple(labels) if all(p.exists() for p in labels) else None
+    reference = tuple(declared) if inside else None
+    source = PairFiles(tuple(files), None, component, grid, zero=zero, reference=reference, units=METRES)
     later = source.read(**lazy)["phase"] * 1000  # m -> mm
     start = np.where(np.isnan(later).all(axis=0), np.nan, 0)[None].astype(later.dtype)
     about = {

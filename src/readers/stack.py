@@ -16,7 +16,6 @@ import xarray as xr
 log = logging.getLogger(__name__)
 
 SPEED_OF_LIGHT = 299_792_458.0  # m/s
-WAVELENGTH_M = 0.055465763  # of Sentinel-1, as ASF and JPL state it
 _BANDS = {"X": (0.02, 0.0375), "C": (0.0375, 0.075), "S": (0.075, 0.15), "L": (0.15, 0.30), "P": (0.30, 1.0)}
 _GEOMETRY = {
     "incidence_angle": ("degree", "incidence angle from vertical"),
