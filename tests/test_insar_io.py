@@ -5,6 +5,7 @@ read from real files where DATA_MIRROR has them.
 """
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -812,6 +813,24 @@ def test_faulty_files_are_listed_at_once_and_can_be_left_out(tmp_path, caplog):
     assert stack.sizes["pair"] == 1 and len(stack.attrs["skipped_pairs"]) == 2
     assert "is empty" in caplog.text and "6 x 12" in caplog.text
     assert io.site.Sar(role="main", band="C", path="a", incomplete="skip").incomplete == "skip"
+
+
+def test_make_data_prints_the_share_of_zeros_and_the_site_file_skips(tmp_path):
+    """The key `incomplete` of the site file reaches the reader; 2 of 48 phases of each pair are 0."""
+    from helpers.io.check import check
+
+    second(licsar(tmp_path)).write_bytes(b"")
+    for incomplete, told in (
+        ("error", "is empty"),
+        ("skip", "2 pairs of 3 scenes.*4.2% of the phase exactly 0"),
+    ):
+        sar = {"s1": {"role": "main", "band": "C", "path": "GEOC", "incomplete": incomplete}}
+        config = io.site.SiteConfig(title="x", kind="real", inputs={"sar": sar})
+        site = io.Site("x", config)
+        site.raw = tmp_path
+        row = check(site).iloc[0]
+        assert row["state"] == {"error": "incomplete", "skip": "found"}[incomplete]
+        assert re.search(told, row["what"]), row["what"]
 
 
 def test_extents_that_differ_by_a_row_or_column_are_aligned(tmp_path):
