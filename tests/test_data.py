@@ -95,7 +95,7 @@ def _no_pairs(raw):
 
 
 def _no_look_vector(raw):
-    for path in (raw / "s1_desc").rglob("*.geo.[ENU].tif"):
+    for path in [*(raw / "s1_desc").rglob("*.geo.[ENU].tif"), *(raw / "s1_desc").rglob("metadata.txt")]:
         path.unlink()
 
 

@@ -5,6 +5,7 @@ read from real files where DATA_MIRROR has them.
 """
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -20,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rasterio.transform import Affine, from_origin
 
-from helpers import io
+from helpers import io, sbas
 from readers.insar import write_mintpy_stack
 from readers.stack import apply_zero_rule
 
@@ -60,7 +61,7 @@ def moved(transform, columns, rows):
 
 
 def true_phase(k, shape=SHAPE):
-    """Phase of pair k: never zero but for one pixel that is a value (2, 3) and one without data (0, 0)."""
+    """Phase of pair k, 0 where a processor has masked it: at (0, 0), and at (2, 3) where it left the coherence."""
     phase = (np.arange(np.prod(shape), dtype="f4").reshape(shape) + 1) * (k + 1) * 0.1
     phase[2, 3] = 0
     phase[0, 0] = 0
@@ -140,7 +141,7 @@ def mintpy(folder, *, geometry=True, **changes):
         "FILE_TYPE": "ifgramStack", "WIDTH": SHAPE[1], "LENGTH": SHAPE[0], "WAVELENGTH": 0.2384, "EPSG": 4326,
         "X_FIRST": 99.0, "Y_FIRST": 38.2, "X_STEP": 0.005, "Y_STEP": -0.005, "X_UNIT": "degrees", "UNIT": "radian",
         "ORBIT_DIRECTION": "DESCENDING", "HEADING": HEADING, "ANTENNA_SIDE": -1, "PLATFORM": "Alos2", "ALOOKS": 16,
-        "RLOOKS": 8,
+        "RLOOKS": 8, "REF_Y": 2, "REF_X": 3,
     } | changes  # fmt: skip
     attrs = {k: str(v) for k, v in attrs.items() if v is not None}
     with h5py.File(folder / "ifgramStack.h5", "w") as file:
@@ -168,12 +169,12 @@ def loose(folder, names=None, **keywords):
     return phase, coherence
 
 
-def assert_true(stack):
-    """Hold the stack to the phase, coherence, dates and geometry every builder writes."""
+def assert_true(stack, zero=np.nan):
+    """Hold the stack to the phase, coherence, dates and geometry every builder writes; `zero`: pixel (2, 3)."""
     order = [0, 2, 1]  # sorted by reference, then secondary date
     for k, pair in enumerate(order):
         expected = true_phase(pair)
-        expected[0, 0] = np.nan
+        expected[0, 0], expected[2, 3] = np.nan, zero
         np.testing.assert_array_equal(stack["unwrapped_phase"][k], expected)
     assert stack["unwrapped_phase"].dtype == np.float32
     assert np.isnan(stack["coherence"].values[:, 0, 0]).all()
@@ -245,7 +246,7 @@ def test_hyp3_products_of_different_extent_are_clipped_to_their_overlap(tmp_path
 def test_mintpy_stack_takes_the_geometry_beside_it(tmp_path):
     """Corner becomes centre, azimuth becomes a look vector, looks are ALOOKS x RLOOKS / 1.94."""
     stack = io.read_stack(mintpy(tmp_path))
-    assert_true(stack)
+    assert_true(stack, zero=0)  # the declared reference pixel
     assert float(stack["x"][0]) == pytest.approx(99.0025)
     assert stack.attrs["looks"] == pytest.approx(16 * 8 / 1.94)
     assert stack.attrs["slant_range_m"] == 740_000
@@ -305,46 +306,69 @@ def test_lazy_reading_gives_the_same_numbers(tmp_path, build):
 # --- zeros ---------------------------------------------------------------------------------------
 
 
-def test_zero_without_coherence_is_what_the_file_declares(tmp_path):
-    """nodata 0 declared: no data; not declared: a value."""
-    for nodata, missing in ((0, 2), (None, 0), (-9999, 0)):
-        phase, _ = loose(tmp_path / str(nodata), nodata=nodata)
-        stack = io.read_geotiff_pairs(phase, wavelength_m=0.0555)
-        assert int(stack["unwrapped_phase"][0].isnull().sum()) == missing, nodata
+@pytest.mark.parametrize("nodata", [0, None, -9999])
+def test_a_column_of_zeros_is_no_data_with_and_without_coherence(tmp_path, nodata):
+    """A 4x4 GeoTIFF with one column of zeros: 0.25 no data whatever the coherence and the declared nodata say."""
+    phase = np.arange(1, 17, dtype="f4").reshape(4, 4)
+    phase[:, 1] = 0
+    raw = write_tif(tmp_path / "20200604_20200616_unw.tif", phase, nodata=nodata)
+    with rasterio.open(raw) as file:
+        assert (file.read(1) == 0).mean() == 0.25
+    gamma = write_tif(tmp_path / "20200604_20200616_cc.tif", np.full((4, 4), 0.9, "f4"))
+    for coherence in (None, [gamma]):
+        stack = io.read_geotiff_pairs([raw], coherence, wavelength_m=0.0555)
+        assert float(stack["unwrapped_phase"].isnull().mean()) == 0.25 == stack.attrs["zero_share"]
+        kept = io.read_geotiff_pairs([raw], coherence, wavelength_m=0.0555, zero="value")
+        assert (kept["unwrapped_phase"][0] == phase).all()
+
+
+def test_a_zero_of_mintpy_is_a_value_at_its_reference_pixel_only(tmp_path):
+    """REF_Y, REF_X undeclared, elsewhere, or not 0 in every pair: the zero is no data there too."""
+    changes = {
+        "none": {"REF_Y": None},
+        "elsewhere": {"REF_Y": 3},
+        "damaged": {"REF_X": "x"},
+        "far": {"REF_X": 99},
+    }
+    for name, attrs in changes.items():
+        stack = io.read_stack(mintpy(tmp_path / name, **attrs))
+        assert stack["unwrapped_phase"][:, 2, 3].isnull().all(), name
+    with h5py.File(mintpy(tmp_path / "some"), "r+") as file:
+        file["unwrapPhase"][1, 2, 3] = 0.5
+    values = io.read_stack(tmp_path / "some")["unwrapped_phase"][:, 2, 3].values
+    np.testing.assert_array_equal(values, [np.nan, np.nan, 0.5])
+    assert (io.read_stack(tmp_path / "some", zero="value")["unwrapped_phase"] == 0).sum() == 3 + 2
+    assert io.read_stack(tmp_path / "some").attrs["zero_share"] == pytest.approx((3 + 2) / (3 * 48))
+
+
+def test_a_component_of_zero_or_less_is_no_data(tmp_path):
+    """MintPy's connectComponent and HyP3's conncomp: a phase outside every component is not kept."""
+    path = mintpy(tmp_path / "m")
+    labels = np.ones((3, *SHAPE), "i2")
+    labels[:, 4, 4], labels[:, 5, 5] = 0, -1
+    edit_h5(path, "connectComponent", labels, exists=False)
+    hyp3(tmp_path / "h", kind="multi")
+    for file in (tmp_path / "h").glob("*/*_conncomp.tif"):
+        write_tif(file, labels[0].astype("f4"), METRES, "EPSG:32647", nodata=None)
+    for stack in (io.read_stack(path), io.read_stack(tmp_path / "h")):
+        phase = stack["unwrapped_phase"].values
+        assert np.isnan(phase[:, [4, 5], [4, 5]]).all() and np.isnan(phase[0, 3:]).sum() == 2
 
 
 @given(
     st.lists(
-        st.tuples(
-            st.sampled_from([0.0, -0.0, 1.5, np.nan, np.inf]),
-            st.sampled_from([0.0, 0.4, np.nan]),
-            st.sampled_from([0, 1]),
-        ),
-        min_size=1,
+        st.tuples(st.sampled_from([0.0, -0.0, 1.5, np.nan, np.inf]), st.sampled_from([-1, 0, 1])), min_size=1
     ),
     st.booleans(),
-    st.booleans(),
-    st.booleans(),
+    st.sampled_from(["nodata", "value"]),
 )
-def test_only_a_stored_zero_can_turn_into_no_data(items, with_coherence, with_component, declared):
-    """The zero rule, read literally, pixel by pixel; every finite non-zero phase survives as it is."""
-    phase, coherence, component = (np.array(v, float) for v in zip(*items, strict=True))
-    out, _ = apply_zero_rule(
-        phase.copy(),
-        coherence.copy() if with_coherence else None,
-        component if with_component else None,
-        declared,
-    )
-    for before, gamma, label, after in zip(phase, coherence, component, out, strict=True):
-        if not np.isfinite(before):
-            expected = np.nan
-        elif before != 0:
-            expected = before
-        else:
-            gone = (with_coherence and not gamma > 0) or (with_component and label == 0)
-            gone |= declared and not with_coherence and not with_component
-            expected = np.nan if gone else 0.0
-        assert after == expected or (np.isnan(after) and np.isnan(expected))
+def test_the_zero_rule_pixel_by_pixel(items, with_component, zero):
+    """Every finite non-zero phase in a component survives as it is; nothing else but a zero called a value does."""
+    phase, component = (np.array(v, float)[None, None] for v in zip(*items, strict=True))
+    out = phase.copy()
+    apply_zero_rule(out, component.copy() if with_component else None, zero=zero)
+    kept = np.isfinite(phase) & ((phase != 0) | (zero == "value")) & ((component > 0) | (not with_component))
+    np.testing.assert_array_equal(out, np.where(kept, phase, np.nan))
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -356,18 +380,19 @@ def test_the_order_of_pairs_in_a_file_does_not_matter(tmp_path, order):
         for name in ("unwrapPhase", "coherence", "date", "bperp"):
             file[name][...] = file[name][...][list(order)]
     stack = io.read_stack(path)
-    assert_true(stack)
+    assert_true(stack, zero=0)
     np.testing.assert_allclose(stack["perpendicular_baseline"], [1, 3, 2])
 
 
 # --- malformed input -----------------------------------------------------------------------------
 
 
-def edit_h5(path, name=None, values=None, **attrs):
-    """Replace a dataset or attributes of an HDF5 file."""
+def edit_h5(path, name=None, values=None, exists=True, **attrs):
+    """Replace (or add) a dataset or attributes of an HDF5 file."""
     with h5py.File(path, "r+") as file:
         if name:
-            del file[name]
+            if exists:
+                del file[name]
             if values is not None:
                 file[name] = values
         for key, value in attrs.items():
@@ -519,7 +544,7 @@ BAD = {
     ),
     "coherence 0-255 as float": (
         bad_licsar(lambda f: write_tif(second(f, "cc"), np.full(SHAPE, 153, "f4"))),
-        "coherence runs from 153",
+        "geo.cc.tif: coherence runs from 0 to 153",
     ),
     "coherence in percent in MintPy": (
         bad_mintpy(lambda p: edit_h5(p, "coherence", np.full((3, *SHAPE), 60, "f4"))),
@@ -537,7 +562,7 @@ BAD = {
     ),
     "less than one look": (bad_loose(keywords={"looks": 0.5}), "looks 0.5 must be at least 1"),
     # grids and projections
-    "another size": (bad_licsar(lambda f: write_tif(second(f), np.ones((6, 9), "f4"))), "mixed grids"),
+    "another size": (bad_licsar(lambda f: write_tif(second(f), np.ones((6, 10), "f4"))), "mixed grids"),
     "another extent": (bad_licsar(shifted(2)), "2 columns from the stack's.*mixed grids"),
     "half a pixel off": (bad_licsar(shifted(0.5)), "fraction of a pixel"),
     "another pixel size": (
@@ -613,18 +638,6 @@ BAD = {
         "dropIfgram is False",
     ),
     "not a stack": (bad_mintpy(FILE_TYPE="velocity"), "FILE_TYPE is velocity"),
-    "baselines of five columns": (
-        bad_licsar(lambda f: (f / "GEOC/baselines").write_text("1 2 3 4 5\n")),
-        "5. columns",
-    ),
-    "baselines that are no numbers": (
-        bad_licsar(lambda f: (f / "GEOC/baselines").write_text(f"{DATES[0]} {DATES[1]} x 12\n")),
-        "baselines: could not convert",
-    ),
-    "metadata that is no number": (
-        bad_licsar(lambda f: (f / "GEOC/metadata.txt").write_text("heading=south\n")),
-        "heading='south' is not a number",
-    ),
     "HyP3 name of no known form": (
         bad_hyp3(lambda f: shutil.copy(hyp3_file(f, "unw_phase"), f / "mine_unw_phase.tif")),
         "none of the HyP3 forms",
@@ -730,6 +743,196 @@ def test_own_files_are_held_to_the_data_model(tmp_path):
         io.read_stack(tmp_path / "empty.zarr")
 
 
+# --- one layer or value refuses only itself ------------------------------------------------------
+
+
+@pytest.mark.parametrize("layer", ["hgt", "U", "cc"])
+def test_a_void_in_another_layer_leaves_the_phase(tmp_path, layer, caplog):
+    """Height 0 declared as nodata, an empty look vector, coherence 0: the phase stays, the count is said."""
+    whole = io.read_stack(licsar(tmp_path))["unwrapped_phase"]
+    caplog.clear()
+    files = list(tmp_path.glob(f"GEOC/**/*.geo.{layer}.tif"))
+    files += list(tmp_path.glob("GEOC/*.geo.[EN].tif")) if layer == "U" else []
+    for file in files:
+        with rasterio.open(file) as opened:
+            values = opened.read(1)
+        values[3, 2:4] = 0
+        write_tif(file, values)
+    stack = io.read_stack(tmp_path)
+    np.testing.assert_array_equal(stack["unwrapped_phase"], whole)
+    said = {
+        "hgt": "no height in 2 of 48",
+        "U": "no los_up in 2 of 48",
+        "cc": "6 of 138 phase values have coherence 0",
+    }
+    assert said[layer] in caplog.text
+
+
+BASELINES = {
+    "a row of three columns": (
+        f"{DATES[0]} {DATES[0]} 0 0\n{DATES[0]} {DATES[1]} 50 12\n{DATES[0]} {DATES[2]} 9\n",
+        2,
+    ),
+    "five columns": ("1 2 3 4 5\n", 3),
+    "an empty file": ("", 3),
+    "no number": (f"{DATES[0]} {DATES[0]} 0 0\n{DATES[0]} {DATES[1]} 50 12\n{DATES[0]} {DATES[2]} x 24\n", 2),
+    "a date of no pair": (
+        f"20100101 {DATES[0]} 0 0\n20100101 {DATES[1]} 50 12\n20100101 {DATES[2]} -20 24\n",
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", list(BASELINES))
+def test_a_bad_baseline_refuses_only_itself(tmp_path, case, caplog):
+    """NaN for the pairs of that date, with a warning; the others are as they were."""
+    text, unknown = BASELINES[case]
+    (licsar(tmp_path) / "GEOC/baselines").write_text(text)
+    found = io.read_stack(tmp_path)["perpendicular_baseline"].values
+    np.testing.assert_array_equal(found, np.where(np.isnan(found), np.nan, [50, -20, -70]))
+    assert np.isnan(found).sum() == unknown and ("baselines" in caplog.text) == bool(unknown)
+
+
+def test_a_value_of_metadata_that_is_no_number_is_left_out(tmp_path, caplog):
+    """Heading south: unknown heading, the frame's name still gives the direction."""
+    (licsar(tmp_path) / "GEOC/metadata.txt").write_text("heading=south\n")
+    stack = io.read_stack(tmp_path)
+    assert "heading_deg" not in stack.attrs and stack.attrs["orbit_direction"] == "descending"
+    assert "heading='south' is not a number" in caplog.text
+
+
+def test_faulty_files_are_listed_at_once_and_can_be_left_out(tmp_path, caplog):
+    """Of three pairs one file is empty, one of another size: both are named, and skip reads the third."""
+    second(licsar(tmp_path)).write_bytes(b"")
+    write_tif(
+        tmp_path / f"GEOC/{DATES[1]}_{DATES[2]}/{DATES[1]}_{DATES[2]}.geo.cc.tif", np.ones((6, 12), "u1")
+    )
+    with pytest.raises(ValueError, match=r"(?s)geo.unw.tif: is empty.*geo.cc.tif: has 6 x 12.*2 of 3 pairs"):
+        io.read_stack(tmp_path)
+    stack = io.read_stack(tmp_path, incomplete="skip")
+    assert stack.sizes["pair"] == 1 and len(stack.attrs["skipped_pairs"]) == 2
+    assert "is empty" in caplog.text and "6 x 12" in caplog.text
+    assert io.site.Sar(role="main", band="C", path="a", incomplete="skip").incomplete == "skip"
+
+
+def test_make_data_prints_the_share_of_zeros_and_the_site_file_skips(tmp_path):
+    """The key `incomplete` of the site file reaches the reader; 2 of 48 phases of each pair are 0."""
+    from helpers.io.check import check
+
+    second(licsar(tmp_path)).write_bytes(b"")
+    for incomplete, told in (
+        ("error", "is empty"),
+        ("skip", "2 pairs of 3 scenes.*4.2% of the phase exactly 0"),
+    ):
+        sar = {"s1": {"role": "main", "band": "C", "path": "GEOC", "incomplete": incomplete}}
+        config = io.site.SiteConfig(title="x", kind="real", inputs={"sar": sar})
+        site = io.Site("x", config)
+        site.raw = tmp_path
+        row = check(site).iloc[0]
+        assert row["state"] == {"error": "incomplete", "skip": "found"}[incomplete]
+        assert re.search(told, row["what"]), row["what"]
+
+
+def test_extents_that_differ_by_a_row_or_column_are_aligned(tmp_path):
+    """A coherence one column wider or narrower than the phase falls into its place."""
+    phase, coherence = loose(tmp_path)
+    gamma = np.round(np.random.default_rng(1).uniform(0.2, 0.9, (7, 9)), 3).astype("f4")
+    write_tif(coherence[0], gamma, moved(DEGREES, -1, 0))
+    write_tif(coherence[1], gamma[:6, :7])
+    stack = io.read_geotiff_pairs(phase, coherence, wavelength_m=0.0555)
+    found = stack["coherence"].sel(pair=0).values
+    seen = np.isfinite(stack["unwrapped_phase"].values)
+    np.testing.assert_allclose(found[seen[0]], gamma[:6, 1:][seen[0]])
+    narrow = stack["coherence"].values[2]  # of the second file, sorted last
+    np.testing.assert_allclose(narrow[:, :7][seen[2][:, :7]], gamma[:6, :7][seen[2][:, :7]])
+    assert (narrow[:, 7] == 0).all() and seen[2][:, 7].all()
+
+
+# --- layouts and names people have ---------------------------------------------------------------
+
+
+def test_licsar_layouts_give_one_stack(tmp_path):
+    """Portal layout at FRAME and at interferograms, and all files flat in one folder: the stack of GEOC."""
+    wanted = io.read_stack(licsar(tmp_path / "a"))
+    frame, geoc = tmp_path / "021D_04972_131213", tmp_path / "a" / "GEOC"
+    flat = tmp_path / "flat"
+    (frame / "metadata").mkdir(parents=True)
+    flat.mkdir()
+    for item in geoc.iterdir():
+        if item.is_dir():
+            shutil.copytree(item, frame / "interferograms" / item.name)
+            for file in item.iterdir():
+                shutil.copy(file, flat)
+        else:
+            shutil.copy(item, frame / "metadata")
+            shutil.copy(item, flat)
+    for place in (frame, frame / "interferograms", flat):
+        xr.testing.assert_identical(io.read_stack(place), wanted)
+
+
+def test_a_lost_look_vector_is_derived_and_called_assumed(tmp_path):
+    """Heading and incidence of metadata.txt give the vector the files had, for a mean incidence."""
+    for file in licsar(tmp_path).glob("GEOC/*.geo.[ENU].tif"):
+        file.unlink()
+    stack = io.read_stack(tmp_path)
+    for name, value in zip(("los_east", "los_north", "los_up"), los_vector(), strict=True):
+        np.testing.assert_allclose(stack[name], value, atol=1e-6)
+    assert "los_assumed" in stack.attrs
+
+
+def test_clipped_hyp3_products_and_their_slant_range(tmp_path):
+    """*_unw_phase_clipped.tif as ASF's tutorial makes them; the text file's range in metres."""
+    wanted = io.read_stack(hyp3(tmp_path))
+    assert wanted.attrs["slant_range_m"] == 853_000
+    for file in tmp_path.glob("*/*.tif"):
+        file.rename(file.with_name(f"{file.stem}_clipped.tif"))
+    xr.testing.assert_identical(io.read_stack(tmp_path), wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("20200604T135156_20200616T135157", "times of day"),
+        ("2020156_2020168", "yyyyddd"),
+        ("20200616_20200604", "opposite sign"),
+        ("los_disp_20200604_20200616", "a displacement by its name"),
+    ],
+)
+def test_names_that_cannot_be_read_safely_are_refused(tmp_path, name, message):
+    """Date-times, days of the year, ARIA's reversed order and displacement: each with its reason."""
+    file = write_tif(tmp_path / f"{name}.tif", true_phase(0))
+    with pytest.raises(ValueError, match=message):
+        io.read_geotiff_pairs([file], wavelength_m=0.0555)
+
+
+def test_a_grid_of_gmtsar_without_crs_is_told_what_to_do(tmp_path):
+    """The message holds the command."""
+    file = write_tif(tmp_path / "20200604_20200616.tif", true_phase(0), crs=None)
+    with pytest.raises(ValueError, match="gdal_translate -a_srs EPSG:4326"):
+        io.read_geotiff_pairs([file], wavelength_m=0.0555)
+
+
+@pytest.mark.parametrize("metres", [0.019, 1.1, 0.0, -0.05, np.nan])
+def test_wavelengths_outside_radar_are_refused(tmp_path, metres):
+    """0.02 to 1 m."""
+    with pytest.raises(ValueError, match="no SAR band"):
+        io.read_geotiff_pairs(loose(tmp_path)[0], wavelength_m=metres)
+
+
+def test_opera_series_of_two_first_dates_or_no_unit_are_refused(tmp_path):
+    """OPERA moves its first date after some years: such files are two series; without a unit nothing is assumed."""
+    for name in ("20200604_20200616", "20200604_20200628"):
+        write_tif(tmp_path / f"displacement_{name}.tif", true_phase(0), nodata=None, DATA_UNITS="meters")
+    series = io.read_displacement(tmp_path)
+    np.testing.assert_allclose(series["displacement"][2, 4], true_phase(0)[4] * 1000, rtol=1e-6)
+    write_tif(tmp_path / "displacement_20200604_20200628.tif", true_phase(0), nodata=None)
+    with pytest.raises(ValueError, match="states no unit, expected metres"):
+        io.read_displacement(tmp_path)
+    (tmp_path / "displacement_20200604_20200628.tif").rename(tmp_path / "displacement_20200616_20200628.tif")
+    with pytest.raises(ValueError, match=r"first dates.*2020-06-04.*2020-06-16"):
+        io.read_displacement(tmp_path)
+
+
 # --- writing MintPy ------------------------------------------------------------------------------
 
 
@@ -770,7 +973,7 @@ def test_written_series_follow_mintpy_to_the_letter(tmp_path):
 def test_written_stack_is_read_back_identical(tmp_path):
     """stack -> ifgramStack.h5 and geometryGeo.h5 -> stack."""
     stack = io.read_stack(licsar(tmp_path / "raw"))
-    write_mintpy_stack(stack, tmp_path / "out" / "ifgramStack.h5", reference_pixel=(2, 3))
+    write_mintpy_stack(stack, tmp_path / "out" / "ifgramStack.h5", reference_pixel=(1, 1))
     again = io.read_stack(tmp_path / "out")
     for name in stack.data_vars:
         np.testing.assert_allclose(again[name], stack[name], rtol=1e-5, atol=1e-6, err_msg=name)
@@ -779,17 +982,61 @@ def test_written_stack_is_read_back_identical(tmp_path):
     assert again.attrs["looks"] == pytest.approx(stack.attrs["looks"])
 
 
-def test_a_series_without_a_reference_is_refused(tmp_path):
-    """MintPy needs REF_Y and REF_X: none given, none in the attributes, no zero pixel is an error."""
-    data, _ = series(io.read_stack(mintpy(tmp_path)))
-    data["displacement"] = data["displacement"] + xr.where(data["time"] > data["time"][0], 1.0, 0.0)
-    data["displacement"].attrs["units"] = "mm"
-    with pytest.raises(ValueError, match="reference_pixel"):
+def test_a_series_without_a_reference_is_refused_before_any_work(tmp_path):
+    """MintPy needs REF_Y and REF_X: neither given nor in the attributes is said before a value is computed."""
+    data, _ = series(io.read_stack(mintpy(tmp_path, REF_Y=None)))
+
+    def never(block):
+        raise AssertionError("computed")
+
+    data["displacement"] = (
+        data["displacement"].chunk().map_blocks(never, template=data["displacement"].chunk())
+    )
+    with pytest.raises(ValueError, match=r"reference_pixel=.row, column.*network.reference"):
         io.write_mintpy_timeseries(data, tmp_path / "timeseries.h5")
     data["displacement"].attrs["units"] = "m"
     with pytest.raises(ValueError, match="in 'm', expected mm"):
         io.write_mintpy_timeseries(data, tmp_path / "timeseries.h5", reference_pixel=(0, 0))
     assert not (tmp_path / "timeseries.h5").exists()
+
+
+def test_a_reference_that_a_stack_declares_comes_through_the_inversion(tmp_path):
+    """REF_Y=2, REF_X=3 of ifgramStack.h5 stand in the timeseries.h5 made of it, and the sd in the file beside."""
+    series_of = sbas.invert(io.read_stack(mintpy(tmp_path)), model=None, weights=None)
+    io.write_mintpy_timeseries(series_of, tmp_path / "timeseries.h5")
+    with h5py.File(tmp_path / "timeseries.h5") as file, h5py.File(tmp_path / "timeseriesDecorStd.h5") as std:
+        assert (file.attrs["REF_Y"], file.attrs["REF_X"]) == ("2", "3") and file.attrs["HEADING"]
+        assert std.attrs["FILE_TYPE"] == "timeseries" and std["timeseries"].shape == file["timeseries"].shape
+        wanted = series_of["displacement_std"][:, 1, 7] / 1000
+        np.testing.assert_allclose(std["timeseries"][:, 1, 7], wanted.fillna(0), rtol=1e-6)
+
+
+def test_a_vertical_record_has_no_header_of_a_line_of_sight(tmp_path):
+    """displacement_up of a joined record: no heading, orbit or wavelength; dates of the prior alone are left out."""
+    data, _ = series(io.read_stack(mintpy(tmp_path)))
+    up = data.rename(displacement="displacement_up").assign_coords(observed=("time", [True, False, True]))
+    renamed = data.copy()
+    renamed["displacement"].attrs["long_name"] = "displacement up"
+    io.write_mintpy_timeseries(up, tmp_path / "up.h5")
+    io.write_mintpy_timeseries(renamed, tmp_path / "renamed.h5")
+    for name in ("up", "renamed"):
+        with h5py.File(tmp_path / f"{name}.h5") as file:
+            assert "vertical" in file.attrs["DISPLACEMENT_DIRECTION"]
+            assert not {"HEADING", "ORBIT_DIRECTION", "WAVELENGTH", "ANTENNA_SIDE"} & set(file.attrs)
+            days = [b"20200604", b"20200616", b"20200628"]
+            assert list(file["date"]) == (days[::2] if name == "up" else days)
+
+
+def test_dates_that_hold_only_the_prior_are_left_out_and_single_values_marked(tmp_path):
+    """`filled` everywhere: no such date; `filled` in one pixel: dataset filled."""
+    data, _ = series(io.read_stack(mintpy(tmp_path)))
+    filled = np.zeros((3, *SHAPE), bool)
+    filled[1], filled[2, 4, 4] = True, True
+    data["filled"] = ("time", "y", "x"), filled
+    io.write_mintpy_timeseries(data, tmp_path / "timeseries.h5")
+    with h5py.File(tmp_path / "timeseries.h5") as file:
+        assert list(file["date"]) == [b"20200604", b"20200628"]
+        assert np.argwhere(file["filled"][:]).tolist() == [[1, 4, 4]]
 
 
 def mintpy_command(name):

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from readers.damage import regular_file
-from readers.rasters import PairFiles, common_overlap, header, read_layer
+from readers.rasters import PairFiles, read_height, read_layer, whole_pairs
 from readers.stack import assemble, geometry_from_los, order_pairs, parse_dates
 
 log = logging.getLogger(__name__)
 
-_WAVELENGTH_M = 0.055465763
-_SUFFIX = "_unw_phase.tif"
+WAVELENGTH_M = 0.055465763  # of Sentinel-1, as ASF and JPL state it
+_SUFFIXES = ("_unw_phase_clipped.tif", "_unw_phase.tif")  # as ASF's tutorial cuts products, and as delivered
 _NAMES = (
     re.compile(r"^S1[A-D]{2}_(\d{8})T\d{6}_(\d{8})T\d{6}_"),  # GAMMA
     re.compile(r"^S1_\d+_IW\d_(\d{8})_(\d{8})_"),  # one burst
@@ -29,58 +29,55 @@ def is_hyp3(folder: Path) -> bool:
 
 
 def _phase_files(folder: Path) -> list[Path]:
-    return sorted({*folder.glob(f"*{_SUFFIX}"), *folder.glob(f"*/*{_SUFFIX}")})
+    """Phase file of each product; the clipped one where every product has one, else as delivered."""
+    clipped, whole = ({*folder.glob(f"*{s}"), *folder.glob(f"*/*{s}")} for s in _SUFFIXES)
+    products = [{_stem(p) for p in files} for files in (clipped, whole)]
+    return sorted(clipped if products[0] >= products[1] else whole)
 
 
-def read_hyp3(folder, *, looks: float | None = None, sensor: str = "Sentinel-1", **lazy):
+def _stem(phase: Path) -> str:
+    return phase.name.removesuffix(_SUFFIXES[0]).removesuffix(_SUFFIXES[1])
+
+
+def read_hyp3(folder, *, looks=None, incomplete="error", sensor="Sentinel-1", zero="nodata", **lazy):
     """Read a folder of HyP3 products as an interferogram stack, clipped to their common overlap.
 
     Parameters
     ----------
     folder : path
-        Holds one folder per product, or the files themselves.
+        Holds one folder per product, or the files themselves, as delivered or clipped (``*_clipped.tif``).
     looks : float, optional
         Effective number of looks; default range looks x azimuth looks / 1.94 from the products' text files.
-    **lazy
-        ``lazy``, ``block_mb``: see `readers.rasters.PairFiles.read`.
-
-    Returns
-    -------
-    Dataset with dims (pair, y, x)
+    incomplete, zero, lazy, block_mb
+        As in `readers.rasters.whole_pairs`, `readers.stack.apply_zero_rule`, `readers.rasters.PairFiles.read`.
     """
     phase = _phase_files(Path(folder))
     if not phase:
-        raise FileNotFoundError(f"{folder}: no file *{_SUFFIX}")
-    names = [_dates_in(p) for p in phase]
-    reference = parse_dates([n[0] for n in names], folder)
-    secondary = parse_dates([n[1] for n in names], folder)
+        raise FileNotFoundError(f"{folder}: no file *{_SUFFIXES[1]}")
+    reference, secondary = (parse_dates(d, folder) for d in zip(*map(_dates_in, phase), strict=True))
     order = order_pairs(reference, secondary, [str(p) for p in phase])
+    kept, grid = whole_pairs(
+        [(phase[k], _beside(phase[k], "corr")) for k in order], incomplete, one_grid=False
+    )
+    skipped = [phase[k].name for k in np.delete(order, kept)]
+    order = order[kept]
     phase = tuple(phase[k] for k in order)
-    coherence = tuple(_beside(p, "corr") for p in phase)
-    for path in coherence:
-        if not path.exists():
-            raise FileNotFoundError(f"{path}: missing; every HyP3 product delivers it beside the phase")
-    component = tuple(_beside(p, "conncomp") for p in phase)
+    coherence, component = (tuple(_beside(p, layer) for p in phase) for layer in ("corr", "conncomp"))
     component = component if all(p.exists() for p in component) else None
-
-    grid = common_overlap([header(p) for p in phase])
-    values, gamma, label = PairFiles(phase, coherence, component, grid, clip=True).read(**lazy)
+    source = PairFiles(phase, coherence, component, grid, clip=True, zero=zero)
     texts = [_text(p) for p in phase]
-    attrs = _attributes(folder, texts, looks)
     return assemble(
-        values,
-        reference[order],
-        secondary[order],
+        source.read(**lazy),
+        (reference[order], secondary[order], [t.get("Baseline", np.nan) for t in texts]),
         grid,
         source=str(folder),
-        wavelength_m=_WAVELENGTH_M,
-        coherence=gamma,
-        component=label,
-        perpendicular_baseline=[t.get("Baseline", np.nan) for t in texts],
+        wavelength_m=WAVELENGTH_M,
         geometry=_geometry(phase, grid),
         sensor=sensor,
         processor="HyP3",
-        **attrs,
+        skipped_pairs=skipped or None,
+        zero_share=source.zero_share(),
+        **_attributes(folder, texts, looks),
     )
 
 
@@ -93,7 +90,10 @@ def _dates_in(path: Path) -> tuple[str, str]:
 
 
 def _beside(phase: Path, layer: str) -> Path:
-    return phase.with_name(phase.name.removesuffix(_SUFFIX) + f"_{layer}.tif")
+    """Another layer of the product, cut like the phase where there is such a file."""
+    clipped = phase.with_name(f"{_stem(phase)}_{layer}_clipped.tif")
+    cut = phase.name.endswith(_SUFFIXES[0]) and clipped.exists()
+    return clipped if cut else phase.with_name(f"{_stem(phase)}_{layer}.tif")
 
 
 def _geometry(phase, grid) -> dict:
@@ -103,9 +103,7 @@ def _geometry(phase, grid) -> dict:
         (p for p in phase if _beside(p, "lv_theta").exists() and _beside(p, "lv_phi").exists()), None
     )
     if with_angles is None:
-        log.warning(
-            "%s: no lv_theta and lv_phi in any product: the stack has no look vector", phase[0].parent
-        )
+        log.warning("%s: no lv_theta, lv_phi in any product: no look vector", phase[0].parent)
     else:
         # lv_theta is the elevation of the look vector, lv_phi its direction from east, anticlockwise
         theta, phi = (read_layer(_beside(with_angles, n), grid) for n in ("lv_theta", "lv_phi"))
@@ -117,8 +115,7 @@ def _geometry(phase, grid) -> dict:
             *(np.where(empty, 0, p) for p in parts), _beside(with_angles, "lv_theta")
         )
     dem = next((_beside(p, "dem") for p in phase if _beside(p, "dem").exists()), None)
-    if dem is not None:
-        geometry["height"] = read_layer(dem, grid)
+    geometry["height"] = read_height(dem, grid)
     return geometry
 
 
@@ -126,8 +123,8 @@ _KEYS = ("Baseline", "Heading", "Range looks", "Azimuth looks", "Slant range cen
 
 
 def _text(phase: Path) -> dict:
-    """Numbers of the product's own text file; empty if it is not there."""
-    path = phase.with_name(phase.name.removesuffix(_SUFFIX) + ".txt")
+    """Numbers of the product's own text file; empty if it is not there, without what is no number."""
+    path = phase.with_name(f"{_stem(phase)}.txt")
     if not path.exists():
         return {}
     out = {}
@@ -138,7 +135,7 @@ def _text(phase: Path) -> dict:
             try:
                 out[key] = float(value.split()[0])
             except (ValueError, IndexError):
-                raise ValueError(f"{path}: {key} is {value.strip()!r}, expected a number") from None
+                log.warning("%s: %s is %r, no number: left out", path, key, value.strip())
     return out
 
 
@@ -151,6 +148,9 @@ def _attributes(folder, texts, looks) -> dict:
                 f"{folder}: ascending and descending products are mixed; read each track by itself"
             )
         attrs["heading_deg"] = float((np.median(np.mod(headings, 360)) + 180) % 360 - 180)
+    ranges = [t["Slant range center"] for t in texts if 3e5 < t.get("Slant range center", 0) < 3e6]
+    if ranges:  # m; a value in another unit is not used
+        attrs["slant_range_m"] = float(np.median(ranges))
     numbers = {
         t["Range looks"] * t["Azimuth looks"] for t in texts if {"Range looks", "Azimuth looks"} <= set(t)
     }

@@ -12,15 +12,23 @@ import xarray as xr
 from readers.damage import damage_named, regular_file, regular_tree
 from readers.hyp3 import is_hyp3, read_hyp3
 from readers.licsar import is_licsar, read_licsar
-from readers.mintpy import read_ifgram_stack, write_mintpy_stack, write_mintpy_timeseries
-from readers.rasters import PairFiles, header, read_layer
-from readers.stack import assemble, check_stack, los_from_angles, order_pairs, parse_dates
+from readers.mintpy import read_ifgram_stack, read_rate, write_mintpy_stack, write_mintpy_timeseries
+from readers.opera import read_displacement
+from readers.rasters import PairFiles, read_layer, whole_pairs
+from readers.stack import assemble, check_stack, order_pairs, parse_dates, scene_geometry
 
-__all__ = ["read_geotiff_pairs", "read_stack", "write_mintpy_stack", "write_mintpy_timeseries"]
+__all__ = [
+    "read_displacement",
+    "read_geotiff_pairs",
+    "read_rate",
+    "read_stack",
+    "write_mintpy_stack",
+    "write_mintpy_timeseries",
+]
 
 _RECOGNISED = (
-    "MintPy ifgramStack.h5, a LiCSAR GEOC folder, a folder of HyP3 products, "
-    "or a .zarr or .nc of this project"
+    "MintPy ifgramStack.h5, a LiCSAR GEOC folder or frame, a folder of HyP3 products, or a .zarr or .nc of this "
+    "project (other GeoTIFFs, also GMTSAR's .grd with a CRS: read_geotiff_pairs)"
 )
 
 
@@ -28,18 +36,21 @@ def read_stack(path: str | Path, **options) -> xr.Dataset:
     """Read an interferogram stack, recognising its format.
 
     Recognised: MintPy ``ifgramStack.h5`` (geometry from geometryGeo.h5 beside it) or a folder that holds it;
-    a LiCSAR frame (the GEOC folder or the one around it); a folder of HyP3 products (GAMMA or burst, clipped
-    to their common overlap); this project's own zarr or netCDF.
+    a LiCSAR frame (GEOC, ``interferograms`` or the folder around them); a folder of HyP3 products (GAMMA or
+    burst, clipped to their common overlap); this project's own zarr or netCDF.
 
-    A stored phase of 0 is no data only where coherence is 0 or NaN, the connected component is 0, or the
-    file declares nodata 0 and neither is given; otherwise it is a value. Pairs are sorted by date. Small
-    stacks come as numpy arrays, large ones (above 512 MiB) as dask arrays that read by rows.
+    A stored phase of exactly 0 is no data, whatever the coherence says, and so is a connected component <= 0
+    (`readers.stack.apply_zero_rule`); attribute ``zero_share`` is the share of such zeros over at most five
+    pairs. Own files have NaN, so there 0 is a value. A void in another layer leaves the phase as it is and is
+    reported. Pairs are sorted by date. Small stacks come as numpy arrays, large ones (above 512 MiB) as dask
+    arrays that read by rows.
 
     Parameters
     ----------
     path : path
     **options
-        Passed to the reader: ``lazy`` (bool), ``looks`` and ``incomplete`` (LiCSAR), ``phase_name`` and
+        Passed to the reader: ``lazy`` (bool), ``zero`` ("value" keeps zeros), ``looks`` and ``incomplete``
+        ("skip" leaves out pairs with a file missing or damaged; LiCSAR, HyP3), ``phase_name`` and
         ``geometry`` (MintPy), ``sensor``.
 
     Returns
@@ -89,26 +100,20 @@ def _reader(path: Path):
 
 
 def _read_zarr(path: Path) -> xr.Dataset:
-    regular_tree(path)
-    with damage_named(path):
-        opened = _with_maps(xr.open_zarr(path, decode_coords="all"))
-    return check_stack(opened, path)
+    return _read_own(regular_tree(path), xr.open_zarr)
 
 
 def _read_netcdf(path: Path) -> xr.Dataset:
-    with damage_named(path):
-        opened = _with_maps(
-            xr.open_dataset(path, chunks={}, decode_coords="all", engine="h5netcdf", phony_dims="sort")
-        )
-    return check_stack(opened, path)
+    return _read_own(path, xr.open_dataset, chunks={}, engine="h5netcdf", phony_dims="sort")
 
 
-def _with_maps(data: xr.Dataset) -> xr.Dataset:
+def _read_own(path: Path, opener, **options) -> xr.Dataset:
     """Read coordinates and maps at once: what cannot be decoded of them is met here, not in a computation."""
-    data = data.assign_coords({name: coordinate.load() for name, coordinate in data.coords.items()})
-    return data.assign(
-        {name: layer.load() for name, layer in data.data_vars.items() if layer.dims == ("y", "x")}
-    )
+    with damage_named(path):
+        data = opener(path, decode_coords="all", **options)
+        data = data.assign_coords({name: coordinate.load() for name, coordinate in data.coords.items()})
+        maps = {name: layer.load() for name, layer in data.data_vars.items() if layer.dims == ("y", "x")}
+    return check_stack(data.assign(maps), path)
 
 
 # --- loose GeoTIFFs ------------------------------------------------------------------------------
@@ -120,6 +125,10 @@ _SHORT = re.compile(r"(?<!\d)(\d{6})[-_](\d{6})(?!\d)")
 def _pair_dates(path) -> tuple[str, str]:
     """Dates in a file name as two strings yyyymmdd; two-digit years below 70 are 20xx."""
     name = Path(path).name
+    if re.search(r"(^|[_-])(los_disp|vert_disp|displacement)([_.-]|$)", name):
+        raise ValueError(
+            f"{path}: a displacement by its name, no phase: io.read_displacement reads such a series"
+        )
     found = _LONG.search(name)
     if found:
         return found.groups()
@@ -127,7 +136,8 @@ def _pair_dates(path) -> tuple[str, str]:
     if found:
         return tuple(("20" if int(d[:2]) < 70 else "19") + d for d in found.groups())
     raise ValueError(
-        f"{path}: no dates in the name; expected yyyymmdd-yyyymmdd, yyyymmdd_yyyymmdd or yymmdd-yymmdd"
+        f"{path}: no dates in the name; expected yyyymmdd-yyyymmdd, yyyymmdd_yyyymmdd or yymmdd-yymmdd, the "
+        "reference date first (times of day and days of the year, yyyyddd, are not read: rename the files)"
     )
 
 
@@ -143,6 +153,8 @@ def read_geotiff_pairs(
     height: str | Path | None = None,
     perpendicular_baseline: dict | None = None,
     sensor: str | None = None,
+    zero: str = "nodata",
+    incomplete: str = "error",
     lazy: bool | None = None,
     block_mb: float = 128,
 ) -> xr.Dataset:
@@ -153,6 +165,7 @@ def read_geotiff_pairs(
     unwrapped, coherence : lists of paths
         Unwrapped phase in rad, and coherence 0-1 (float) or 0-255 (byte), one grid for all. Names hold
         yyyymmdd-yyyymmdd, yyyymmdd_yyyymmdd or yymmdd-yymmdd, reference date first; coherence is matched by date.
+        Files that state another unit than rad are refused.
     wavelength_m : float
     incidence_angle_deg, heading_deg : float, optional
         Scene means: degrees from vertical, and flight direction from north, clockwise. Right-looking.
@@ -165,12 +178,8 @@ def read_geotiff_pairs(
     perpendicular_baseline : dict, optional
         (reference, secondary) as "yyyymmdd" strings -> m; pairs it lacks are NaN.
     sensor : str, optional
-    lazy, block_mb
-        As in `readers.rasters.PairFiles.read`.
-
-    Returns
-    -------
-    Dataset with dims (pair, y, x), as `read_stack`
+    zero, incomplete, lazy, block_mb
+        As in `read_stack`.
     """
     if positive not in ("away", "toward"):
         raise ValueError(f"positive={positive!r}: choose 'away' or 'toward'")
@@ -181,31 +190,32 @@ def read_geotiff_pairs(
     reference = parse_dates([n[0] for n in names], unwrapped[0].parent)
     secondary = parse_dates([n[1] for n in names], unwrapped[0].parent)
     order = order_pairs(reference, secondary, [str(p) for p in unwrapped])
-    names = [names[k] for k in order]
-    phase = tuple(unwrapped[k] for k in order)
-    matched = None if coherence is None else _match(coherence, names)
-
-    grid = header(phase[0]).grid
-    files = PairFiles(phase, matched, None, grid, sign=1.0 if positive == "away" else -1.0)
-    values, gamma, _ = files.read(lazy=lazy, block_mb=block_mb)
+    files = [(unwrapped[k],) for k in order]
+    if coherence is not None:
+        matched = _match(coherence, [names[k] for k in order])
+        files = [(*f, c) for f, c in zip(files, matched, strict=True)]
+    kept, grid = whole_pairs(files, incomplete)
+    order = order[kept]
+    layers = list(zip(*(files[k] for k in kept), strict=True))
+    gamma = layers[1] if coherence is not None else None
+    source = PairFiles(layers[0], gamma, None, grid, sign=1.0 if positive == "away" else -1.0, zero=zero)
     if perpendicular_baseline is not None:
-        perpendicular_baseline = [perpendicular_baseline.get(n, np.nan) for n in names]
-    geometry = _scene_geometry(grid, incidence_angle_deg, heading_deg)
+        perpendicular_baseline = [perpendicular_baseline.get(names[k], np.nan) for k in order]
+    geometry = scene_geometry(grid, incidence_angle_deg, heading_deg)
     if height is not None:
         geometry["height"] = read_layer(height, grid)
     return assemble(
-        values,
-        reference[order],
-        secondary[order],
+        source.read(lazy=lazy, block_mb=block_mb),
+        (reference[order], secondary[order], perpendicular_baseline),
         grid,
-        source=str(phase[0].parent),
+        source=str(unwrapped[0].parent),
         wavelength_m=wavelength_m,
-        coherence=gamma,
-        perpendicular_baseline=perpendicular_baseline,
         geometry=geometry,
         sensor=sensor,
         heading_deg=heading_deg,
         looks=looks,
+        skipped_pairs=[f[0].name for k, f in enumerate(files) if k not in kept] or None,
+        zero_share=source.zero_share(),
     )
 
 
@@ -216,25 +226,4 @@ def _match(coherence, names) -> tuple:
         if dates in by_date:
             raise ValueError(f"coherence of {'-'.join(dates)} is given twice: {by_date[dates]} and {path}")
         by_date[dates] = path
-    lacking = [n for n in names if n not in by_date]
-    if lacking:
-        raise FileNotFoundError(
-            f"no coherence file for pair {'-'.join(lacking[0])} ({len(lacking)} pairs lack one); "
-            f"given are {', '.join(map(str, list(by_date.values())[:3])) or 'none'}"
-        )
-    return tuple(by_date[n] for n in names)
-
-
-def _scene_geometry(grid, incidence_deg, heading_deg) -> dict:
-    if incidence_deg is None:
-        return {}
-    shape = (grid.height, grid.width)
-    geometry = {"incidence_angle": np.full(shape, float(incidence_deg))}
-    if heading_deg is not None:
-        # right-looking: the satellite is seen 90 degrees to the left of the flight direction
-        parts = los_from_angles(incidence_deg, 90.0 - heading_deg)
-        geometry |= {
-            name: np.full(shape, float(v))
-            for name, v in zip(("los_east", "los_north", "los_up"), parts, strict=True)
-        }
-    return geometry
+    return tuple(by_date.get(n, Path(f"no coherence file for pair {'-'.join(n)}")) for n in names)

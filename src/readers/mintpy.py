@@ -1,4 +1,4 @@
-"""MintPy's HDF5 files: reading ifgramStack.h5, writing stacks and time series its commands read."""
+"""MintPy's HDF5 files: reading ifgramStack.h5 and velocity.h5, writing stacks and series its commands read."""
 
 from __future__ import annotations
 
@@ -21,13 +21,19 @@ from readers.damage import damage_named, regular_file
 from readers.stack import (
     Grid,
     apply_zero_rule,
+    as_layers,
     assemble,
     delayed_strips,
+    finish_block,
     geometry_from_los,
     los_from_angles,
+    map_variables,
     order_pairs,
     parse_dates,
+    sampled,
     strip_rows,
+    with_grid_mapping,
+    within_rows,
 )
 
 log = logging.getLogger(__name__)
@@ -64,160 +70,217 @@ class _Blocks:
     """Reads rows of chosen pairs; keeps only the path, so that any worker can open the file itself."""
 
     path: Path
-    phase: str
+    datasets: dict
     pairs: tuple
-    coherence: bool
-    component: bool
-    zero_is_nodata: bool
+    zero: str
+    reference: tuple | None
 
     def __call__(self, start: int, stop: int) -> np.ndarray:
         with _open(self.path) as handle:
-            names = [self.phase, *(["coherence"] * self.coherence), *(["connectComponent"] * self.component)]
             pairs = np.array(self.pairs)
-            out = np.empty((len(names), pairs.size, stop - start, handle[self.phase].shape[2]), np.float32)
+            width = handle[self.datasets["phase"]].shape[2]
+            out = np.empty((len(self.datasets), pairs.size, stop - start, width), np.float32)
             ordered = np.sort(pairs)  # HDF5 reads increasing indices only
             back = np.searchsorted(ordered, pairs)
-            for layer, name in enumerate(names):
-                try:
-                    values = handle[name][ordered, start:stop, :]
-                except OSError as error:
-                    raise ValueError(f"{self.path}: {name} cannot be read (truncated?): {error}") from None
-                out[layer] = values[back]
-        coherence = component = None
-        if self.coherence:
-            coherence = out[1]
-            coherence[~np.isfinite(coherence)] = 0
-            if coherence.size and (coherence.min() < -1e-4 or coherence.max() > 1.001):
-                raise ValueError(
-                    f"{self.path}: coherence runs from {coherence.min():.3g} to {coherence.max():.3g}, expected 0-1"
-                )
-        if self.component:
-            component = out[-1]
-        apply_zero_rule(out[0], coherence, component, self.zero_is_nodata)
+            for layer, name in enumerate(self.datasets.values()):
+                out[layer] = handle[name][ordered, start:stop, :][back]
+        at = within_rows(self.reference, start, stop)
+        finish_block(out, tuple(self.datasets), self.path, zero=self.zero, reference=at)
         return out
+
+    def zero_share(self) -> float:
+        """Share of exact zeros among the phases as stored, over at most five pairs."""
+        with _open(self.path) as handle:
+            stored = handle[self.datasets["phase"]]
+            return float(np.mean([np.mean(stored[self.pairs[k]] == 0) for k in sampled(len(self.pairs))]))
+
+
+def _survey(handle, phase_name: str, path) -> tuple[dict, dict]:
+    """Datasets of each layer, and per pair ``date``, ``dropIfgram``, ``bperp``: sizes before any values.
+
+    A damaged header may claim any size.
+    """
+    attrs = _attributes(handle)
+    kind = attrs.get("FILE_TYPE", "ifgramStack")
+    if kind != "ifgramStack":
+        raise ValueError(f"{path}: FILE_TYPE is {kind}, expected ifgramStack")
+    for name in ("date", phase_name):
+        if not _has(handle, name):
+            raise ValueError(f"{path}: dataset {name} is missing; it holds {', '.join(sorted(handle))}")
+    units = attrs.get("UNIT", "radian").lower()
+    if units not in ("radian", "radians", "rad"):
+        raise ValueError(f"{path}: UNIT is {units}, expected radian")
+    shape = handle[phase_name].shape
+    if len(shape) != 3 or 0 in shape:
+        raise ValueError(f"{path}: {phase_name} has shape {shape}, expected (pair, row, column)")
+    datasets = {"phase": phase_name, "coherence": "coherence", "component": "connectComponent"}
+    datasets = {layer: name for layer, name in datasets.items() if _has(handle, name)}
+    expected = dict.fromkeys(datasets.values(), shape)
+    expected |= {"date": (shape[0], 2), "dropIfgram": shape[:1], "bperp": shape[:1]}
+    for name, size in expected.items():
+        if _has(handle, name) and handle[name].shape != size:
+            raise ValueError(f"{path}: {name} has shape {handle[name].shape}, {phase_name} {shape}")
+    per_pair = {name: handle[name][:] for name in ("date", "dropIfgram", "bperp") if _has(handle, name)}
+    return datasets, per_pair
 
 
 def read_ifgram_stack(
-    path, *, geometry=None, phase_name: str = "unwrapPhase", sensor=None, lazy=None, block_mb: float = 128
+    path,
+    *,
+    geometry=None,
+    phase_name: str = "unwrapPhase",
+    sensor=None,
+    zero="nodata",
+    lazy=None,
+    block_mb=128,
 ):
     """Read MintPy's ifgramStack.h5 as an interferogram stack.
 
-    Pairs with ``dropIfgram`` False are not read. Geometry is taken from geometryGeo.h5 beside the stack.
+    Pairs with ``dropIfgram`` False are not read. Geometry is taken from geometryGeo.h5 beside the stack. The
+    pixel that REF_Y and REF_X declare becomes attributes ``declared_reference_y`` and ``_x``.
 
     Parameters
     ----------
-    path : path
     geometry : path, optional
         Another geometry file.
     phase_name : str
         Dataset to read, e.g. ``unwrapPhase_bridging_phaseClosure``.
     sensor : str, optional
         Default: attribute PLATFORM.
-    lazy, block_mb
-        As in `readers.rasters.PairFiles.read`.
-
-    Returns
-    -------
-    Dataset with dims (pair, y, x)
+    zero, lazy, block_mb
+        As in `readers.stack.apply_zero_rule` and `readers.rasters.PairFiles.read`.
     """
     path = Path(path)
     with _open(path) as handle:
         attrs = _attributes(handle)
-        kind = attrs.get("FILE_TYPE", "ifgramStack")
-        if kind != "ifgramStack":
-            raise ValueError(f"{path}: FILE_TYPE is {kind}, expected ifgramStack")
-        for name in ("date", phase_name):
-            if not _has(handle, name):
-                raise ValueError(f"{path}: dataset {name} is missing; it holds {', '.join(sorted(handle))}")
-        units = attrs.get("UNIT", "radian").lower()
-        if units not in ("radian", "radians", "rad"):
-            raise ValueError(f"{path}: UNIT is {units}, expected radian")
+        datasets, per_pair = _survey(handle, phase_name, path)
         shape = handle[phase_name].shape
-        if len(shape) != 3 or 0 in shape:
-            raise ValueError(f"{path}: {phase_name} has shape {shape}, expected (pair, row, column)")
-        if handle["date"].shape != (shape[0], 2):
-            raise ValueError(f"{path}: date has shape {handle['date'].shape} for {shape[0]} interferograms")
-        date = handle["date"][:]
-        # sizes are compared before values are read: a damaged header may claim any size
-        for name in ("dropIfgram", "bperp"):
-            if _has(handle, name) and handle[name].shape != shape[:1]:
-                raise ValueError(
-                    f"{path}: {name} has shape {handle[name].shape} for {shape[0]} interferograms"
-                )
-        keep = handle["dropIfgram"][:].astype(bool) if _has(handle, "dropIfgram") else np.ones(shape[0], bool)
-        bperp = handle["bperp"][:].astype(float) if _has(handle, "bperp") else None
-        layers = {name: _has(handle, name) for name in ("coherence", "connectComponent")}
-        for name, there in layers.items():
-            if there and handle[name].shape != shape:
-                raise ValueError(f"{path}: {name} has shape {handle[name].shape}, {phase_name} {shape}")
-    index = np.flatnonzero(keep)
+    index = np.flatnonzero(per_pair.get("dropIfgram", np.ones(shape[0], bool)))
     if index.size == 0:
         raise ValueError(f"{path}: dropIfgram is False for every interferogram (True means keep)")
     if index.size < shape[0]:
-        log.info(
-            "%s: %d of %d interferograms are marked dropped and not read",
-            path,
-            shape[0] - index.size,
-            shape[0],
-        )
-    reference, secondary = parse_dates(date[index, 0], path), parse_dates(date[index, 1], path)
+        log.info("%s: %d of %d interferograms are marked dropped", path, shape[0] - index.size, shape[0])
+    reference, secondary = (parse_dates(per_pair["date"][index, k], path) for k in (0, 1))
     order = order_pairs(reference, secondary, path)
     index, reference, secondary = index[order], reference[order], secondary[order]
 
     grid = _grid(attrs, shape, path)
-    nodata = attrs.get("NO_DATA_VALUE", "0")
-    read = _Blocks(
-        path,
-        phase_name,
-        tuple(index.tolist()),
-        layers["coherence"],
-        layers["connectComponent"],
-        _is_zero(nodata),
-    )
-    n_layers = 1 + sum(layers.values())
+    at = _declared_reference(attrs, grid, path)
+    read = _Blocks(path, datasets, tuple(index.tolist()), zero, at)
     if lazy is None:
-        lazy = 4 * n_layers * index.size * shape[1] * shape[2] > 512 * 2**20
+        lazy = 4 * len(datasets) * index.size * shape[1] * shape[2] > 512 * 2**20
     if lazy:
-        rows = strip_rows(index.size, shape[2], shape[1], n_layers, block_mb)
-        token = tokenize(str(path), path.stat().st_mtime_ns, read.pairs, phase_name)
-        data = delayed_strips(read, n_layers, index.size, shape[1], shape[2], rows, token)
+        rows = strip_rows(index.size, shape[2], shape[1], len(datasets), block_mb)
+        token = tokenize(str(path), path.stat().st_mtime_ns, read.pairs, phase_name, zero)
+        data = delayed_strips(read, len(datasets), index.size, shape[1], shape[2], rows, token)
     else:
         data = read(0, shape[1])
-    where = geometry or path.with_name(_GEOMETRY)
-    layers_yx = _read_geometry(Path(where), grid) if geometry or Path(where).exists() else {}
+    where = Path(geometry or path.with_name(_GEOMETRY))
+    layers_yx = _read_geometry(where, grid) if geometry or where.exists() else {}
     if not layers_yx:
         log.warning("%s: no %s beside it: the stack has no look vector", path, _GEOMETRY)
+    bperp = per_pair["bperp"][index].astype(float) if "bperp" in per_pair else None
     return assemble(
-        data[0],
-        reference,
-        secondary,
+        as_layers(data, tuple(datasets)),
+        (reference, secondary, bperp),
         grid,
         source=str(path),
         wavelength_m=_need(attrs, "WAVELENGTH", path),
-        coherence=data[1] if layers["coherence"] else None,
-        component=data[-1].astype(np.int16) if layers["connectComponent"] else None,
-        perpendicular_baseline=None if bperp is None else bperp[index],
         slant_range_m=layers_yx.pop("slant_range_m", None),
         geometry=layers_yx,
-        sensor=sensor or attrs.get("PLATFORM"),
-        processor=attrs.get("PROCESSOR"),
-        heading_deg=_need(attrs, "HEADING", path) if "HEADING" in attrs else None,
-        orbit_direction=_direction(attrs),
-        antenna_side={"-1": "right", "1": "left"}.get(attrs.get("ANTENNA_SIDE")),
-        looks=_looks(attrs, path),
+        zero_share=read.zero_share(),
+        **_sensor_attributes(attrs, grid, at, path) | ({"sensor": sensor} if sensor else {}),
     )
+
+
+def _sensor_attributes(attrs: dict, grid: Grid, reference, path) -> dict:
+    """What the file says of sensor, orbit, looks and reference, in the names of the data model."""
+    out = {
+        "sensor": attrs.get("PLATFORM"),
+        "processor": attrs.get("PROCESSOR"),
+        "heading_deg": _need(attrs, "HEADING", path) if "HEADING" in attrs else None,
+        "orbit_direction": _direction(attrs),
+        "antenna_side": {"-1": "right", "1": "left"}.get(attrs.get("ANTENNA_SIDE")),
+        "looks": _looks(attrs, path),
+    }
+    if reference is not None:
+        row, column = reference
+        out |= {"declared_reference_y": float(grid.y[row]), "declared_reference_x": float(grid.x[column])}
+    return out
+
+
+def _declared_reference(attrs: dict, grid: Grid, path) -> tuple[int, int] | None:
+    """Row and column that REF_Y and REF_X declare, None where they do not or name no pixel.
+
+    Geocoding may move REF_Y and REF_X by one; REF_LAT and REF_LON then say which pixel it is.
+    """
+    if not {"REF_Y", "REF_X"} <= set(attrs):
+        return None
+    try:
+        at = np.array([int(float(attrs[k])) for k in ("REF_Y", "REF_X")])
+        if grid.crs.is_geographic and {"REF_LAT", "REF_LON"} <= set(attrs):
+            t, lat, lon = grid.transform, float(attrs["REF_LAT"]), float(attrs["REF_LON"])
+            named = np.floor([(lat - t.f) / t.e, (lon - t.c) / t.a]).astype(int)
+            at = named if np.abs(named - at).max() <= 1 else at
+        if (at >= 0).all() and at[0] < grid.height and at[1] < grid.width:
+            return int(at[0]), int(at[1])
+    except (ValueError, OverflowError):
+        pass
+    log.warning("%s: REF_Y=%s, REF_X=%s name no pixel", path, attrs["REF_Y"], attrs["REF_X"])
+    return None
+
+
+def read_rate(path: str | Path) -> xr.Dataset:
+    """Read MintPy's velocity.h5 as a rate with its standard deviation.
+
+    An exact 0 is no data but at the declared reference pixel, as in the stacks.
+
+    ``velocity`` and ``velocityStd`` in m/year, positive toward the satellite, become ``rate`` and ``rate_std``
+    (y, x) in mm/yr, with attributes ``rate_start`` and ``rate_end``; geometryGeo.h5 beside the file gives the
+    look vector.
+    """
+    path = Path(path)
+    with _open(path) as handle:
+        attrs = _attributes(handle)
+        if attrs.get("FILE_TYPE") != "velocity" or not _has(handle, "velocity"):
+            raise ValueError(f"{path}: FILE_TYPE is {attrs.get('FILE_TYPE')}, expected velocity")
+        names = [name for name in ("velocity", "velocityStd") if _has(handle, name)]
+        for name in names:
+            unit = _attributes(handle[name]).get("UNIT", attrs.get("UNIT"))
+            if unit not in ("m/year", "m/yr"):
+                raise ValueError(f"{path}: {name} is in {unit}, expected m/year")
+        values = {name: handle[name][:].astype(float) * 1000 for name in names}  # m -> mm
+    shape = values["velocity"].shape
+    if len(shape) != 2 or any(v.shape != shape for v in values.values()):
+        raise ValueError(f"{path}: velocity has shape {shape}, expected (row, column), velocityStd the same")
+    grid = _grid(attrs, (1, *shape), path)
+    reference = _declared_reference(attrs, grid, path)
+    rate, std = values["velocity"], values.get("velocityStd", np.full(shape, np.nan))
+    if "velocityStd" not in values:
+        log.warning("%s: no velocityStd: rate_std is NaN", path)
+    if (std < 0).any():
+        raise ValueError(f"{path}: velocityStd is negative")
+    apply_zero_rule(rate, reference=reference)
+    std[np.isnan(rate)] = np.nan
+    units = {"units": "mm yr-1", "positive_direction": "toward satellite"}
+    out = {
+        "rate": (("y", "x"), rate, units | {"long_name": "line-of-sight rate"}),
+        "rate_std": (("y", "x"), std, {"units": "mm yr-1", "long_name": "standard deviation of the rate"}),
+    }
+    if (where := path.with_name(_GEOMETRY)).exists():
+        out |= map_variables({n: v for n, v in _read_geometry(where, grid).items() if np.ndim(v) == 2})
+    said = _sensor_attributes(attrs, grid, reference, path) | {
+        "wavelength_m": _need(attrs, "WAVELENGTH", path)
+    }
+    for name, key in (("rate_start", "START_DATE"), ("rate_end", "END_DATE")):
+        said[name] = str(parse_dates([attrs[key]], path)[0])[:10] if key in attrs else None
+    said = {k: v for k, v in said.items() if v is not None}
+    return with_grid_mapping(xr.Dataset(out, {"y": grid.y, "x": grid.x}, said).rio.write_crs(grid.crs))
 
 
 def _direction(attrs) -> str | None:
     word = attrs.get("ORBIT_DIRECTION", "").lower()
     return next((name for name in ("ascending", "descending") if word and name.startswith(word[:3])), None)
-
-
-def _is_zero(nodata: str) -> bool:
-    try:
-        return float(nodata) == 0
-    except ValueError:  # "none"
-        return False
 
 
 def _looks(attrs, path) -> float | None:
@@ -315,16 +378,10 @@ def _grid_attributes(data) -> dict:
     crs = data.rio.crs
     if crs is None:
         raise ValueError("the data carry no CRS: write one with .rio.write_crs")
-    out = {
-        "WIDTH": data.sizes["x"],
-        "LENGTH": data.sizes["y"],
-        "X_FIRST": repr(float(transform.c)),
-        "Y_FIRST": repr(float(transform.f)),
-        "X_STEP": repr(float(transform.a)),
-        "Y_STEP": repr(float(transform.e)),
-        "X_UNIT": "degrees" if crs.is_geographic else "meters",
-        "Y_UNIT": "degrees" if crs.is_geographic else "meters",
-    }
+    out = {"WIDTH": data.sizes["x"], "LENGTH": data.sizes["y"]}
+    corner = {"X_FIRST": "c", "Y_FIRST": "f", "X_STEP": "a", "Y_STEP": "e"}
+    out |= {key: repr(float(getattr(transform, part))) for key, part in corner.items()}
+    out |= dict.fromkeys(("X_UNIT", "Y_UNIT"), "degrees" if crs.is_geographic else "meters")
     epsg = crs.to_epsg()
     if epsg:
         out["EPSG"] = epsg
@@ -354,20 +411,19 @@ def _radar_attributes(data) -> dict:
     return out
 
 
-def _reference_pixel(data, reference_pixel, zero) -> tuple[int, int]:
-    """Row and column of the reference: given, from the attributes of `network.reference`, or the zero pixel."""
-    if reference_pixel is None and {"reference_y", "reference_x"} <= set(data.attrs):
-        reference_pixel = (
-            int(np.argmin(np.abs(data["y"].values - data.attrs["reference_y"]))),
-            int(np.argmin(np.abs(data["x"].values - data.attrs["reference_x"]))),
-        )
+def _reference_pixel(data, reference_pixel) -> tuple[int, int]:
+    """Row and column of the reference: given, as `network.reference` chose it, or as the stack's file declares it."""
+    for y, x in (("reference_y", "reference_x"), ("declared_reference_y", "declared_reference_x")):
+        if reference_pixel is None and {y, x} <= set(data.attrs):
+            away = [np.abs(data[d].values - data.attrs[k]) for d, k in (("x", x), ("y", y))]
+            # a series cut to another place does not hold the pixel
+            if all(a.min() <= abs(step) for a, step in zip(away, data.rio.resolution(), strict=True)):
+                reference_pixel = int(away[1].argmin()), int(away[0].argmin())
     if reference_pixel is None:
-        candidates = np.argwhere(zero)
-        if len(candidates) == 0:
-            raise ValueError(
-                "no reference pixel: pass reference_pixel=(row, column), MintPy needs REF_Y and REF_X"
-            )
-        reference_pixel = tuple(int(v) for v in candidates[0])
+        raise ValueError(
+            "no reference pixel: pass reference_pixel=(row, column), or reference the stack by network.reference: "
+            "MintPy needs REF_Y and REF_X"
+        )
     row, column = reference_pixel
     if not (0 <= row < data.sizes["y"] and 0 <= column < data.sizes["x"]):
         raise ValueError(f"reference pixel {row, column} is outside {data.sizes['y']} x {data.sizes['x']}")
@@ -397,109 +453,113 @@ def write_mintpy_timeseries(
     reference_pixel: tuple[int, int] | None = None,
     partial: str = "drop",
 ) -> None:
-    """Write displacement as MintPy's timeseries.h5.
+    """Write displacement as MintPy's timeseries.h5, and its sd beside it as timeseriesDecorStd.h5.
 
     MintPy knows 0 as no data and fails on a single NaN, so missing values become 0. A pixel that misses
-    some dates would turn these zeros into motion: it is dropped whole unless ``partial="zero"``.
+    some dates would turn these zeros into motion: it is dropped whole unless ``partial="zero"``. Dates that
+    hold only the prior or the model are left out; a dataset ``filled`` marks single values that do.
 
     Parameters
     ----------
     series : Dataset
         From `helpers.sbas.invert`: ``displacement`` (time, y, x) in mm, positive toward the satellite,
-        attribute ``wavelength_m``.
+        attribute ``wavelength_m``; or from `helpers.merge.join`: ``displacement_up``, written without the
+        header of a line of sight. ``<name>_std`` and ``filled``, and the coordinate ``observed``, if there.
     path : path
-        Written beside, then renamed.
+        Written beside, then renamed. The sd goes to the name with DecorStd after "timeseries" (or at its end).
     reference_pixel : (row, column), optional
-        Written as REF_Y, REF_X; default from the attributes ``reference_y`` and ``reference_x``, else the
-        first pixel that is 0 at every date.
+        Written as REF_Y, REF_X; default from the attributes ``reference_y`` and ``reference_x``, else from
+        ``declared_reference_y`` and ``declared_reference_x``.
     partial : {"drop", "zero"}
         Pixels with some missing dates.
     """
     if partial not in ("drop", "zero"):
         raise ValueError(f"partial={partial!r}: choose 'drop' or 'zero'")
-    displacement = series["displacement"].transpose("time", "y", "x")
-    units = displacement.attrs.get("units", "mm")
+    path = Path(path)
+    name = "displacement_up" if "displacement_up" in series else "displacement"
+    units = series[name].attrs.get("units", "mm")
     if units != "mm":
-        raise ValueError(f"displacement is in {units!r}, expected mm")
-    meters = np.asarray(displacement.values, np.float64) / 1000
+        raise ValueError(f"{name} is in {units!r}, expected mm")
+    row, column = _reference_pixel(series, reference_pixel)
+    vertical = name == "displacement_up" or series[name].attrs.get("long_name", "").endswith(" up")
+    series = series.isel(time=_with_data(series, name, path)).transpose("time", "y", "x", ...)
+    meters = np.asarray(series[name].values, np.float64) / 1000
     missing = ~np.isfinite(meters)
     partly = missing.any(axis=0) & ~missing.all(axis=0)
     if partly.any():
-        log.info(
-            "%s: %d pixels miss some dates: %s",
-            path,
-            partly.sum(),
-            "dropped" if partial == "drop" else "zeroed",
-        )
+        log.info("%s: %d pixels miss some dates: %s", path, partly.sum(), partial)
     if partial == "drop":
         missing |= partly
     meters[missing] = 0
-    zero = (meters == 0).all(axis=0) & ~missing.any(axis=0)
-    row, column = _reference_pixel(series, reference_pixel, zero)
-    date = _date_text(series["time"].values)
-    if "perpendicular_baseline" in series.coords and series["perpendicular_baseline"].dims == ("time",):
-        bperp = series["perpendicular_baseline"].values
+    datasets = {"timeseries": (meters - meters[:1]).astype(np.float32)}
+    datasets["date"] = date = _date_text(series["time"].values)
+    bperp = series.coords.get("perpendicular_baseline")
+    known = bperp is not None and bperp.dims == ("time",)
+    datasets["bperp"] = np.asarray(bperp if known else np.zeros(date.size), np.float32)
+    first, last = date[0].decode(), date[-1].decode()
+    attrs = {"FILE_TYPE": "timeseries", "UNIT": "m", "NO_DATA_VALUE": 0}
+    attrs |= {"REF_DATE": first, "START_DATE": first, "END_DATE": last} | _grid_attributes(series)
+    attrs |= _VERTICAL if vertical else _radar_attributes(series)
+    attrs |= _reference_attributes(series, row, column)
+    if "filled" in series and (filled := series["filled"].values & ~missing).any():
+        _write(path, datasets | {"filled": filled}, attrs)
     else:
-        bperp = np.zeros(date.size)
-    attrs = {
-        "FILE_TYPE": "timeseries",
-        "UNIT": "m",
-        "NO_DATA_VALUE": 0,
-        "REF_DATE": date[0].decode(),
-        "START_DATE": date[0].decode(),
-        "END_DATE": date[-1].decode(),
-    }
-    attrs |= (
-        _grid_attributes(displacement)
-        | _radar_attributes(series)
-        | _reference_attributes(series, row, column)
-    )
+        _write(path, datasets, attrs)
+    if f"{name}_std" in series:
+        std = np.where(missing, 0, np.nan_to_num(series[f"{name}_std"].values) / 1000).astype(np.float32)
+        stem = path.stem.replace("timeseries", "timeseriesDecorStd", 1)
+        stem = stem if stem != path.stem else f"{stem}DecorStd"
+        _write(path.with_name(f"{stem}{path.suffix}"), datasets | {"timeseries": std}, attrs)
+
+
+#: what stands in place of a radar's wavelength, heading and orbit
+_VERTICAL = {"DISPLACEMENT_DIRECTION": "vertical, positive up", "PROCESSOR": "unknown", "PLATFORM": "several"}
+
+
+def _with_data(series, name: str, path) -> np.ndarray:
+    """Positions of the dates that hold more than what the prior or the model fills in."""
+    held = series[name].notnull()
+    if "filled" in series:
+        held &= ~series["filled"]
+    keep = held.any(("y", "x")).values
+    if "observed" in series.coords:
+        keep &= series["observed"].values
+    if not keep.any():
+        raise ValueError(f"{path}: no date holds data, only what the prior fills in")
+    if not keep.all():
+        log.warning("%s: %d of %d dates hold no data of their own: left out", path, (~keep).sum(), keep.size)
+    return np.flatnonzero(keep)
+
+
+def _write(path, datasets: dict, attrs: dict) -> None:
     with _replacing(path) as handle:
-        handle["timeseries"] = (meters - meters[:1]).astype(np.float32)
-        handle["date"] = date
-        handle["bperp"] = bperp.astype(np.float32)
+        for name, values in datasets.items():
+            handle[name] = values
         _write_attributes(handle, attrs)
 
 
 def write_mintpy_stack(stack, path, *, reference_pixel=None):
     """Write an interferogram stack as MintPy's ifgramStack.h5, with geometryGeo.h5 beside it.
 
-    NaN becomes 0 in phase and coherence, MintPy's no data.
-
-    Parameters
-    ----------
-    stack : Dataset
-        Dims (pair, y, x), the data model of this project.
-    path : path
-    reference_pixel : (row, column), optional
-        Written as REF_Y, REF_X; `ifgram_inversion` asks for it. Default as in `write_mintpy_timeseries`.
+    NaN becomes 0 in phase and coherence, MintPy's no data. ``reference_pixel`` as in `write_mintpy_timeseries`.
     """
     path = Path(path)
-    phase = stack["unwrapped_phase"].transpose("pair", "y", "x")
-    values = phase.data if isinstance(phase.data, da.Array) else np.asarray(phase.values)
     date = np.stack([_date_text(stack[name].values) for name in ("reference", "secondary")], axis=1)
-    attrs = {
-        "FILE_TYPE": "ifgramStack",
-        "UNIT": "radian",
-        "NO_DATA_VALUE": 0,
-        "START_DATE": min(date[:, 0]).decode(),
-        "END_DATE": max(date[:, 1]).decode(),
-    }
-    attrs |= _grid_attributes(phase) | _radar_attributes(stack)
+    attrs = {"FILE_TYPE": "ifgramStack", "UNIT": "radian", "NO_DATA_VALUE": 0}
+    attrs |= {"START_DATE": min(date[:, 0]).decode(), "END_DATE": max(date[:, 1]).decode()}
+    attrs |= _grid_attributes(stack) | _radar_attributes(stack)
     try:
-        zero = np.asarray(((phase == 0) | phase.isnull()).all("pair") & phase.notnull().any("pair"))
-        attrs |= _reference_attributes(stack, *_reference_pixel(stack, reference_pixel, zero))
+        attrs |= _reference_attributes(stack, *_reference_pixel(stack, reference_pixel))
     except ValueError:
         if reference_pixel is not None:
             raise
         log.info("%s: written without REF_Y, REF_X: run MintPy's reference_point first", path)
+    layers = {"unwrapPhase": "unwrapped_phase", "coherence": "coherence", "connectComponent": "component"}
     with _replacing(path) as handle:
-        _put(handle, "unwrapPhase", np.where(np.isfinite(values), values, 0), np.float32)
-        if "coherence" in stack:
-            coherence = stack["coherence"].transpose("pair", "y", "x").data
-            _put(handle, "coherence", np.where(np.isfinite(coherence), coherence, 0), np.float32)
-        if "component" in stack:
-            _put(handle, "connectComponent", stack["component"].transpose("pair", "y", "x").data, np.int16)
+        for name, layer in layers.items():
+            if layer in stack:
+                values = stack[layer].transpose("pair", "y", "x").fillna(0).data
+                _put(handle, name, values, np.int16 if layer == "component" else np.float32)
         handle["date"] = date
         handle["bperp"] = np.nan_to_num(stack["perpendicular_baseline"].values).astype(np.float32)
         handle["dropIfgram"] = np.ones(stack.sizes["pair"], bool)  # True means keep
@@ -519,15 +579,12 @@ def _put(handle, name, values, dtype):
 
 
 def _write_geometry(stack, path, attrs):
-    with _replacing(path) as handle:
-        handle["incidenceAngle"] = np.nan_to_num(stack["incidence_angle"].values).astype(np.float32)
-        if "los_east" in stack:
-            # MintPy's azimuth: from north, anticlockwise, of the direction ground to satellite
-            azimuth = np.degrees(np.arctan2(-stack["los_east"].values, stack["los_north"].values))
-            handle["azimuthAngle"] = np.nan_to_num(azimuth).astype(np.float32)
-        if "height" in stack:
-            handle["height"] = np.nan_to_num(stack["height"].values).astype(np.float32)
-        skip = ("REF_Y", "REF_X", "REF_LAT", "REF_LON", "UNIT")
-        _write_attributes(
-            handle, {k: v for k, v in attrs.items() if k not in skip} | {"FILE_TYPE": "geometry"}
-        )
+    layers = {"incidenceAngle": stack["incidence_angle"].values}
+    if "los_east" in stack:
+        # MintPy's azimuth: from north, anticlockwise, of the direction ground to satellite
+        layers["azimuthAngle"] = np.degrees(np.arctan2(-stack["los_east"].values, stack["los_north"].values))
+    if "height" in stack:
+        layers["height"] = stack["height"].values
+    skip = ("REF_Y", "REF_X", "REF_LAT", "REF_LON", "UNIT")
+    attrs = {k: v for k, v in attrs.items() if k not in skip} | {"FILE_TYPE": "geometry"}
+    _write(path, {name: np.nan_to_num(values).astype(np.float32) for name, values in layers.items()}, attrs)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +17,26 @@ import xarray as xr
 from dask.base import tokenize
 
 from readers.damage import damage_named, regular_file
-from readers.stack import Grid, apply_zero_rule, delayed_strips, strip_rows
+from readers.stack import (
+    Grid,
+    as_layers,
+    check_coherence,
+    delayed_strips,
+    finish_block,
+    sampled,
+    strip_rows,
+    within_rows,
+)
 
+log = logging.getLogger(__name__)
+
+RADIANS = ("", "rad", "radian", "radians")
+METRES = ("m", "meter", "meters", "metre", "metres")
 EAGER_MB = 512  # a stack below this is read at once into memory
+_NO_CRS = (
+    "has no coordinate reference system: geocode it (or the file is truncated); a GMTSAR .grd in lon/lat needs "
+    "`gdal_translate -a_srs EPSG:4326 unwrap_ll.grd yyyymmdd_yyyymmdd.tif`"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +46,8 @@ class Header:
     path: Path
     grid: Grid
     nodata: float | None
-    dtype: str
     block_rows: int
+    units: str
     tags: dict
 
 
@@ -50,16 +69,16 @@ def _header(dataset, path) -> Header:
     if dataset.count != 1:
         raise ValueError(f"{path}: has {dataset.count} bands, expected one")
     if dataset.crs is None:
-        raise ValueError(f"{path}: has no coordinate reference system: geocode it (or the file is truncated)")
+        raise ValueError(f"{path}: {_NO_CRS}")
     t = dataset.transform
     if not np.isfinite(tuple(t)).all():
         raise ValueError(f"{path}: the grid's transform {tuple(t)[:6]} is not finite")
     if t.b or t.d or t.e >= 0 or t.a <= 0:
         raise ValueError(f"{path}: grid is rotated or not north-up (transform {tuple(t)[:6]})")
     grid = Grid(dataset.crs, t, dataset.width, dataset.height)
-    return Header(
-        Path(path), grid, dataset.nodata, dataset.dtypes[0], dataset.block_shapes[0][0], dataset.tags()
-    )
+    tags = dataset.tags()
+    stated = dataset.units[0] or tags.get("DATA_UNITS") or ""
+    return Header(Path(path), grid, dataset.nodata, dataset.block_shapes[0][0], stated.strip(), tags)
 
 
 def header(path) -> Header:
@@ -88,25 +107,91 @@ def _aligned(file: Grid, target: Grid, path) -> tuple[int, int]:
     return round(row), round(column)
 
 
-def window_in(file: Grid, target: Grid, path, *, clip: bool) -> rasterio.windows.Window:
-    """Where ``target`` lies in ``file``; grids that do not fit are an error naming the file.
+def place_in(file: Grid, target: Grid, path, *, clip: bool) -> tuple[rasterio.windows.Window, int, int]:
+    """What of ``file`` lies in ``target``, and at which row and column; grids that do not fit are an error.
 
-    Parameters
-    ----------
-    clip : bool
-        False: the file must have exactly the target's extent. True: it may be larger.
+    Layers of real products differ by a row or a column: what one lacks at an edge is no data there. With ``clip``
+    the file may be larger by any number.
     """
     row, column = _aligned(file, target, path)
-    same = row == column == 0 and (file.width, file.height) == (target.width, target.height)
-    inside = (
-        min(row, column) >= 0 and row + target.height <= file.height and column + target.width <= file.width
-    )
-    if not inside or not (clip or same):
+    beyond = (row, column, file.height - row - target.height, file.width - column - target.width)
+    if min(beyond) < -1 or (max(beyond) > 1 and not clip):
         raise ValueError(
             f"{path}: has {file.height} x {file.width} pixels, its corner {-row} rows and {-column} columns from "
             f"the stack's, which has {target.height} x {target.width} (mixed grids)"
         )
-    return rasterio.windows.Window(column, row, target.width, target.height)
+    top, left = max(row, 0), max(column, 0)
+    bottom, right = min(row + target.height, file.height), min(column + target.width, file.width)
+    return rasterio.windows.Window(left, top, right - left, bottom - top), top - row, left - column
+
+
+def read_part(path, grid: Grid, *, clip: bool, rows=None, as_float=False) -> tuple[np.ndarray, Header]:
+    """Rows of one raster on ``grid``; cells outside the file are NaN, or 0 in a layer of integers."""
+    start, stop = rows or (0, grid.height)
+    with _open(path) as dataset:
+        head = _header(dataset, path)
+        window, top, left = place_in(head.grid, grid, path, clip=clip)
+        first, last = max(start, top), max(min(stop, top + window.height), max(start, top))
+        window = rasterio.windows.Window(
+            window.col_off, window.row_off + first - top, window.width, last - first
+        )
+        values = _values(dataset, head, window) if last > first else np.zeros((0, window.width), "f4")
+    if as_float:
+        values = values.astype(float)
+    around = ((first - start, stop - last), (left, grid.width - left - window.width))
+    if np.any(around):
+        values = np.pad(values, around, constant_values=np.nan if values.dtype.kind == "f" else 0)
+    return values, head
+
+
+def fault_of(path: Path, grid: Grid | None, *, clip: bool = False) -> str | None:
+    """What is wrong with a file, found from its header and its last row; None where nothing is."""
+    if not path.exists():
+        return f"{path}: missing; download it"
+    if path.stat().st_size == 0:
+        return f"{path}: is empty (0 bytes)"
+    try:
+        with _open(path) as dataset:
+            head = _header(dataset, path)
+            if grid is not None:
+                place_in(head.grid, grid, path, clip=clip)
+            _values(dataset, head, rasterio.windows.Window(0, dataset.height - 1, dataset.width, 1))
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def whole_pairs(pairs: list[tuple], incomplete: str, *, one_grid: bool = True) -> tuple[list[int], Grid]:
+    """Positions of the pairs whose files are all there, whole and on one grid, and that grid.
+
+    Parameters
+    ----------
+    pairs : list of tuples of paths
+        The phase file of each pair, then its other layers.
+    incomplete : {"error", "skip"}
+        What to do with a pair that has a file missing, empty, unreadable or on another grid: all are listed.
+    one_grid : bool
+        True: the grid that most phase files share. False: the common overlap of the phase files.
+    """
+    if incomplete not in ("error", "skip"):
+        raise ValueError(f"incomplete={incomplete!r}: choose 'error' or 'skip'")
+    grid = None
+    if one_grid:
+        grids = Counter(header(p[0]).grid for p in pairs if fault_of(p[0], None) is None)
+        grid = grids.most_common(1)[0][0] if grids else None
+    faults = [[f for f in (fault_of(path, grid) for path in files) if f] for files in pairs]
+    told = [fault for some in faults for fault in some]
+    kept = [k for k, some in enumerate(faults) if not some]
+    if told and (incomplete == "error" or not kept):
+        kind = FileNotFoundError if all(f.endswith(": missing; download it") for f in told) else ValueError
+        raise kind(
+            "; ".join(told)
+            + f" ({len(pairs) - len(kept)} of {len(pairs)} pairs): get these files anew, or pass "
+            "incomplete='skip' (in a site file `incomplete: skip`) to leave such pairs out"
+        )
+    if told:
+        log.warning("%d of %d pairs are left out: %s", len(pairs) - len(kept), len(pairs), "; ".join(told))
+    return kept, grid or common_overlap([header(pairs[k][0]) for k in kept])
 
 
 def _name(crs) -> str:
@@ -128,16 +213,21 @@ def common_overlap(headers: list[Header]) -> Grid:
     return Grid(first.crs, corner, right - left, bottom - top)
 
 
-def read_layer(path, grid: Grid, *, clip=True, zero_is_nodata=False) -> np.ndarray:
+def read_layer(path, grid: Grid) -> np.ndarray:
     """One raster on ``grid`` as float64 with NaN for no data."""
-    with _open(path) as dataset:
-        head = _header(dataset, path)
-        values = _values(dataset, head, window_in(head.grid, grid, path, clip=clip)).astype(float)
+    values, head = read_part(path, grid, clip=True, as_float=True)
     if head.nodata is not None:
         values[values == head.nodata] = np.nan
-    if zero_is_nodata:
-        values[values == 0] = np.nan
     return values
+
+
+def read_height(path, grid: Grid) -> np.ndarray | None:
+    """Heights on ``grid``; a file that cannot be read refuses only itself."""
+    try:
+        return None if path is None else read_layer(path, grid)
+    except ValueError as error:
+        log.warning("%s; the stack has no heights", error)
+        return None
 
 
 def _values(dataset, head: Header, window) -> np.ndarray:
@@ -168,18 +258,13 @@ def _coherence(values: np.ndarray, head: Header) -> np.ndarray:
     if head.nodata is not None and not np.isnan(head.nodata):
         values[values == np.float32(head.nodata)] = 0
     values[~np.isfinite(values)] = 0
-    low, high = (values.min(), values.max()) if values.size else (0, 0)
-    if low < -1e-4 or high > 1 + 1e-3:
-        raise ValueError(f"{head.path}: coherence runs from {low:.3g} to {high:.3g}, expected 0-1")
+    check_coherence(values, head.path)
     return np.clip(values, 0, 1)
 
 
 def _phase(values: np.ndarray, head: Header) -> np.ndarray:
     if values.dtype.kind != "f":
         raise ValueError(f"{head.path}: unwrapped phase is {values.dtype}, expected floating point radians")
-    units = head.tags.get("DATA_UNITS", "RADIANS").upper()
-    if units not in ("RADIANS", "RADIAN", "RAD"):
-        raise ValueError(f"{head.path}: data are in {units}, expected unwrapped phase in radians")
     values = values.astype(np.float32)
     if head.nodata not in (None, 0) and not np.isnan(head.nodata):
         values[values == np.float32(head.nodata)] = np.nan
@@ -196,44 +281,51 @@ class PairFiles:
     grid: Grid
     clip: bool = False
     sign: float = 1.0
+    zero: str = "nodata"
+    reference: tuple | None = None
+    units: tuple = RADIANS
+
+    @property
+    def layers(self) -> dict:
+        """The files of each layer there is."""
+        every = {"phase": self.phase, "coherence": self.coherence, "component": self.component}
+        return {name: files for name, files in every.items() if files is not None}
 
     def __call__(self, start: int, stop: int) -> np.ndarray:
         """Values of rows start..stop: float32 (layer, pair, row, x), layers phase, coherence, component."""
-        layers = 1 + (self.coherence is not None) + (self.component is not None)
-        out = np.empty((layers, len(self.phase), stop - start, self.grid.width), np.float32)
-        for k, path in enumerate(self.phase):
-            values, head = self._read(path, start, stop)
-            out[0, k] = _phase(values, head)
-            coherence = component = None
-            if self.coherence is not None:
-                coherence = out[1, k]
-                coherence[:] = _coherence(*self._read(self.coherence[k], start, stop))
-            if self.component is not None:
-                component = out[-1, k]
-                component[:] = self._read(self.component[k], start, stop)[0]
-                component[~np.isfinite(component)] = 0
-            apply_zero_rule(out[0, k], coherence, component, head.nodata == 0)
+        as_stored = {"phase": _phase, "coherence": _coherence, "component": lambda values, head: values}
+        out = np.empty((len(self.layers), len(self.phase), stop - start, self.grid.width), np.float32)
+        for layer, (name, files) in enumerate(self.layers.items()):
+            for k, path in enumerate(files):
+                out[layer, k] = as_stored[name](
+                    *read_part(path, self.grid, clip=self.clip, rows=(start, stop))
+                )
+        at = within_rows(self.reference, start, stop)
+        finish_block(out, tuple(self.layers), self.phase[0].parent, zero=self.zero, reference=at)
         if self.sign != 1:
             out[0] *= self.sign
         return out
 
-    def _read(self, path, start, stop):
-        with _open(path) as dataset:
-            head = _header(dataset, path)
-            window = window_in(head.grid, self.grid, path, clip=self.clip)
-            rows = rasterio.windows.Window(window.col_off, window.row_off + start, window.width, stop - start)
-            return _values(dataset, head, rows), head
-
-    def _all(self):
-        return [*self.phase, *(self.coherence or ()), *(self.component or ())]
-
     def check(self):
-        """Compare the header of every file with the grid, reading no values."""
-        for path in self._all():
-            window_in(header(path).grid, self.grid, path, clip=self.clip)
+        """Compare the header of every file with the grid and the unit with rad, reading no values."""
+        for name, files in self.layers.items():
+            for path in files:
+                head = header(path)
+                place_in(head.grid, self.grid, path, clip=self.clip)
+                if name == "phase" and head.units.lower() not in self.units:
+                    stated = f"data are in {head.units}" if head.units else "states no unit"
+                    raise ValueError(
+                        f"{path}: {stated}, expected {'unwrapped phase in radians' if '' in self.units else 'metres'} "
+                        "(read_stack, read_geotiff_pairs: phase; read_displacement: metres)"
+                    )
 
-    def read(self, *, lazy: bool | None = None, block_mb: float = 128):
-        """Phase, coherence, component as arrays (pair, y, x): numpy when small, else dask by rows.
+    def zero_share(self) -> float:
+        """Share of exact zeros among the phases as stored, over at most five pairs."""
+        files = [self.phase[k] for k in sampled(len(self.phase))]
+        return float(np.mean([np.mean(read_part(p, self.grid, clip=self.clip)[0] == 0) for p in files]))
+
+    def read(self, *, lazy: bool | None = None, block_mb: float = 128) -> dict:
+        """Layers ``phase``, ``coherence``, ``component`` (pair, y, x): numpy when small, else dask by rows.
 
         Parameters
         ----------
@@ -242,8 +334,7 @@ class PairFiles:
         block_mb : float
             Size of a dask block (all pairs x some rows) in MiB.
         """
-        layers = 1 + (self.coherence is not None) + (self.component is not None)
-        n, grid = len(self.phase), self.grid
+        layers, n, grid = len(self.layers), len(self.phase), self.grid
         if lazy is None:
             lazy = 4 * layers * n * grid.height * grid.width > EAGER_MB * 2**20
         self.check()
@@ -251,11 +342,10 @@ class PairFiles:
             rows = strip_rows(
                 n, grid.width, grid.height, layers, block_mb, min(header(self.phase[0]).block_rows, 64)
             )
-            stamps = [(str(p), Path(p).stat().st_mtime_ns) for p in self._all()]
-            token = tokenize(stamps, self.sign, self.clip, grid.transform, grid.width, grid.height)
+            files = [p for some in self.layers.values() for p in some]
+            stamps = [(str(p), Path(p).stat().st_mtime_ns) for p in files]
+            token = tokenize(stamps, self.sign, self.clip, self.zero, tuple(grid.transform), grid.y.size)
             data = delayed_strips(self, layers, n, grid.height, grid.width, rows, token)
         else:
             data = self(0, grid.height)
-        coherence = data[1] if self.coherence is not None else None
-        component = data[-1].astype(np.int16) if self.component is not None else None
-        return data[0], coherence, component
+        return as_layers(data, tuple(self.layers))

@@ -17,7 +17,13 @@ from helpers.io.run import MissingInput, progress
 from helpers.io.site import DEFAULT_SITE, ROOT, Site, load_site
 from helpers.io.store import exists, in_memory, read, read_truth, write, write_and_reopen
 from readers.discharge import read_discharge
-from readers.insar import read_geotiff_pairs, read_stack, write_mintpy_timeseries
+from readers.insar import (
+    read_displacement,
+    read_geotiff_pairs,
+    read_rate,
+    read_stack,
+    write_mintpy_timeseries,
+)
 
 __all__ = [
     "DEFAULT_SITE",
@@ -37,9 +43,11 @@ __all__ = [
     "read_areas",
     "read_climate",
     "read_discharge",
+    "read_displacement",
     "read_drivers",
     "read_gauges",
     "read_geotiff_pairs",
+    "read_rate",
     "read_results",
     "read_sensor",
     "read_stack",

@@ -82,6 +82,7 @@ def _stack(site: Site, name: str, grids: dict) -> str:
         n
         for n, bad in (
             ("looks assumed", "looks_assumed" in stack.attrs),
+            ("look vector assumed", "los_assumed" in stack.attrs),
             ("no heights", "height" not in stack),
         )
         if bad
@@ -89,6 +90,8 @@ def _stack(site: Site, name: str, grids: dict) -> str:
     said = (
         f"{stack.sizes['pair']} pairs of {len(dates)} scenes, {_day(dates[0])} to {_day(dates[-1])}, {size}"
     )
+    if (zeros := stack.attrs.get("zero_share")) is not None:
+        notes.append(f"{zeros:.1%} of the phase exactly 0 (no data)")
     return ", ".join([said, *notes])
 
 

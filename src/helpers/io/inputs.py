@@ -25,6 +25,7 @@ def read_sensor(site: Site, sensor: str) -> xr.Dataset:
     sar = site.config.inputs.sar[sensor]
     if sar.path is not None:
         keywords = {} if sar.looks is None else {"looks": sar.looks}
+        keywords |= {} if sar.incomplete == "error" else {"incomplete": sar.incomplete}
         stack = read_stack(site.raw / sar.path, **keywords)
     else:
         stack = read_geotiff_pairs(
@@ -35,6 +36,7 @@ def read_sensor(site: Site, sensor: str) -> xr.Dataset:
             heading_deg=sar.heading_deg,
             looks=sar.looks,
             positive=sar.positive,
+            incomplete=sar.incomplete,
         )
     if sar.baselines:
         stack = with_gamma_baselines(stack, sorted(site.raw.glob(sar.baselines)))

@@ -97,6 +97,7 @@ class Sar(_Input):
     heading_deg: float | None = None
     looks: float | None = None
     positive: Literal["away", "toward"] = "away"
+    incomplete: Literal["error", "skip"] = "error"
 
     @model_validator(mode="after")
     def _one_source(self):
