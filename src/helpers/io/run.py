@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from pathlib import Path
 
 
 class MissingInput(Exception):
@@ -13,12 +12,6 @@ class MissingInput(Exception):
     def _render_traceback_(self) -> list[str]:
         """Show one line in a notebook: where the exception was raised says nothing to its reader."""
         return [f"MissingInput: {self}"]
-
-
-def to_disk(file: Path) -> None:
-    """Wait until the content is on the disk, so that no stamp outlives its outputs when the power goes."""
-    with file.open("rb") as handle:
-        os.fsync(handle.fileno())
 
 
 def is_live() -> bool:

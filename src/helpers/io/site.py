@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from helpers.io.run import MissingInput, is_live, say, to_disk
+from helpers.io.run import MissingInput, is_live, say
 
 ROOT = Path(__file__).resolve().parents[3]
 SITES = ROOT / "data" / "sites"
@@ -45,10 +45,6 @@ NEED_WORDS = {
 _TAKEN = ("quick", "try", "report", "raw", "derived", "results", "figures")
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
 def _below_the_raw_folder(path: str) -> str:
     if Path(path).is_absolute() or ".." in Path(path).parts or "\0" in path:
         raise ValueError(
@@ -61,17 +57,22 @@ def _below_the_raw_folder(path: str) -> str:
 RawPath = Annotated[str, Field(min_length=1), AfterValidator(_below_the_raw_folder)]
 #: a key that becomes part of a file's name
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+MonthDay = Annotated[str, Field(pattern=r"^\d\d-\d\d$")]
+Positive = Annotated[float, Field(gt=0)]
+
+
+# The models below hold the keys of a site file; data/sites/template.yml says what each means.
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class _Input(_Strict):
-    """What a user has to know to get an input: every key is optional text, printed when the input is missing."""
-
-    source: str = Field("", description="who made it, for a credit line")
-    product: str = Field("", description="name of the product")
-    portal: str = Field("", description="where to get it")
-    order: str = Field("", description="how to order or choose it")
-    licence: str = Field("", description="under what terms")
-    files: str = Field("", description="file names expected below the raw folder")
+    source: str = ""
+    product: str = ""
+    portal: str = ""
+    order: str = ""
+    licence: str = ""
+    files: str = ""
 
     def how_to_get(self) -> str:
         """Give product, portal, order, licence and expected files in one line."""
@@ -86,11 +87,9 @@ class Sar(_Input):
     role: Literal["main", "ascending", "rate_prior", "historical"]
     band: Literal["C", "L"]
     path: RawPath | None = None
-    unwrapped: RawPath | None = Field(
-        None, description="glob of the unwrapped GeoTIFFs, below the raw folder"
-    )
+    unwrapped: RawPath | None = None
     coherence: RawPath | None = None
-    baselines: RawPath | None = Field(None, description="glob of GAMMA *_bperp.par files")
+    baselines: RawPath | None = None
     dem: RawPath | None = None
     wavelength_m: float | None = None
     incidence_angle_deg: float | None = None
@@ -114,19 +113,15 @@ class Gauge(_Input):
     role: Literal["target", "control"]
     path: RawPath
     format: str | None = None
-    drainage_area_km2: float = Field(gt=0, lt=8e6, description="km2; the Amazon has 7e6")
+    drainage_area_km2: float = Field(gt=0, lt=8e6)  # the Amazon has 7e6
     column: str | int | None = None
     date_column: str | int | None = None
     date_format: str | None = None
     station: str | None = None
     units: str | None = None
     to_daily: bool = False
-    channel_km: float | None = Field(
-        None, gt=0, description="length of all channels, for thickness from recession"
-    )
-    conductivity_m_day: float | None = Field(
-        None, gt=0, description="saturated hydraulic conductivity, likewise"
-    )
+    channel_km: Positive | None = None
+    conductivity_m_day: Positive | None = None
     name: str = ""
 
 
@@ -156,9 +151,9 @@ class Inputs(_Strict):
     discharge: dict[Name, Gauge] = {}
     climate: Climate | None = None
     drivers: dict[Name, Driver] = {}
-    areas: RawPath | None = Field(None, description="GeoJSON of named polygons and the gauge")
-    active_layer: RawPath | None = Field(None, description="CSV year, active_layer_thickness_cm, std_cm")
-    gnssir: RawPath | None = Field(None, description="daily GNSS-IR reflector heights")
+    areas: RawPath | None = None
+    active_layer: RawPath | None = None  # CSV: year, active_layer_thickness_cm, std_cm
+    gnssir: RawPath | None = None  # daily GNSS-IR reflector heights
 
 
 class Epoch(_Strict):
@@ -203,9 +198,9 @@ class ReferenceArea(_Strict):
 class Mine(_Strict):
     """What an open-cast mine took up, for the water its pits and the ground it opened may hold (07)."""
 
-    area_km2: float = Field(gt=0, description="pits and heaps")
-    pit_area_km2: float = Field(gt=0, description="pits alone")
-    pit_volume_m3: float = Field(gt=0, description="void of the pits")
+    area_km2: Positive
+    pit_area_km2: Positive
+    pit_volume_m3: Positive
     source: str
 
     @model_validator(mode="after")
@@ -215,9 +210,6 @@ class Mine(_Strict):
         return self
 
 
-MonthDay = Annotated[str, Field(pattern=r"^\d\d-\d\d$")]
-
-
 class SiteConfig(_Strict):
     """The content of a site file; see data/sites/template.yml for each key with its meaning."""
 
@@ -225,13 +217,13 @@ class SiteConfig(_Strict):
     kind: Literal["twin", "real"]
     seed: int = Field(1, ge=0)
     epochs: list[Epoch] = []
-    knots: list[date] = Field([], description="dates at which the rate of the joined record may change")
+    knots: list[date] = []
     reference_area: ReferenceArea | None = None
-    permafrost_limit_m: float | None = Field(None, description="lower limit of permafrost, height in m")
-    thaw_season: tuple[MonthDay, MonthDay] | None = Field(None, description="first and last day, mm-dd")
+    permafrost_limit_m: float | None = None
+    thaw_season: tuple[MonthDay, MonthDay] | None = None
     mine: Mine | None = None
     inputs: Inputs = Inputs()
-    physics: dict[str, float | int | bool | str] = Field({}, description="keywords of twin.simulate")
+    physics: dict[str, float | int | bool | str] = {}
 
     @model_validator(mode="after")
     def _season_of_one_year(self):
@@ -268,14 +260,13 @@ class Site:
         self.kind, self.seed = config.kind, config.seed
         default = name == DEFAULT_SITE
         if size == "quick":
-            base = ROOT / "build" / "quick" if default else ROOT / "build" / "quick" / name
+            base = ROOT / "build" / "quick" / ("" if default else name)
             self.raw, self.derived = base / "raw", base / "derived"
             self.results, self.figures, self.executed = base / "results", base / "figures", base
         else:
             self.raw, self.derived = (ROOT / "data" / part / name for part in ("raw", "derived"))
-            self.results, self.figures = ROOT / "data" / "results", ROOT / "figures"
-            if not default:
-                self.results, self.figures = self.results / name, self.figures / name
+            below = "" if default else name
+            self.results, self.figures = ROOT / "data" / "results" / below, ROOT / "figures" / below
             self.executed = ROOT / "build" / name
         #: what is committed stays as it is where a rerun tells the same (`Results.write`, `plot.save`)
         self.keeps_committed = default and size == "full" and not out
@@ -283,10 +274,8 @@ class Site:
         if out:
             # a what-if writes elsewhere and still reads what it did not change itself
             base = ROOT / out
-            self.derived, self.results, self.figures = (
-                base / part for part in ("derived", "results", "figures")
-            )
-            self.executed = base
+            self.derived, self.results = base / "derived", base / "results"
+            self.figures, self.executed = base / "figures", base
             self.read_from = [self.derived, *self.read_from]
         self.notebook: str | None = None
         self.outputs: list[Path] = []
@@ -315,19 +304,21 @@ class Site:
         """The stack whose grid is the common grid of the site."""
         return self.by_role("main")[0]
 
+    def _given(self) -> dict[str, bool]:
+        inputs = self.config.inputs
+        counts = {
+            "sar": self.by_role("main"),
+            "tracks": len(inputs.sar) > 1,
+            "rate_prior": self.by_role("rate_prior"),
+        }
+        return {k: bool(v) for k, v in counts.items()} | {
+            key: bool(getattr(inputs, key)) for key in ("discharge", "climate", "drivers", "areas")
+        }
+
     def lacks(self, needs: tuple[str, ...]) -> list[str]:
         """Say which of the named inputs the site file does not have."""
-        inputs = self.config.inputs
-        have = {
-            "sar": bool(self.by_role("main")),
-            "tracks": len(inputs.sar) > 1,
-            "rate_prior": bool(self.by_role("rate_prior")),
-            "discharge": bool(inputs.discharge),
-            "climate": inputs.climate is not None,
-            "drivers": bool(inputs.drivers),
-            "areas": inputs.areas is not None,
-        }
-        return [need for need in needs if not have[need]]
+        given = self._given()
+        return [need for need in needs if not given[need]]
 
     def cannot_run(self, notebook: str) -> str:
         """Say in one line what a notebook lacks on this site and how to supply it; empty where it can run."""
@@ -340,13 +331,7 @@ class Site:
         )
 
     def start(self, notebook: str) -> Site:
-        """Begin a notebook: connect to a cluster if one is named.
-
-        Raises
-        ------
-        MissingInput
-            The site lacks an input that the notebook needs (`NEEDS`); make asks before and does not start it.
-        """
+        """Begin a notebook: connect to a cluster if one is named; MissingInput where the site lacks a need."""
         if reason := self.cannot_run(notebook):
             raise MissingInput(reason)
         self.notebook, self.outputs, self._started = notebook, [], time.monotonic()
@@ -364,10 +349,13 @@ class Site:
 
     def leave(self, reason: str, remedy: str) -> None:
         """End a notebook whose data turn out to be too few, before it has drawn or written: raise MissingInput."""
+        self._release()
+        raise MissingInput(f"{self.notebook}: {reason}; nothing done. {remedy}")
+
+    def _release(self):
         if self.client is not None:
             self.client.close()
             self.client = None
-        raise MissingInput(f"{self.notebook}: {reason}; nothing done. {remedy}")
 
     def record(self, path: Path) -> Path:
         """Note a file as an output of the running notebook."""
@@ -386,15 +374,14 @@ class Site:
         files = []
         for path in self.outputs:
             files += sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
-        for file in files:
-            to_disk(file)
+        for file in files:  # no stamp outlives its outputs when the power goes
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
         listing = self.executed / f"{self.notebook}.outputs"
         part = listing.with_suffix(".outputs.part")
         part.write_text("".join(f"{os.path.relpath(f, ROOT)}\n" for f in files))
         part.replace(listing)
-        if self.client is not None:
-            self.client.close()
-            self.client = None
+        self._release()
         peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         say(f"{self.notebook}: {time.monotonic() - self._started:.1f} s, peak memory {peak_gib:.2f} GiB")
 
@@ -403,12 +390,11 @@ class Site:
         inputs = self.config.inputs
         lines = [f"Site {self.name} ({self.kind}, {self.size}): {self.config.title}"]
         lines += [f"  SAR        {name:8s} {s.band} band, {s.role}" for name, s in inputs.sar.items()]
-        lines += [
-            f"  discharge  {n:8s} {g.drainage_area_km2:g} km2, {g.role}" for n, g in inputs.discharge.items()
-        ]
+        for name, gauge in inputs.discharge.items():
+            lines += [f"  discharge  {name:8s} {gauge.drainage_area_km2:g} km2, {gauge.role}"]
         lines += [f"  climate    {inputs.climate.path}"] if inputs.climate else []
         lines += [f"  drivers    {', '.join(inputs.drivers)}"] if inputs.drivers else []
-        lacking = self.lacks(("sar", "tracks", "rate_prior", "discharge", "climate", "drivers", "areas"))
+        lacking = self.lacks(tuple(self._given()))
         lines += [f"  not given  {', '.join(NEED_WORDS.get(k, k) for k in lacking)}"] if lacking else []
         assumed = [f"{name}.looks" for name, s in inputs.sar.items() if s.looks is None and s.unwrapped]
         lines += [f"  assumed    {', '.join(assumed)}"] if assumed else []
@@ -426,9 +412,8 @@ class _PlainLoader(yaml.SafeLoader):
     def construct_scalar(self, node):
         # YAML 1.1 reads 0100 as 64 and 4:20 as 260: neither is what was meant
         if node.style is None and re.fullmatch(r"[-+]?(0\d+|\d+(:\d+)+(\.\d*)?)", str(node.value)):
-            raise yaml.YAMLError(
-                f"line {node.start_mark.line + 1}: write {node.value} in quotes or as a plain number"
-            )
+            line = node.start_mark.line + 1
+            raise yaml.YAMLError(f"line {line}: write {node.value} in quotes or as a plain number")
         return super().construct_scalar(node)
 
     def construct_mapping(self, node, deep=False):
@@ -439,27 +424,19 @@ class _PlainLoader(yaml.SafeLoader):
 
 
 def load_site(name_or_path: str | Path, size: str = "full", out: str | Path = "") -> Site:
-    """Read and validate a site file.
+    """Read and validate a site file: a name of data/sites/<name>.yml or a path.
 
     Parameters
     ----------
-    name_or_path : str or Path
-        A name of data/sites/<name>.yml, or the path of a site file.
     size : {"full", "quick"}
         Quick keeps everything it writes below build/quick.
     out : str, optional
         Folder (relative to the repository) that takes all the writes of a what-if run.
 
-    Returns
-    -------
-    Site
-
     Raises
     ------
-    FileNotFoundError
-        No such site; the message lists the sites there are.
-    ValueError
-        A wrong key or value; the message names the file, the key and the valid ones.
+    FileNotFoundError, ValueError
+        No such site, with those there are; a wrong key or value, with file, key and the valid ones.
     """
     if size not in ("full", "quick"):
         raise ValueError(f"size is {size!r}; it must be 'full' or 'quick'")
@@ -468,9 +445,8 @@ def load_site(name_or_path: str | Path, size: str = "full", out: str | Path = ""
         path = SITES / f"{name_or_path}.yml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in SITES.glob("*.yml") if p.stem != "template"))
-        raise FileNotFoundError(
-            f"no site file {path}; sites are: {known}. Copy data/sites/template.yml to make one."
-        )
+        template = "Copy data/sites/template.yml to make one."
+        raise FileNotFoundError(f"no site file {path}; sites are: {known}. {template}")
     if not re.fullmatch(r"[A-Za-z0-9_]+", path.stem):
         raise ValueError(f"{path}: a site's name has letters, digits and _ only, not {path.stem!r}")
     if path.stem in _TAKEN:
@@ -478,9 +454,8 @@ def load_site(name_or_path: str | Path, size: str = "full", out: str | Path = ""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _PlainLoader)
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(
-            f"{path}: not readable as YAML ({error}); compare data/sites/template.yml"
-        ) from error
+        told = f"{path}: not readable as YAML ({error}); compare data/sites/template.yml"
+        raise ValueError(told) from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds no keys; compare data/sites/template.yml")
     try:
