@@ -16,8 +16,9 @@ from readers.climate import read_climate as climate_of_file
 from readers.damage import damage_named
 from readers.discharge import read_discharge
 from readers.gamma import with_gamma_baselines
-from readers.insar import read_geotiff_pairs, read_stack
+from readers.insar import read_displacement, read_geotiff_pairs, read_stack
 from readers.rasters import read_raster
+from readers.stations import read_gnss, read_ground_temperature
 
 
 def read_sensor(site: Site, sensor: str) -> xr.Dataset:
@@ -51,6 +52,19 @@ def read_sensor(site: Site, sensor: str) -> xr.Dataset:
         stack = stack.assign(height=(("y", "x"), height.values, {"units": "m", "long_name": "height"}))
     stack.attrs.update(sensor=sensor, band=sar.band)
     return stack
+
+
+def read_series(site: Site, name: str) -> xr.Dataset:
+    """Read one displacement series of a site (time, y, x), with its look vector where the site file names it."""
+    series = site.config.inputs.displacement[name]
+    los = None if series.los is None else site.raw / series.los
+    return read_displacement(site.raw / series.path, los=los)
+
+
+def read_stations(site: Site, key: str) -> xr.Dataset:
+    """Read the daily records of the stations a site names under ``gnss`` or ``ground_temperature``."""
+    reader = {"gnss": read_gnss, "ground_temperature": read_ground_temperature}[key]
+    return reader(site.raw / getattr(site.config.inputs, key).path)
 
 
 def read_areas(site: Site) -> dict[str, BaseGeometry]:

@@ -149,10 +149,27 @@ class Driver(_Input):
     resampling: Literal["average", "bilinear", "nearest"] = "average"
 
 
+class Displacement(_Input):
+    """A displacement series that somebody else inverted: OPERA DISP-S1, one GeoTIFF a date."""
+
+    path: RawPath
+    los: RawPath | None = Field(None, description="GeoTIFF of the look vector: east, north, up")
+
+
+class Stations(_Input):
+    """Daily records of stations in one file or folder."""
+
+    path: RawPath
+    names: dict[str, str] = Field({}, description="what figures call a station")
+
+
 class Inputs(_Strict):
     """All inputs of a site; what is absent is absent from the study."""
 
     sar: dict[Name, Sar] = {}
+    displacement: dict[Name, Displacement] = {}
+    gnss: Stations | None = Field(None, description="tenv3 files of GNSS stations")
+    ground_temperature: Stations | None = Field(None, description="daily soil temperature, Aisori export")
     discharge: dict[Name, Gauge] = {}
     climate: Climate | None = None
     drivers: dict[Name, Driver] = {}
@@ -406,6 +423,9 @@ class Site:
         lines += [
             f"  discharge  {n:8s} {g.drainage_area_km2:g} km2, {g.role}" for n, g in inputs.discharge.items()
         ]
+        lines += [f"  series     {name:8s} {d.path}" for name, d in inputs.displacement.items()]
+        for key in ("gnss", "ground_temperature"):
+            lines += [f"  {key:10s} {getattr(inputs, key).path}"] if getattr(inputs, key) else []
         lines += [f"  climate    {inputs.climate.path}"] if inputs.climate else []
         lines += [f"  drivers    {', '.join(inputs.drivers)}"] if inputs.drivers else []
         lacking = self.lacks(("sar", "tracks", "rate_prior", "discharge", "climate", "drivers", "areas"))
