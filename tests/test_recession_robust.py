@@ -275,15 +275,6 @@ def test_theory_is_consistent_with_itself():
     assert np.isnan(recession.thickness_factor(-0.2, 0.0))
 
 
-def test_linear_thickness_inverts_its_formula():
-    """pi^2 k p D L^2 / (phi A^2) with D = 2 m gives 2 m back; a missing length is refused."""
-    known = {"conductivity_m_day": 5.0, "channel_km": 900.0, "area_km2": 1000.0, "porosity": 0.2}
-    a = np.pi**2 * 5.0 * 0.3465 * 2.0 * 9e5**2 / (0.2 * 1e9**2)
-    assert recession.linear_thickness(a, **known) == pytest.approx(2.0, rel=1e-12)
-    with pytest.raises(ValueError, match="channel_km"):
-        recession.linear_thickness(a, **known | {"channel_km": 0.0})
-
-
 def test_low_flow_trend_is_quantile_regression():
     """The slope is that of the quantile regression, and its sd is about the scatter of repeats."""
     from statsmodels.regression.quantile_regression import QuantReg

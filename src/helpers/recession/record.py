@@ -34,27 +34,10 @@ def read_record(discharge, seasons=None, ice=None):
     """Check a daily record and find its rounding steps and season classes; `ice` overrides its own ice marks."""
     time, flow, marked, attrs = _checked(discharge)
     ice = marked if ice is None else daily(ice, time, "ice") > 0
-    return make_record(time, flow, _season_classes(time, SEASONS if seasons is None else seasons), ice, attrs)
-
-
-def make_record(time, flow, classes, ice, attrs):
-    """A `Record` of checked flow."""
-    names, season = classes
+    names, season = _season_classes(time, SEASONS if seasons is None else seasons)
     finite = flow[np.isfinite(flow)]
     high = float(np.partition(finite, int(0.9 * finite.size))[int(0.9 * finite.size)])
     return Record(time, flow, quantum(flow), season, names, high, ice, attrs)
-
-
-def check_flow(q, time):
-    """Flow without anything that is no flow."""
-    if not np.isfinite(q).any():
-        raise ValueError("discharge: no value at all; check the missing mark and the unit")
-    if (q < 0).any() or np.isinf(q).any():
-        bad = time[(q < 0) | np.isinf(q)][0]
-        raise ValueError(
-            f"discharge: negative or infinite flow, first on {bad:%Y-%m-%d}; set it to NaN if missing"
-        )
-    return q
 
 
 def _checked(discharge):
@@ -74,10 +57,15 @@ def _checked(discharge):
             "discharge: the calendar is not complete and daily (gaps, duplicates or other steps); "
             "reindex to every day with NaN for the missing ones"
         )
-    q = check_flow(discharge.values.astype(float), time)
-    ice = np.zeros(len(q), bool)
-    if "ice" in discharge.coords:
-        ice = discharge["ice"].values.astype(bool)
+    q = discharge.values.astype(float)
+    if not np.isfinite(q).any():
+        raise ValueError("discharge: no value at all; check the missing mark and the unit")
+    if (q < 0).any() or np.isinf(q).any():
+        bad = time[(q < 0) | np.isinf(q)][0]
+        raise ValueError(
+            f"discharge: negative or infinite flow, first on {bad:%Y-%m-%d}; set it to NaN if missing"
+        )
+    ice = discharge["ice"].values.astype(bool) if "ice" in discharge.coords else np.zeros(len(q), bool)
     keep = ("units", "station", "drainage_area_km2")
     return time, q, ice, {k: discharge.attrs[k] for k in keep if k in discharge.attrs}
 
@@ -178,14 +166,9 @@ def antecedent_precipitation(
     Parameters
     ----------
     precipitation : pandas.Series or array-like
-        Daily mm; missing counts as none.
+        Daily mm (missing counts as none); the index comes back likewise.
     decay : float
         Share of the index that is left a day later, 0.8 to 0.98 in use.
-
-    Returns
-    -------
-    pandas.Series or numpy.ndarray
-        As the input.
     """
     if not 0 < decay < 1:
         raise ValueError(f"decay must lie between 0 and 1, found {decay}")
