@@ -101,7 +101,8 @@ def extract_events(
         flow counts as missing.  ``vogel_kroll1992`` and ``brutsaert2008`` are rules after, not exactly
         as in, Vogel and Kroll (1992) and Brutsaert (2008, doi:10.1029/2007WR006518).
     precipitation, temperature : array-like, optional
-        Daily mm and degC, on the days of `discharge` (xarray and pandas objects are aligned by date).
+        Daily mm and degC, on the days of `discharge` (xarray and pandas objects are aligned by calendar day);
+        a day on which a given driver is unknown belongs to no event.
         A day with ``max_precipitation_mm`` or more, or on which snow melts (`degree_day_snow`; it needs both),
         belongs to no event.
     ice : array-like of bool, optional
