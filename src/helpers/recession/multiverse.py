@@ -40,13 +40,7 @@ LINES = ("least_squares", "theil_sen", "shrunk", "common_b")
 
 
 def specifications() -> pd.DataFrame:
-    """The 480 choices of extraction x derivative x per-event line, as a table.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``rule, changes, scheme, options, line``; 20 x 6 x 4 rows.
-    """
+    """The 480 choices ``rule, changes, scheme, options, line``: 20 extractions x 6 derivatives x 4 lines."""
     rows = [
         (rule, changes, scheme, options, line)
         for (rule, changes), (scheme, options), line in product(EXTRACTIONS, DERIVATIVES, LINES)

@@ -21,10 +21,7 @@ def year_values(fits: pd.DataFrame, value: str = "ln_k_ref") -> pd.DataFrame:
     fits : pandas.DataFrame
         Columns ``start`` and `value`; ``ln_k_ref`` is made from ``k_ref`` if absent.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Index year; columns ``value``, ``n``.
+    The index of the result is the year; its columns are ``value``, ``n``.
     """
     if value == "ln_k_ref" and value not in fits and "k_ref" in fits:
         fits = fits.assign(ln_k_ref=np.log(fits["k_ref"]))
@@ -225,10 +222,7 @@ def placebo_tests(fits: pd.DataFrame) -> pd.DataFrame:
 def period_means(fits: pd.DataFrame, periods: pd.DataFrame, *, value: str = "ln_k_ref") -> pd.DataFrame:
     """Mean of the yearly values in each period, with the 95 % interval of AR(1) errors.
 
-    Returns
-    -------
-    pandas.DataFrame
-        ``label, mean, lower, upper, n_years``; the interval is NaN with under 5 years.
+    Returns ``label, mean, lower, upper, n_years``; the interval is NaN with under 5 years.
     """
     years = year_values(fits, value)
     bounds = period_bounds(periods)
