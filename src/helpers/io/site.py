@@ -121,12 +121,6 @@ class Gauge(_Input):
     station: str | None = None
     units: str | None = None
     to_daily: bool = False
-    channel_km: float | None = Field(
-        None, gt=0, description="length of all channels, for thickness from recession"
-    )
-    conductivity_m_day: float | None = Field(
-        None, gt=0, description="saturated hydraulic conductivity, likewise"
-    )
     name: str = ""
 
 

@@ -21,10 +21,7 @@ def year_values(fits: pd.DataFrame, value: str = "ln_k_ref") -> pd.DataFrame:
     fits : pandas.DataFrame
         Columns ``start`` and `value`; ``ln_k_ref`` is made from ``k_ref`` if absent.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Index year; columns ``value``, ``n``.
+    The index of the result is the year; its columns are ``value``, ``n``.
     """
     if value == "ln_k_ref" and value not in fits and "k_ref" in fits:
         fits = fits.assign(ln_k_ref=np.log(fits["k_ref"]))
@@ -152,13 +149,7 @@ def adjust_p_values(contrasts: pd.DataFrame, confirmatory: pd.Series) -> pd.Data
     return out
 
 
-def trend_test(
-    fits: pd.DataFrame,
-    *,
-    value: str = "ln_k_ref",
-    against: pd.Series | None = None,
-    control: pd.DataFrame | None = None,
-) -> pd.Series:
+def trend_test(fits: pd.DataFrame, *, value="ln_k_ref", against=None, control=None) -> pd.Series:
     """Linear trend of the yearly values, with the AR(1) errors of `regime_test`.
 
     Parameters
@@ -187,9 +178,7 @@ def trend_test(
     return pd.Series(result).rename({"difference": "slope", "difference_std": "slope_std"})
 
 
-def change_year(
-    fits: pd.DataFrame, *, value: str = "ln_k_ref", control: pd.DataFrame | None = None
-) -> pd.DataFrame:
+def change_year(fits: pd.DataFrame, *, value="ln_k_ref", control=None) -> pd.DataFrame:
     """Posterior probability of the year of a change, given that there is one step.
 
     Parameters are those of `regime_test`.  Every year that leaves at least five on either side may be the
@@ -218,10 +207,7 @@ def change_year(
 def placebo_tests(fits: pd.DataFrame) -> pd.DataFrame:
     """`regime_test` of ln k_ref at every date that leaves five years on either side of a record without a change.
 
-    Returns
-    -------
-    pandas.DataFrame
-        ``year, difference, p_value``.
+    Returns ``year, difference, p_value``.
     """
     rows = []
     for year in np.unique(fits["start"].dt.year)[MIN_YEARS : 1 - MIN_YEARS]:
@@ -236,10 +222,7 @@ def placebo_tests(fits: pd.DataFrame) -> pd.DataFrame:
 def period_means(fits: pd.DataFrame, periods: pd.DataFrame, *, value: str = "ln_k_ref") -> pd.DataFrame:
     """Mean of the yearly values in each period, with the 95 % interval of AR(1) errors.
 
-    Returns
-    -------
-    pandas.DataFrame
-        ``label, mean, lower, upper, n_years``; the interval is NaN with under 5 years.
+    Returns ``label, mean, lower, upper, n_years``; the interval is NaN with under 5 years.
     """
     years = year_values(fits, value)
     bounds = period_bounds(periods)
@@ -259,13 +242,7 @@ def period_means(fits: pd.DataFrame, periods: pd.DataFrame, *, value: str = "ln_
 
 
 def block_bootstrap(
-    fits: pd.DataFrame,
-    periods: pd.DataFrame,
-    *,
-    value: str = "ln_k_ref",
-    control: pd.DataFrame | None = None,
-    draws: int = 2000,
-    seed: int = 0,
+    fits: pd.DataFrame, periods: pd.DataFrame, *, value="ln_k_ref", control=None, draws=2000, seed=0
 ) -> pd.DataFrame:
     """Contrasts of `regime_test` with intervals by the stationary bootstrap, which assumes no model of memory.
 
