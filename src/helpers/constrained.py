@@ -64,14 +64,7 @@ def put_back(parts: list[xr.DataArray], like: xr.Dataset) -> xr.DataArray:
     return xr.DataArray(field, coords, first.dims, name=first.name, attrs=first.attrs)
 
 
-def ground_noise(
-    stack: xr.Dataset,
-    rng: np.random.Generator,
-    *,
-    mask: xr.DataArray | None = None,
-    classes: int = 4,
-    pixels: int = 50,
-) -> xr.Dataset:
+def ground_noise(stack: xr.Dataset, rng, *, mask=None, classes: int = 4, pixels: int = 50) -> xr.Dataset:
     """How far the ground departs from rate and annual term, in classes of seasonal size.
 
     Ground that moves more with the season departs more from a sine: one number for a scene is too wide for rock and too
@@ -80,21 +73,11 @@ def ground_noise(
     1971, doi:10.1093/biomet/58.3.545) of the pairs of a few drawn pixels. Pixels whose mean square deviation exceeds
     three times the expected one (a step, a change of rate) form a class of their own.
 
-    Parameters
-    ----------
-    stack : Dataset
-        As for `sbas.invert`, with ``atmosphere_std`` (time) and ``pair_std`` (pair), mm.
-    mask : DataArray of bool (y, x), optional
-        Pixels to treat; the rest gets class -1.
-    classes, pixels : int
-        Number of classes, and of pixels drawn in each.
-
-    Returns
-    -------
-    Dataset
-        (y, x): ``class``, -1 without data; ``restlessness`` (that ratio in the first class given), ``rate``,
-        ``rate_std`` of all pairs without prior, mm/yr. By class (number): ``seasonal_mm`` (lower edge, NaN for the
-        poorly fitted), ``deviation_std_mm``, ``deviation_days``, ``delay_factor``.
+    ``stack`` is as for `sbas.invert`, with ``atmosphere_std`` (time) and ``pair_std`` (pair) in mm; pixels outside
+    ``mask`` (y, x) get class -1; ``pixels`` are drawn in each of ``classes``. Returns (y, x): ``class``, -1 without
+    data; ``restlessness`` (that ratio in the first class given); ``rate``, ``rate_std`` of all pairs without prior,
+    mm/yr. By class (number): ``seasonal_mm`` (lower edge, NaN for the poorly fitted), ``deviation_std_mm``,
+    ``deviation_days``, ``delay_factor``.
     """
     limit = {"deviation_std_mm": None, "series_std": False}
     limit |= {"atmosphere_std_mm": stack["atmosphere_std"], "pair_std_mm": stack["pair_std"].values}
@@ -236,22 +219,12 @@ def project_rate(rate: xr.Dataset, stack: xr.Dataset, *, east_std_mm_yr: float =
 def align_rate(
     rate: xr.DataArray, own: xr.DataArray, mask: xr.DataArray, *, patch_pixels: float = 1.0
 ) -> xr.Dataset:
-    """Plane and offset between two rates on stable ground, by Huber's loss, with their covariance.
+    """Plane and offset between two rates (y, x; mm/yr) on stable ground, by Huber's loss, with their covariance.
 
-    Parameters
-    ----------
-    rate, own : DataArray (y, x)
-        The other sensor's rate, projected, and the one of this stack; mm/yr.
-    mask : DataArray of bool (y, x)
-        Stable ground.
-    patch_pixels : float
-        Pixels that share their errors, 2 pi l^2 of the correlation length l: the plane is known as if from one each.
-
-    Returns
-    -------
-    Dataset
-        ``rate`` aligned, ``std`` (y, x) of the plane there; ``plane`` (term), ``plane_covariance`` (term, term_); attr
-        ``common_std``: of the plane's mean over the scene, which no averaging over pixels reduces.
+    ``mask`` (y, x) is the stable ground; ``patch_pixels`` is how many pixels share their errors, 2 pi l^2 of the
+    correlation length l: the plane is known as if from one each. Returns ``rate`` aligned, ``std`` (y, x) of the
+    plane there, ``plane`` (term) and ``plane_covariance`` (term, term_); the attr ``common_std`` is of the plane's
+    mean over the scene, which no averaging over pixels reduces.
     """
     y, x = (np.linspace(-1, 1, rate.sizes[d]) if rate.sizes[d] > 1 else np.zeros(1) for d in ("y", "x"))
     columns = np.stack([np.ones((len(y), len(x))), *np.meshgrid(x, y)], axis=-1)
@@ -272,16 +245,11 @@ def align_rate(
 def unexplained_std(rate, std, own, own_std, *, assumed: float, least: float = 0.3) -> float:
     """What a prior errs beyond its stated error, against pixels whose rate is known without it (mm/yr).
 
-    The smallest addition with which 95 % of the pixels agree within their normal quantile: tails count, and so does an
-    offset. It stands for what no budget knows: other dates, other ground seen by the other band, motion that is not
-    vertical, unwrapping. One number for all pixels given: no pixel's prior is fitted to its own data.
-
-    Parameters
-    ----------
-    rate, std, own, own_std : array
-        Prior and the root of its stated variances, and the rate without prior (used where known to 1 mm/yr); mm/yr.
-    assumed, least : float
-        The answer where fewer than 50 pixels are known so well, and the smallest one; mm/yr.
+    The smallest addition, from ``least`` on, with which 95 % of the pixels known to 1 mm/yr agree within their
+    normal quantile: tails count, and so does an offset. It stands for what no budget knows: other dates, other
+    ground seen by the other band, motion that is not vertical, unwrapping. ``rate`` and ``std`` are the prior's,
+    ``own`` and ``own_std`` those without it, arrays in mm/yr; ``assumed`` is the answer where fewer than 50 pixels
+    are known so well.
     """
     rate, std, own, own_std = (np.asarray(a, float).ravel() for a in (rate, std, own, own_std))
     known = np.isfinite(rate) & np.isfinite(std) & np.isfinite(own) & (own_std < 1.0)
@@ -304,26 +272,18 @@ def estimates(
     prior: tuple,
     noise: dict,
     *,
-    temperature: xr.DataArray | None = None,
-    short_days: float = 180,
-    names: Sequence[str] = NAMES,
-    series: bool = True,
+    temperature=None,
+    short_days=180,
+    names=NAMES,
+    series=True,
 ) -> Iterator[tuple[str, xr.Dataset]]:
     """Every estimator of ``names`` on the same pixels, one at a time, as (name, Dataset of `sbas.invert`).
 
-    Pairs up to ``short_days`` serve all but "late summer", "long pairs" and "joint". The functional forms stand in the
-    limit where the model only closes gaps; the rest weigh the ground's deviation.
-
-    Parameters
-    ----------
-    stack : Dataset
-        As for `sbas.invert`, with ``atmosphere_std`` (time) and ``pair_std`` (pair).
-    prior : (mean, std)
-        Arrays (y, x) in mm/yr; pixels with NaN have none.
-    noise : dict
-        ``deviation_std_mm``, ``deviation_days``, ``delay_factor`` of these pixels, from `ground_noise`.
-    series : bool
-        False leaves the standard deviations of the series out.
+    Pairs up to ``short_days`` serve all but "late summer", "long pairs" and "joint". The functional forms stand in
+    the limit where the model only closes gaps; the rest weigh the ground's deviation. ``stack`` is as for
+    `sbas.invert`, with ``atmosphere_std`` (time) and ``pair_std`` (pair); ``prior`` is mean and std (y, x) in
+    mm/yr, NaN for none; ``noise`` that of these pixels from `ground_noise`; ``series=False`` leaves the standard
+    deviations of the series out.
     """
     days = (stack["secondary"] - stack["reference"]).values / np.timedelta64(1, "D")
     short = stack.isel(pair=np.flatnonzero(days <= short_days))
@@ -334,13 +294,10 @@ def estimates(
     hard = soft[0], np.where(there, 0.0, np.inf)
     delay = stack["atmosphere_std"] * noise["delay_factor"]
     weigh = {k: noise[k] for k in ("deviation_std_mm", "deviation_days")} | {"series_std": series}
-    limit = {"deviation_std_mm": None, "series_std": False}
+    limit = {"deviation_std_mm": None, "series_std": False, "temperature": temperature}
     how = {
         "no model": (short, None, limit),
-        "linear": (short, "linear", limit),
-        "linear+annual": (short, MODEL, limit),
-        "linear+annual+semiannual": (short, "linear+annual+semiannual", limit),
-        "degree day": (short, "linear+degree_day", limit | {"temperature": temperature}),
+        **{name: (short, form, limit) for name, form in list(FORMS.items())[:4]},
         "no prior": (short, MODEL, weigh),
         "hard prior": (short, MODEL, weigh | {"rate_prior": hard}),
         "soft prior": (short, MODEL, weigh | {"rate_prior": soft}),
@@ -361,28 +318,13 @@ def estimates(
         yield name, result
 
 
-def log_score(
-    run: xr.Dataset,
-    name: str,
-    pairs: xr.Dataset,
-    noise: dict,
-    *,
-    temperature: xr.DataArray | None = None,
-) -> np.ndarray:
+def log_score(run: xr.Dataset, name: str, pairs: xr.Dataset, noise: dict, *, temperature=None) -> np.ndarray:
     """Predictive score: log-density of pairs a run has not seen, (pair, pixel) in 1/mm, NaN without data.
 
     The prediction is normal: the model's step between the two dates with the covariance of its coefficients, the
     ground's deviation, the delay of both dates and the pair's own noise. With probability 0.02 a pair is anything
     within two cycles (unwrapping), so that a few values do not decide the mean. A proper score: higher is better.
-
-    Parameters
-    ----------
-    run, name : Dataset, str
-        From `estimates`, by pairs that do not include ``pairs``; its name, one of `FORMS`.
-    pairs : Dataset
-        Held-out pairs of the same pixels.
-    noise : dict
-        Of these pixels, from `ground_noise`.
+    ``run`` is from `estimates`, ``name`` its name in `FORMS`, ``noise`` that of these pixels from `ground_noise`.
     """
     form = timefunc.parse(FORMS[name], temperature)
     ends = [pd.DatetimeIndex(pairs[c].values) for c in ("reference", "secondary")]
@@ -409,13 +351,7 @@ def log_score(
 
 
 def held_out_scores(
-    stack: xr.Dataset,
-    prior: tuple,
-    noise: dict,
-    *,
-    names: Sequence[str],
-    short_days: float = 180,
-    temperature: xr.DataArray | None = None,
+    stack: xr.Dataset, prior: tuple, noise: dict, *, names, short_days=180, temperature=None
 ) -> pd.DataFrame:
     """Mean predictive score of every estimator by year of the reference image (``estimator``, ``year``, ``score``).
 
@@ -423,9 +359,9 @@ def held_out_scores(
     long pairs, the pairs that touch deep winter are held out. The classical inversion predicts nothing.
     """
     days = (stack["secondary"] - stack["reference"]).values / np.timedelta64(1, "D")
-    year = pd.DatetimeIndex(stack["reference"].values).year.to_numpy()
-    month = [pd.DatetimeIndex(stack[k].values).month for k in ("reference", "secondary")]
-    held = days > short_days if (days > short_days).any() else np.isin(month, (12, 1, 2)).any(axis=0)
+    year, long = stack["reference"].dt.year.values, days > short_days
+    month = [stack[k].dt.month for k in ("reference", "secondary")]
+    held = long if long.any() else np.isin(month, (12, 1, 2)).any(axis=0)
     use_long = [n for n in LONG if n in names]
     folds = [([n for n in names if n in FORMS and n not in use_long], held)]
     folds += [(use_long, held & (year % 2 == k)) for k in (0, 1)]
@@ -460,20 +396,10 @@ def null_direction(
     """Combination of rate and annual term that short pairs leave unconstrained, and how far each estimator closes it.
 
     The direction v is the eigenvector of the largest eigenvalue of the covariance C of rate, annual sine and cosine
-    without prior; each estimator's standard deviation along it is sqrt(v' C v).
-
-    Parameters
-    ----------
-    runs : dict of Dataset
-        From `estimates`, on the grid; "no prior" among them.
-    temperature : DataArray, optional
-        For the degree-day shape, which counts by its annual term.
-
-    Returns
-    -------
-    Dataset
-        ``std`` (estimator, y, x), mm/yr of rate and mm of the annual term; ``correlation`` (y, x), the larger absolute
-        one of rate and annual term.
+    without prior; each estimator's standard deviation along it is sqrt(v' C v). ``runs`` are from `estimates`, on
+    the grid, "no prior" among them; the degree-day shape counts by its annual term. Returns ``std`` (estimator, y,
+    x), mm/yr of rate and mm of the annual term, and ``correlation`` (y, x), the larger absolute one of rate and
+    annual term.
     """
     runs = {n: r for n, r in runs.items() if n in FORMS and "coefficients_covariance" in r}
     unconstrained = _rate_and_annual(runs["no prior"], dates, temperature)
@@ -525,12 +451,11 @@ def precision_shares(std: xr.DataArray) -> pd.DataFrame:
         parts["prior"] = whole - precision[without[name]] if name in without else none
         parts = {k: np.clip(v / whole, 0, 1) for k, v in parts.items()}
         parts["shape"] = np.clip(1 - sum(parts.values()), 0, 1)
-        total = sum(parts.values())
         for source in ("data", "shape", "long pairs", "prior"):
-            share = parts[source] / total
+            share = parts[source] / sum(parts.values())
             rows[name, source] = [np.nanmean(share), *np.nanpercentile(share, [25, 75])]
-    table = pd.DataFrame(rows, index=["mean", "lower quartile", "upper quartile"]).T
-    return table.rename_axis(["estimator", "source"])
+    index = ["mean", "lower quartile", "upper quartile"]
+    return pd.DataFrame(rows, index=index).T.rename_axis(["estimator", "source"])
 
 
 def with_rate_prior(free: xr.Dataset, mean: xr.DataArray, std: xr.DataArray | float) -> xr.Dataset:
