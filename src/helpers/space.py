@@ -12,8 +12,9 @@ import pandas as pd
 import rioxarray  # noqa: F401  (registers the .rio accessor)
 import xarray as xr
 from rasterio.features import geometry_mask
-from rasterio.warp import transform_geom
+from rasterio.warp import transform, transform_geom
 from scipy import optimize, signal, stats
+from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 
 METRES_PER_DEGREE = 111_195.0  # of latitude, on a sphere of 6371 km
@@ -33,10 +34,23 @@ def cell_size_m(grid: xr.DataArray | xr.Dataset) -> tuple[float, float]:
     return dy, dx
 
 
+def latitude_of(grid: xr.DataArray | xr.Dataset) -> float:
+    """Latitude of the grid's centre; a grid without a coordinate system is refused."""
+    if grid.rio.crs is None:
+        raise ValueError(
+            "the grid has no coordinate system, so its latitude is unknown; set it with rio.write_crs"
+        )
+    return float(transform(grid.rio.crs, "EPSG:4326", [float(grid.x.mean())], [float(grid.y.mean())])[1][0])
+
+
 def mask_of(geometry: BaseGeometry, like: xr.DataArray | xr.Dataset) -> xr.DataArray:
-    """Rasterise a lon/lat polygon onto a grid (cells whose centre it holds)."""
-    geometry = transform_geom("EPSG:4326", like.rio.crs, geometry.__geo_interface__)
-    inside = geometry_mask([geometry], like.rio.shape, like.rio.transform(), invert=True)
+    """Rasterise a lon/lat polygon onto a grid (cells whose centre it holds); longitudes may run past 180 or to 360."""
+    if np.unique(np.sign(np.diff(like.x.values))).size > 1:
+        raise ValueError("longitudes of the grid jump (180 to -180): write them increasing, beyond 180")
+    turns = (-360, 0, 360) if like.rio.crs is not None and like.rio.crs.is_geographic else (0,)
+    turned = [translate(geometry, turn).__geo_interface__ for turn in turns]
+    geometries = [transform_geom("EPSG:4326", like.rio.crs, g) for g in turned]
+    inside = geometry_mask(geometries, like.rio.shape, like.rio.transform(), invert=True)
     return xr.DataArray(inside, coords={"y": like["y"], "x": like["x"]}, dims=("y", "x"))
 
 
@@ -84,30 +98,20 @@ def resample(track: xr.Dataset, like: xr.Dataset | xr.DataArray) -> xr.Dataset:
         return track.assign_coords(x=like.x, y=like.y)
     crs, target = track.rio.crs, like.rio.crs
     if crs is not None and target is not None and crs != target:
-        spatial = track[[v for v in track.data_vars if {"y", "x"} <= set(track[v].dims)]].drop_attrs(
-            deep=False
-        )
-        template = (
-            like if isinstance(like, xr.DataArray) else like[next(n for n in like if "y" in like[n].dims)]
-        )
+        spatial = track[[v for v in track.data_vars if {"y", "x"} <= set(track[v].dims)]]
+        template = like if isinstance(like, xr.DataArray) else next(a for a in like.values() if "y" in a.dims)
         template = template.isel({d: 0 for d in template.dims if d not in ("y", "x")}, drop=True)
+        moved = {}
         try:
-            moved = xr.Dataset(
-                {
-                    n: a.astype("f8").rio.reproject_match(template, resampling=1, nodata=np.nan)
-                    for n, a in spatial.items()
-                }
-            )
+            for n, a in spatial.drop_attrs(deep=False).items():
+                moved[n] = a.astype("f8").rio.reproject_match(template, resampling=1, nodata=np.nan)
         except Exception as error:  # rasterio raises its own types when nothing overlaps
-            raise ValueError(
-                f"{track_name(track, 0)}: cannot be reprojected from {crs} to {target}: {error}"
-            ) from error
-        moved = moved.assign_coords(x=like.x, y=like.y).assign_attrs(track.attrs)
+            who = track_name(track, 0)
+            raise ValueError(f"{who}: cannot be reprojected from {crs} to {target}: {error}") from error
         if not any(bool(a.notnull().any()) for a in moved.values()):
-            raise ValueError(
-                f"{track_name(track, 0)}: its grid ({crs}) does not overlap the target grid ({target})"
-            )
-        return moved
+            who = track_name(track, 0)
+            raise ValueError(f"{who}: its grid ({crs}) does not overlap the target grid ({target})")
+        return xr.Dataset(moved).assign_coords(x=like.x, y=like.y).assign_attrs(track.attrs)
     for d in "yx":
         low, high = float(track[d].min()), float(track[d].max())
         if low > float(like[d].max()) or high < float(like[d].min()):
@@ -121,9 +125,8 @@ def resample(track: xr.Dataset, like: xr.Dataset | xr.DataArray) -> xr.Dataset:
     if factor:
         track = track.coarsen(factor, boundary="trim").mean(keep_attrs=True)
     seen = track.notnull().astype("f4").interp(x=like.x, y=like.y, method="linear")
-    return (
-        track.fillna(0.0).interp(x=like.x, y=like.y, method="linear") / seen.where(seen > 0.5)
-    ).assign_attrs(track.attrs)
+    filled = track.fillna(0.0).interp(x=like.x, y=like.y, method="linear")
+    return (filled / seen.where(seen > 0.5)).assign_attrs(track.attrs)
 
 
 def correlation_length(field: xr.DataArray) -> float:
@@ -156,9 +159,8 @@ def correlation_length(field: xr.DataArray) -> float:
         shared = (count * np.where(lag > 0, model, 1.0)).sum() / seen.sum() ** 2
         return weight * ((model[use] - shared) / (1 - shared) - rho)
 
-    fit = optimize.least_squares(
-        misfit, [0.8, np.log(3 * step)], bounds=([0, np.log(step / 10)], [1, np.log(10 * limit)])
-    )
+    bounds = ([0, np.log(step / 10)], [1, np.log(10 * limit)])
+    fit = optimize.least_squares(misfit, [0.8, np.log(3 * step)], bounds=bounds)
     sill, length = fit.x[0], float(np.exp(fit.x[1]))
     # a nugget averages out like independent pixels: keep the area under the correlation, sill * l^2
     return float(max(np.sqrt(sill) * length, step / 10))
@@ -199,9 +201,7 @@ def zone_covariance(std: xr.DataArray, masks: list, length_m: float) -> np.ndarr
     correlation = np.exp(-lags(std) / max(length_m, 1e-9))
     s = np.nan_to_num(std.transpose("y", "x").values.astype(float))
     counts = [m.sum() for m in masks]
-    means = [
-        np.where(m, s, 0.0) / n if n else np.full(s.shape, np.nan) for m, n in zip(masks, counts, strict=True)
-    ]
+    means = [np.where(m, s, 0.0) / n if n else s * np.nan for m, n in zip(masks, counts, strict=True)]
     ny, nx = s.shape
     middle = (slice(ny - 1, 2 * ny - 1), slice(nx - 1, 2 * nx - 1))
     # sum_j exp(-h_ij / l) s_j is the convolution of the errors with the correlation
@@ -216,9 +216,8 @@ def zone_covariance(std: xr.DataArray, masks: list, length_m: float) -> np.ndarr
 def zone_masks(zones: xr.DataArray) -> list:
     """Name and bool (y, x) array of each zone, sorted by name."""
     if "zone" in zones.dims:
-        return [
-            (str(z), zones.sel(zone=z).transpose("y", "x").values.astype(bool)) for z in zones.zone.values
-        ]
+        values = zones.transpose("zone", "y", "x").values.astype(bool)
+        return [(str(z), inside) for z, inside in zip(zones.zone.values, values, strict=True)]
     values = zones.transpose("y", "x").values
     labels = [v for v in pd.unique(values.ravel()) if not (pd.isna(v) or v == "")]
     return [(str(label), values == label) for label in sorted(labels, key=str)]
@@ -233,11 +232,9 @@ def all_but_one_block(field: xr.DataArray) -> list:
 def blocks(seen: np.ndarray, side: int) -> np.ndarray:
     """Number of the block of every cell: equal parts (thirds for 3) of the cells seen by row, times those by column."""
     cuts = np.arange(1, side) / side
-    parts = [
-        np.searchsorted(np.quantile(at, cuts), np.arange(n))
-        for at, n in zip(np.nonzero(seen), seen.shape, strict=True)
-    ]
-    return side * parts[0][:, None] + parts[1]
+    seen_at = zip(np.nonzero(seen), seen.shape, strict=True)
+    row, column = (np.searchsorted(np.quantile(at, cuts), np.arange(n)) for at, n in seen_at)
+    return side * row[:, None] + column
 
 
 def block_interval(statistic: Callable[..., float], *fields: xr.DataArray) -> tuple[float, float, float]:
@@ -271,9 +268,9 @@ def block_interval(statistic: Callable[..., float], *fields: xr.DataArray) -> tu
         """Variance by the jackknife over blocks, and the number of blocks."""
         block = blocks(seen, side)[seen]
         filled = np.unique(block)
-        without = (
-            [statistic(*(v[block != b] for v in values)) for b in filled] if filled.size > 1 else [np.nan]
-        )
+        if filled.size < 2:
+            return np.nan, filled.size
+        without = [statistic(*(v[block != b] for v in values)) for b in filled]
         return (filled.size - 1) * np.var(without), filled.size
 
     value, (large, number) = float(statistic(*values)), variance(3)
