@@ -489,6 +489,20 @@ def test_a_polygon_meets_a_grid_on_either_side_of_180_degrees():
         space.mask_of(box(-179.8, 65.2, -179.4, 65.6), jump)
 
 
+def test_a_coarser_grid_keeps_every_cell_that_is_half_seen():
+    """An aligned factor 4 keeps all 800 cells, edges too, as plain means; less than half of valid cells gives NaN."""
+    fine, coarse = grid(80, 160, 25.0), grid(20, 40, 100.0, x0=37.5, y0=-37.5)
+    values = np.random.default_rng(0).normal(size=(80, 160))
+    values[:2, :4], values[:3, 4:8] = np.nan, np.nan
+    track = xr.Dataset({"rate": (("y", "x"), values)}, coords=fine)
+    like = xr.DataArray(np.zeros((20, 40)), coarse, ("y", "x"))
+    out = space.resample(track, like).rate
+    expected = track.rate.coarsen(y=4, x=4).mean().values
+    expected[0, 1] = np.nan
+    np.testing.assert_allclose(out, expected, atol=1e-12)
+    assert int(out.notnull().sum()) == 799
+
+
 def test_latitude_is_that_of_the_ground():
     """A projected grid's latitude is that of its transformed centre; without a coordinate system it is refused."""
     field = xr.DataArray(

@@ -76,9 +76,9 @@ def track_name(track: xr.Dataset, number: int) -> str:
 def resample(track: xr.Dataset, like: xr.Dataset | xr.DataArray) -> xr.Dataset:
     """Bring a track onto the grid of another, once.
 
-    Same grid: returned as it is. A finer grid is first averaged over whole cells (means of the standard
-    deviations: errors of neighbours are taken as fully correlated), then interpolated linearly; another
-    coordinate system is reprojected bilinearly. NaN stays NaN.
+    Same grid: returned as it is. A finer grid is averaged by area over the cells of `like`, NaN where less than half of
+    a cell has data (means of the standard deviations: errors of neighbours are taken as fully correlated); else
+    interpolated linearly; another coordinate system is reprojected bilinearly. NaN stays NaN.
 
     Parameters
     ----------
@@ -120,13 +120,32 @@ def resample(track: xr.Dataset, like: xr.Dataset | xr.DataArray) -> xr.Dataset:
                 f"{low:g}..{high:g} against {float(like[d].min()):g}..{float(like[d].max()):g}; "
                 "check the coordinate systems (spatial_ref)"
             )
-    factor = {d: round(step_of(like[d]) / step_of(track[d])) for d in "yx" if np.isfinite(step_of(like[d]))}
-    factor = {d: f for d, f in factor.items() if f > 1}
-    if factor:
-        track = track.coarsen(factor, boundary="trim").mean(keep_attrs=True)
+    if any(1.5 < step_of(like[d]) / step_of(track[d]) < np.inf for d in "yx"):
+        shares = [_shares(track[d], like[d]) for d in "yx"]
+        # mean of a coarse cell = sum_k share_k v_k / sum_k share_k over the fine cells k with data
+        spatial = track[[v for v in track.data_vars if {"y", "x"} <= set(track[v].dims)]]
+        total, seen = (
+            f.map(lambda a: xr.dot(a, *shares, dim=("y", "x")).rename(to_y="y", to_x="x").transpose(*a.dims))
+            for f in (spatial.fillna(0.0), spatial.notnull().astype("f8"))
+        )
+        return (
+            (total / seen.where(seen >= 0.5 - 1e-9))
+            .assign_coords(y=like.y, x=like.x)
+            .assign_attrs(track.attrs)
+        )
     seen = track.notnull().astype("f4").interp(x=like.x, y=like.y, method="linear")
     filled = track.fillna(0.0).interp(x=like.x, y=like.y, method="linear")
     return (filled / seen.where(seen > 0.5)).assign_attrs(track.attrs)
+
+
+def _shares(fine, coarse):
+    """Share of each coarse cell (to_y or to_x) that each fine one covers along an axis; its cells have equal steps."""
+    d, (half, width) = fine.name, (step_of(fine) / 2, step_of(coarse))
+    width = width if np.isfinite(width) else 2 * half
+    at, to = fine.values[None], coarse.values[:, None]
+    common = np.minimum(at + half, to + width / 2) - np.maximum(at - half, to - width / 2)
+    shares = xr.DataArray(np.clip(common, 0, None) / width, coords={d: fine}, dims=("to_" + d, d))
+    return shares.where(shares.sum(d) > 0.99, 0.0)  # beyond the fine grid's edge a cell is not known
 
 
 def correlation_length(field: xr.DataArray) -> float:
