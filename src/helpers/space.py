@@ -266,17 +266,8 @@ def block_interval(statistic: Callable[..., float], *fields: xr.DataArray) -> tu
     block, limits hold in 94 % of draws, those of shares, which are skewed, in 90 %; over a third in 91 and 80 %. What
     the whole scene has in common (its weather, its reference) is not in it.
 
-    Parameters
-    ----------
-    statistic : callable
-        Takes the values of each field where all have data, 1-D arrays of equal length; gives a number.
-    *fields : DataArray (y, x)
-        NaN where there is no data.
-
-    Returns
-    -------
-    value, lower, upper : float
-        Limits are NaN where fewer than three blocks have data.
+    `statistic` takes the values of each field (y, x) where all have data, as 1-D arrays, and gives a number. Returns
+    value, lower and upper; the limits are NaN where fewer than three blocks have data.
     """
     seen = np.logical_and.reduce([np.isfinite(f.values) for f in fields])
     if not seen.any():
@@ -319,12 +310,7 @@ def widening(variance: float, without: Sequence[float]) -> float:
     freedom, and the error over its sd is Student's t of as many. Few blocks cannot tell less than 3, which also
     stands where a block less leaves too little ground.
 
-    Parameters
-    ----------
-    variance : float
-        Found from all blocks.
-    without : sequence of float
-        Found without one of the blocks in turn.
+    `variance` is found from all blocks, `without` without one of them in turn.
     """
     logs = np.log(np.asarray(without, float) / variance)
     variance_of_log = (len(logs) - 1) * float(np.var(logs))  # jackknife: (n - 1) / n sum (log_i - mean)^2
