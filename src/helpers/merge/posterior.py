@@ -193,7 +193,7 @@ def posterior(y, variance, drift, model: PiecewiseRateModel, errors: SharedError
     """Posterior of a set of pixels: theta = C A' V^-1 y with C = (A' V^-1 A + P)^-1.
 
     y, variance: (pixel, obs) in mm, mm2, NaN = no data; drift: (pixel, sensor) mm/yr, sd of each sensor's rate error.
-    Returns displacement, offset, rate with their sd (pixel, time | sensor | epoch), contribution (pixel, epoch, sensor).
+    Returns displacement, offset, rate and their sd (pixel, time | sensor | epoch); the contribution.
     """
     n, k = model.n_sensors, model.n_ground
     valid = np.isfinite(y) & np.isfinite(variance)
