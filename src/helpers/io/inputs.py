@@ -10,7 +10,7 @@ from rasterio.enums import Resampling
 from shapely.geometry.base import BaseGeometry
 
 from helpers.io.site import Gauge, Site
-from helpers.space import METRES_PER_DEGREE, cell_size_m, mask_of
+from helpers.space import METRES_PER_DEGREE, cell_size_m, latitude_of, mask_of
 from readers.areas import read_areas as named_polygons
 from readers.climate import read_climate as climate_of_file
 from readers.damage import damage_named
@@ -86,8 +86,7 @@ def terrain(height: xr.DataArray) -> xr.Dataset:
     north, east = -dz_dy * down_y, dz_dx
     slope = np.arctan(np.hypot(north, east))
     aspect = np.arctan2(-east, -north)
-    latitude = float(height["y"].mean()) if height.rio.crs.is_geographic else 38.0
-    zenith = np.deg2rad(latitude - 23.44)
+    zenith = np.deg2rad(latitude_of(height) - 23.44)
     sun = np.cos(zenith) * np.cos(slope) + np.sin(zenith) * np.sin(slope) * np.cos(aspect - np.pi)
     out = xr.Dataset(
         {
