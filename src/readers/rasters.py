@@ -148,6 +148,8 @@ def fault_of(path: Path, grid: Grid | None, *, clip: bool = False) -> str | None
     """What is wrong with a file, found from its header and its last row; None where nothing is."""
     if not path.exists():
         return f"{path}: missing; download it"
+    if not path.is_file():
+        return f"{path}: is no regular file"
     if path.stat().st_size == 0:
         return f"{path}: is empty (0 bytes)"
     try:
@@ -219,15 +221,6 @@ def read_layer(path, grid: Grid) -> np.ndarray:
     if head.nodata is not None:
         values[values == head.nodata] = np.nan
     return values
-
-
-def read_height(path, grid: Grid) -> np.ndarray | None:
-    """Heights on ``grid``; a file that cannot be read refuses only itself."""
-    try:
-        return None if path is None else read_layer(path, grid)
-    except ValueError as error:
-        log.warning("%s; the stack has no heights", error)
-        return None
 
 
 def _values(dataset, head: Header, window) -> np.ndarray:
