@@ -64,7 +64,14 @@ def put_back(parts: list[xr.DataArray], like: xr.Dataset) -> xr.DataArray:
     return xr.DataArray(field, coords, first.dims, name=first.name, attrs=first.attrs)
 
 
-def ground_noise(stack: xr.Dataset, rng, *, mask=None, classes: int = 4, pixels: int = 50) -> xr.Dataset:
+def ground_noise(
+    stack: xr.Dataset,
+    rng: np.random.Generator,
+    *,
+    mask: xr.DataArray | None = None,
+    classes: int = 4,
+    pixels: int = 50,
+) -> xr.Dataset:
     """How far the ground departs from rate and annual term, in classes of seasonal size.
 
     Ground that moves more with the season departs more from a sine: one number for a scene is too wide for rock and too
@@ -242,7 +249,15 @@ def align_rate(
     )
 
 
-def unexplained_std(rate, std, own, own_std, *, assumed: float, least: float = 0.3) -> float:
+def unexplained_std(
+    rate: np.ndarray,
+    std: np.ndarray,
+    own: np.ndarray,
+    own_std: np.ndarray,
+    *,
+    assumed: float,
+    least: float = 0.3,
+) -> float:
     """What a prior errs beyond its stated error, against pixels whose rate is known without it (mm/yr).
 
     The smallest addition, from ``least`` on, with which 95 % of the pixels known to 1 mm/yr agree within their
@@ -272,10 +287,10 @@ def estimates(
     prior: tuple,
     noise: dict,
     *,
-    temperature=None,
-    short_days=180,
-    names=NAMES,
-    series=True,
+    temperature: xr.DataArray | None = None,
+    short_days: int = 180,
+    names: Sequence[str] = NAMES,
+    series: bool = True,
 ) -> Iterator[tuple[str, xr.Dataset]]:
     """Every estimator of ``names`` on the same pixels, one at a time, as (name, Dataset of `sbas.invert`).
 
@@ -318,7 +333,9 @@ def estimates(
         yield name, result
 
 
-def log_score(run: xr.Dataset, name: str, pairs: xr.Dataset, noise: dict, *, temperature=None) -> np.ndarray:
+def log_score(
+    run: xr.Dataset, name: str, pairs: xr.Dataset, noise: dict, *, temperature: xr.DataArray | None = None
+) -> np.ndarray:
     """Predictive score: log-density of pairs a run has not seen, (pair, pixel) in 1/mm, NaN without data.
 
     The prediction is normal: the model's step between the two dates with the covariance of its coefficients, the
@@ -351,7 +368,13 @@ def log_score(run: xr.Dataset, name: str, pairs: xr.Dataset, noise: dict, *, tem
 
 
 def held_out_scores(
-    stack: xr.Dataset, prior: tuple, noise: dict, *, names, short_days=180, temperature=None
+    stack: xr.Dataset,
+    prior: tuple,
+    noise: dict,
+    *,
+    names: Sequence[str],
+    short_days: int = 180,
+    temperature: xr.DataArray | None = None,
 ) -> pd.DataFrame:
     """Mean predictive score of every estimator by year of the reference image (``estimator``, ``year``, ``score``).
 

@@ -124,7 +124,12 @@ def _quantile_slope(x, y, quantile):
     return float(slope[np.argmin(cost)])
 
 
-def thickness_trend(flow_trend, tau, b, porosity) -> np.ndarray:
+def thickness_trend(
+    flow_trend: np.ndarray | float,
+    tau: np.ndarray | float,
+    b: np.ndarray | float,
+    porosity: np.ndarray | float,
+) -> np.ndarray:
     """Trend of the drained layer's thickness from the trend of baseflow: tau / (phi (4 - 2 b)) dQ/dt.
 
     Cooper et al. (2023, doi:10.1029/2022WR033154), with N + 1 = 4 - 2 b.

@@ -149,7 +149,13 @@ def adjust_p_values(contrasts: pd.DataFrame, confirmatory: pd.Series) -> pd.Data
     return out
 
 
-def trend_test(fits: pd.DataFrame, *, value="ln_k_ref", against=None, control=None) -> pd.Series:
+def trend_test(
+    fits: pd.DataFrame,
+    *,
+    value: str = "ln_k_ref",
+    against: pd.Series | None = None,
+    control: pd.DataFrame | None = None,
+) -> pd.Series:
     """Linear trend of the yearly values, with the AR(1) errors of `regime_test`.
 
     Parameters
@@ -178,7 +184,9 @@ def trend_test(fits: pd.DataFrame, *, value="ln_k_ref", against=None, control=No
     return pd.Series(result).rename({"difference": "slope", "difference_std": "slope_std"})
 
 
-def change_year(fits: pd.DataFrame, *, value="ln_k_ref", control=None) -> pd.DataFrame:
+def change_year(
+    fits: pd.DataFrame, *, value: str = "ln_k_ref", control: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """Posterior probability of the year of a change, given that there is one step.
 
     Parameters are those of `regime_test`.  Every year that leaves at least five on either side may be the
@@ -242,7 +250,13 @@ def period_means(fits: pd.DataFrame, periods: pd.DataFrame, *, value: str = "ln_
 
 
 def block_bootstrap(
-    fits: pd.DataFrame, periods: pd.DataFrame, *, value="ln_k_ref", control=None, draws=2000, seed=0
+    fits: pd.DataFrame,
+    periods: pd.DataFrame,
+    *,
+    value: str = "ln_k_ref",
+    control: pd.DataFrame | None = None,
+    draws: int = 2000,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Contrasts of `regime_test` with intervals by the stationary bootstrap, which assumes no model of memory.
 
