@@ -1,7 +1,5 @@
 """Atmospheric and ionospheric delay: a ramp and a phase-height term per date."""
 
-from __future__ import annotations
-
 import numpy as np
 import scipy.optimize
 import xarray as xr

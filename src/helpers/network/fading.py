@@ -1,7 +1,5 @@
 """Fading-signal bias: the systematic closure phase of short multilooked pairs, by season and pair length."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import scipy.ndimage
@@ -168,9 +166,7 @@ def _estimate(stack, design, block, smooth):
 
 
 def _places(tile, own, design, block, smooth):
-    """Estimates of a tile's own places (y, x, season); their closures by triplet, number and sum; sum and number of
-    the places' variances.
-    """
+    """Estimates of own places (y, x, season); number and sum of their closures (triplet,), of their variances."""
     triplet = closure(tile)
     phase = triplet["closure_phase"] - 2 * np.pi * triplet["ambiguity"]
     phase = phase.transpose("triplet", "y", "x").values
@@ -248,20 +244,10 @@ def _not_estimated(stack, step, reason) -> xr.Dataset:
 
 
 def correct_fading(stack: xr.Dataset, bias: xr.Dataset) -> xr.Dataset:
-    """Subtract the fading bias that `fading` found significant.
+    """Subtract the fading bias that `fading` found significant on the same grid.
 
-    Parameters
-    ----------
-    stack : Dataset
-        Dims (pair, y, x).
-    bias : Dataset
-        From `fading`, on the same grid.
-
-    Returns
-    -------
-    Dataset
-        As ``stack``, with ``fading_std`` (pair) rad, rms over the scene of the sd of the correction; attribute
-        ``fading`` says what was corrected.
+    Adds ``fading_std`` (pair) rad, rms over the scene of the sd of the correction, and the attribute ``fading``, which
+    says what was corrected.
     """
     out = stack.copy()
     if not bias.attrs["usable"]:

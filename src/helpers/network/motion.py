@@ -1,7 +1,5 @@
 """Motion of the ground as a network sees it: rate and season of pixels, fitted to the history of dates."""
 
-from __future__ import annotations
-
 import numpy as np
 import xarray as xr
 

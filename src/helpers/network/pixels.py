@@ -1,7 +1,5 @@
 """Parts of a stack that fit into memory: blocks, thinned stacks, samples of pixels."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import dask.array as da
@@ -18,27 +16,11 @@ def thinned(stack: xr.Dataset) -> xr.Dataset:
     return stack.isel(y=slice(None, None, every), x=slice(None, None, every))
 
 
-def by_blocks(
-    stack: xr.Dataset | xr.DataArray, dim: str = "y", *, halo: int = 0, size: int | None = None
-) -> Iterator[tuple[xr.Dataset | xr.DataArray, slice]]:
-    """Iterate over a stack by blocks of rows (or columns), one block in memory at a time.
+def by_blocks(stack, dim: str = "y", *, halo: int = 0, size: int | None = None) -> Iterator[tuple]:
+    """Iterate by blocks of rows (or columns), one in memory at a time: own rows with halo, and the slice of own rows.
 
-    Parameters
-    ----------
-    dim : {"y", "x"}
-        Dimension to cut.
-    halo : int
-        Rows of the neighbouring blocks to include.
-    size : int, optional
-        Own rows of a block. Default: those of the stack's own blocks, at least twice the halo; all rows where the
-        stack is in memory.
-
-    Yields
-    ------
-    part : Dataset or DataArray
-        Own rows and halo.
-    own : slice
-        The own rows within the part.
+    ``size``, own rows of a block, is by default that of the stack's own blocks, at least twice the halo; all rows where
+    the stack is in memory.
     """
     length = stack.sizes[dim]
     size = size or (max(2 * halo, *stack.chunksizes[dim]) if stack.chunks else length)

@@ -1,7 +1,5 @@
 """Stable ground: the pixels that move least, found from the stack itself."""
 
-from __future__ import annotations
-
 import numpy as np
 import xarray as xr
 
@@ -57,18 +55,11 @@ def stable_ground(stack: xr.Dataset, *, share: float = 0.4, max_motion_mm: float
     limit = min(np.quantile(motion[usable], share), max_motion_mm)
     out.ravel()[index[motion <= limit]] = True
     row, column = np.nonzero(out)
-    spans = [
-        np.ptp(np.quantile(at, [0.05, 0.95])) / (0.9 * (n - 1))
-        for at, n in zip((row, column), shape, strict=True)
-    ]
-    covers = float(min(*spans, 1.0))
-    return xr.DataArray(
-        out,
-        dims=("y", "x"),
-        coords={"y": stack["y"], "x": stack["x"]},
-        name="stable",
-        attrs={"covers": covers, "enough": bool(out.mean() > 0.05 and covers > 0.6)},
-    )
+    at = zip((row, column), shape, strict=True)
+    covers = float(min(1.0, *(np.ptp(np.quantile(k, [0.05, 0.95])) / (0.9 * (n - 1)) for k, n in at)))
+    attrs = {"covers": covers, "enough": bool(out.mean() > 0.05 and covers > 0.6)}
+    coords = {"y": stack["y"], "x": stack["x"]}
+    return xr.DataArray(out, dims=("y", "x"), coords=coords, name="stable", attrs=attrs)
 
 
 def stable_on(stable: xr.DataArray, stack: xr.Dataset) -> xr.DataArray | None:
