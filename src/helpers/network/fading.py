@@ -7,7 +7,7 @@ import scipy.stats
 import xarray as xr
 
 from helpers.network.closure import closure
-from helpers.network.graph import pair_length_days
+from helpers.network.graph import pair_days, pair_length_days
 from helpers.network.pixels import by_blocks, subtract_fields
 from helpers.timefunc import DAYS_PER_YEAR, mm_per_radian
 
@@ -94,13 +94,12 @@ def _threshold(stack, n_seasons) -> float:
 
 def season_design(stack: xr.Dataset, step: float) -> np.ndarray:
     """Bias of each pair per unit delta of each season: (pair, season)."""
-    first = pd.DatetimeIndex(stack["reference"].values)
-    second = pd.DatetimeIndex(stack["secondary"].values)
+    first, second = pair_days(stack)
     day = pd.date_range(first.min(), second.max(), freq="D")
     of_month = {month: k for k, months in enumerate(SEASONS.values()) for month in months}
     number = np.array([of_month.get(m, -1) for m in day.month])
     elapsed = np.array([np.concatenate([[0], np.cumsum(number == k)]) for k in range(len(SEASONS))])
-    start, stop = (day.get_indexer(d.normalize()) for d in (first, second))
+    start, stop = (day.get_indexer(d) for d in (first, second))
     in_season = (elapsed[:, stop] - elapsed[:, start]).T  # days of each pair in each season
     # bias of a pair = a_n sum_s (steps in season s) delta_s
     return bias_ratio(pair_length_days(stack), step)[:, None] * in_season / step

@@ -11,20 +11,29 @@ HEIGHT_ERROR_M = 5.0  # sd of the elevation model assumed by `height_matters`
 HEIGHT_EFFECT_MM = 1.0  # sd over dates above which an elevation error is worth a parameter
 
 
+def pair_days(stack: xr.Dataset) -> tuple[pd.DatetimeIndex, pd.DatetimeIndex]:
+    """Day of the reference and of the secondary image of each pair (pair,): times of one day are one acquisition."""
+    for name in ("reference", "secondary"):
+        if stack[name].dtype.kind != "M":
+            raise ValueError(f"{name} must hold dates (datetime64, no time zone), not {stack[name].dtype}")
+    return tuple(pd.DatetimeIndex(stack[name].values).normalize() for name in ("reference", "secondary"))
+
+
 def dates(stack: xr.Dataset) -> pd.DatetimeIndex:
-    """All acquisition dates of a stack, sorted."""
-    return pd.DatetimeIndex(np.union1d(stack["reference"].values, stack["secondary"].values))
+    """All acquisition dates (days) of a stack, sorted."""
+    return pd.DatetimeIndex(np.union1d(*pair_days(stack)))
 
 
 def pair_index(stack: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Index of the reference and of the secondary date of each pair in `dates`; shape (pair,) each."""
     days = dates(stack)
-    return days.get_indexer(stack["reference"].values), days.get_indexer(stack["secondary"].values)
+    return tuple(days.get_indexer(ends) for ends in pair_days(stack))
 
 
 def pair_length_days(stack: xr.Dataset) -> np.ndarray:
     """Temporal baseline of each pair in days, shape (pair,)."""
-    return (stack["secondary"].values - stack["reference"].values) / np.timedelta64(1, "D")
+    first, second = pair_days(stack)
+    return (second.values - first.values) / np.timedelta64(1, "D")
 
 
 def incidence(stack: xr.Dataset) -> np.ndarray:

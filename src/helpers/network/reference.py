@@ -10,6 +10,7 @@ from rasterio.warp import transform_bounds
 
 from helpers import timefunc
 from helpers.network.graph import dates, incidence
+from helpers.network.pixels import mask_on
 from inversion import phase_noise
 
 log = logging.getLogger(__name__)
@@ -20,8 +21,9 @@ MIN_PIXELS = 25  # valid pixels of the reference area that a pair needs
 def reference(stack: xr.Dataset, area: xr.DataArray | tuple, *, name: str | None = None) -> xr.Dataset:
     """Refer every pair to one area: subtract the median phase of the area's valid pixels.
 
-    A pair with fewer than `MIN_PIXELS` valid pixels in the area becomes no data and is listed in the attribute
-    ``unreferenced_pairs``.
+    A pair with fewer than `MIN_PIXELS` valid pixels in the area, or without scatter there, becomes no data and is listed
+    in the attribute ``unreferenced_pairs``. An area where this holds for all pairs, or where none has half of the pixels
+    valid, is refused.
 
     Parameters
     ----------
@@ -51,18 +53,25 @@ def reference(stack: xr.Dataset, area: xr.DataArray | tuple, *, name: str | None
     window[:, ~inside[box["y"], box["x"]]] = np.nan
     count = np.isfinite(window).sum(axis=(1, 2))
     good = count >= needed
-    if not good.any():
+    half = max(needed, -(-int(inside.sum()) // 2))
+    if count.max() < half:
         raise ValueError(
-            f"no pair has {needed} valid pixels in the reference area (at most {count.max()}): choose another area"
+            f"no pair has {half} valid pixels in the reference area (at most {count.max()}), half of it: choose another"
         )
-    median = np.full(count.size, np.nan)
-    median[good] = np.nanmedian(window[good].reshape(good.sum(), -1), axis=1)
     std = np.full(count.size, np.nan)
     std[good] = _pixel_std(stack.isel(box), good) if single else _median_std(window[good])
+    good &= std != 0  # most pixels equal: zeros of a mask, no phase
+    if not good.any():
+        raise ValueError(
+            "the reference area is without scatter: masked zeros are no phase, choose another area"
+        )
+    std[~good] = np.nan
+    median = np.full(count.size, np.nan)
+    median[good] = np.nanmedian(window[good].reshape(good.sum(), -1), axis=1)
     ends = stack["reference"].values[~good], stack["secondary"].values[~good]
     lost = [f"{str(a)[:10]}_{str(b)[:10]}" for a, b in zip(*ends, strict=True)]
     if lost:
-        log.warning("%d pairs have fewer than %d valid pixels in the reference area", len(lost), needed)
+        log.warning("%d pairs have fewer than %d valid pixels or no scatter in the area", len(lost), needed)
 
     phase = stack["unwrapped_phase"]
     shift = xr.DataArray(median.astype(phase.dtype), dims="pair")
@@ -86,11 +95,7 @@ def reference(stack: xr.Dataset, area: xr.DataArray | tuple, *, name: str | None
 def _area_mask(stack, area) -> tuple[np.ndarray, bool]:
     shape = (stack.sizes["y"], stack.sizes["x"])
     if isinstance(area, xr.DataArray):
-        if area.shape != shape or not (
-            np.allclose(area["y"], stack["y"]) and np.allclose(area["x"], stack["x"])
-        ):
-            raise ValueError(f"the mask of the reference area is not on the stack's grid {shape}")
-        return area.values.astype(bool), False
+        return mask_on(area, stack), False
     area = tuple(area)
     if len(area) == 2:
         row, column = (int(v) for v in area)
