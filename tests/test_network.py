@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helpers import network, timefunc
+from helpers.network import graph
 from helpers.network.fading import season_design
 from inversion.phase_noise import phase_variance
 
@@ -75,7 +76,7 @@ def test_incidence_times_history_is_every_pair():
     history = walk(rng, 9, (1, 1))
     stack = make_stack(history, days, pairs).isel(pair=rng.permutation(len(pairs)))
     np.testing.assert_allclose(
-        network.incidence(stack) @ history[:, 0, 0], -TO_MM * stack["unwrapped_phase"][:, 0, 0], atol=1e-5
+        graph.incidence(stack) @ history[:, 0, 0], -TO_MM * stack["unwrapped_phase"][:, 0, 0], atol=1e-5
     )
 
 
@@ -84,7 +85,7 @@ def test_triplets_are_all_the_triangles_of_the_network(depth):
     """Their number is what combinatorics says, and each closes on a consistent phase."""
     days, pairs = every_twelve_days(12, depth)
     stack = make_stack(walk(np.random.default_rng(1), 12, (2, 2)), days, pairs)
-    found = network.triplets(stack)
+    found = graph.triplets(stack)
     want = sum(1 for i in range(12) for j in range(i + 1, 12) for k in range(j + 1, 12) if k - i <= depth)
     assert len(found) == want
     assert np.abs(network.closure(stack)["closure_phase"]).max() < 1e-4 if want else True
@@ -96,7 +97,7 @@ def test_loops_reach_every_pair_that_is_in_one():
     stack = make_stack(
         walk(np.random.default_rng(2), 6, (1, 1)), days, [(0, 1), (1, 2), (2, 3), (0, 3), (3, 4), (4, 5)]
     )
-    ((pairs, signs),) = network.loops(stack)
+    ((pairs, signs),) = graph.loops(stack)
     assert sorted(pairs) == [0, 1, 2, 3]
     assert abs((signs * stack["unwrapped_phase"].values[pairs, 0, 0]).sum()) < 1e-5
     assert network.correct_unwrapping(stack)["unverifiable"].values.tolist() == [False] * 4 + [True] * 2
@@ -413,7 +414,7 @@ def seasonal_part(history, t):
 def removed_history(before, after, n, pairs):
     """What a correction took from each date, mm, first date 0."""
     difference = -TO_MM * (before["unwrapped_phase"] - after["unwrapped_phase"]).values.astype(float)
-    matrix = network.incidence(before)[:, 1:]
+    matrix = graph.incidence(before)[:, 1:]
     flat = np.linalg.lstsq(matrix, difference.reshape(len(pairs), -1), rcond=None)[0]
     return np.concatenate([np.zeros((1, flat.shape[1])), flat]).reshape(
         n, *before["unwrapped_phase"].shape[1:]
@@ -643,7 +644,7 @@ def test_a_two_step_pair_is_short_by_the_literatures_share():
     days, pairs = every_twelve_days(5, 2)
     stack = make_stack(np.zeros((5, 1, 1)), days, pairs)
     design = season_design(stack, 12.0).sum(axis=1)  # the same bias in all seasons
-    first, second, both = network.triplets(stack)[0]
+    first, second, both = graph.triplets(stack)[0]
     assert design[first] == design[second] == 1
     assert design[first] + design[second] - design[both] == pytest.approx((1 - 0.494) * 2)
 

@@ -8,6 +8,7 @@ read and checked; the package `inversion` solves plain arrays.
 Phase is positive away from the satellite, displacement positive toward it: y = -wavelength / (4 pi) * phase.
 """
 
+import logging
 from dataclasses import dataclass
 
 import numba
@@ -23,6 +24,8 @@ from . import timefunc
 from .network.graph import SLANT_RANGE_M
 
 __all__ = ["invert", "phase_variance", "summer_to_summer"]
+
+log = logging.getLogger(__name__)
 
 GEOMETRY = ("incidence_angle", "los_east", "los_north", "los_up", "height", "slope_deg")
 SMALLEST_DEVIATION_MM = 1e-3
@@ -88,7 +91,8 @@ def invert(
     dem_error : bool
         Estimate a height error from perpendicular baselines together with the model.
     pair_std_mm : float or (pair,)
-        Further independent standard deviation of each pair (fading, unwrapping), in mm; for coherence weights.
+        Further independent standard deviation of each pair (fading, unwrapping), in mm; for coherence weights. A pair
+        without one (NaN) is left out.
     series_std : bool
         False leaves the standard deviations of the series NaN and saves about a third of the time.
     statistics : bool
@@ -115,6 +119,7 @@ def invert(
     dates, first, second = network_of(stack)
     names, design, height = _design(stack, form, dates, first, second, dem_error)
     noise = _pair_noise(stack, weights, pair_std_mm, len(first))
+    stack = _without_unknown_pairs(stack, pair_std_mm)
     network = Network(first, second, design, height, _delay_std(atmosphere_std_mm, dates), noise)
     if form is None or deviation_std_mm is None:
         plan = interpolation_plan(network, free=form is None)
@@ -222,7 +227,7 @@ def _height_column(stack, first, second, n):
 
 def _pair_noise(stack, weights, pair_std_mm, n_pairs):
     """Fields of the plan that say how well each pair is known: variance by coherence, and of the pair itself (mm2)."""
-    variance = np.broadcast_to(np.asarray(pair_std_mm, float) ** 2, n_pairs).copy()
+    variance = np.broadcast_to(np.nan_to_num(np.asarray(pair_std_mm, float)) ** 2, n_pairs).copy()
     if weights is None and variance.any():
         raise ValueError(
             "pair_std_mm needs weights='coherence': equal weights are estimated from the residuals"
@@ -236,6 +241,17 @@ def _pair_noise(stack, weights, pair_std_mm, n_pairs):
     table = np.stack([table, np.append(np.diff(table), 0.0)], axis=1).astype("f4")
     noise = {"variance": table.view("f8")[:, 0], "pair_variance": variance.astype("f4")}
     return noise | {"unit": weights is None, "mm_per_rad": scale}
+
+
+def _without_unknown_pairs(stack, pair_std_mm):
+    """Stack in which pairs whose ``pair_std_mm`` is not known (NaN) are no data, with a warning."""
+    known = np.broadcast_to(np.isfinite(np.asarray(pair_std_mm, float)), stack.sizes["pair"])
+    if known.all():
+        return stack
+    if not known.any():
+        raise ValueError("pair_std_mm is known for no pair")
+    log.warning("%d pairs are left out: their pair_std_mm is not a number", (~known).sum())
+    return stack.assign(unwrapped_phase=stack["unwrapped_phase"].where(xr.DataArray(known, dims="pair")))
 
 
 def _attribute(stack, name, least=0.0, most=np.inf):
