@@ -21,9 +21,9 @@ MIN_PIXELS = 25  # valid pixels of the reference area that a pair needs
 def reference(stack: xr.Dataset, area: xr.DataArray | tuple, *, name: str | None = None) -> xr.Dataset:
     """Refer every pair to one area: subtract the median phase of the area's valid pixels.
 
-    A pair with fewer than `MIN_PIXELS` valid pixels in the area, or without scatter there, becomes no data and is listed
-    in the attribute ``unreferenced_pairs``. An area where this holds for all pairs, or where none has half of the pixels
-    valid, is refused.
+    A pair with fewer than `MIN_PIXELS` valid pixels in the area, or without scatter there, becomes no data and stands
+    in the attribute ``unreferenced_pairs``. An area where this holds for all pairs, or of which no pair has half of
+    the pixels, is refused.
 
     Parameters
     ----------
