@@ -776,3 +776,66 @@ def test_real_interferograms_close_and_few_are_mended(mirror):
     assert int((np.abs(after["closure_phase"]) > 4.7).sum()) <= int(
         (np.abs(before["closure_phase"]) > 4.7).sum()
     )
+
+
+# --- one layer never deletes another; short, quiet and oddly stamped stacks ----------------------
+
+
+def test_a_void_of_the_heights_leaves_the_phase():
+    """Half of the scene without height keeps its phase, and the count of such pixels is said."""
+    stack, _ = delayed_scene(5)[:2]
+    height = stack["height"].copy()
+    height[:, :20] = np.nan
+    out = network.correct_delay(stack.assign(height=height))
+    np.testing.assert_array_equal(out["unwrapped_phase"].notnull(), stack["unwrapped_phase"].notnull())
+    assert f"{int(height.isnull().sum())} pixels without height" in out.attrs["delay_height_term"]
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+@pytest.mark.parametrize("sd", [0.0, 2.0])
+def test_few_dates_and_quiet_data_run(n, sd):
+    """Two to four dates, with noise or without: no index error, the same pixels have data."""
+    rng = np.random.default_rng(n)
+    days, pairs = every_twelve_days(n)
+    ground = rng.normal(0, sd, (n, 12, 15))
+    height = 4000 + 100 * rng.normal(size=(12, 15))
+    stack = make_stack(ground, days, pairs, height=height)
+    out = network.correct_delay(stack)
+    assert out["unwrapped_phase"].notnull().all()
+    assert network.stable_ground(stack).shape == (12, 15)
+    assert network.atmosphere(out).sizes == {"time": n}
+
+
+def test_a_mask_from_the_south_means_the_same_ground():
+    """A mask whose rows run from south to north selects the same pixels."""
+    stack, _ = delayed_scene(6)[:2]
+    mask = xr.zeros_like(stack["height"], bool)
+    mask[:15, :25] = True
+    one, other = (network.correct_delay(stack, mask=m) for m in (mask, mask.isel(y=slice(None, None, -1))))
+    np.testing.assert_array_equal(one["unwrapped_phase"], other["unwrapped_phase"])
+
+
+def test_times_of_one_day_are_one_acquisition():
+    """Acquisition times a second apart from product to product: 20 dates stay 20."""
+    days, pairs = every_twelve_days(20)
+    stack = make_stack(np.zeros((20, 2, 2)), days, pairs)
+    shifted = stack["secondary"].values + np.timedelta64(1, "s")
+    assert len(network.dates(stack.assign_coords(secondary=("pair", shifted)))) == 20
+    with pytest.raises(ValueError, match="must hold dates"):
+        network.dates(stack.assign_coords(secondary=("pair", np.full(len(pairs), 20160105))))
+
+
+def test_an_area_of_masked_zeros_is_no_reference():
+    """Zeros that a mask left have no scatter, and an area of which half is lost is none."""
+    rng = np.random.default_rng(3)
+    days, pairs = every_twelve_days(6)
+    stack = make_stack(walk(rng, 6, (20, 20)), days, pairs)
+    zeros, half = (xr.zeros_like(stack["coherence"][0], bool) for _ in range(2))
+    zeros[:8, :8] = True
+    stack["unwrapped_phase"][:, :8, :8] = 0.0
+    with pytest.raises(ValueError, match="without scatter"):
+        network.reference(stack, zeros)
+    half[10:20, :10] = True
+    stack["unwrapped_phase"][:, 10:17, :10] = np.nan
+    with pytest.raises(ValueError, match="half of it"):
+        network.reference(stack, half)
