@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 import xarray as xr
 
 from readers.areas import read_areas
 from readers.climate import read_climate
+from readers.rasters import read_raster
 
 
 def climate(path, times, **variables):
@@ -87,3 +89,59 @@ def test_a_self_crossing_outline_is_named(tmp_path):
     """A bow tie has no inside."""
     with pytest.raises(ValueError, match=r"pit.*Self-intersection"):
         read_areas(geojson(tmp_path / "a.json", [(99, 38), (99.1, 38.1), (99.1, 38), (99, 38.1)]))
+
+
+def raster(path, *bands, scale=1.0, offset=0.0, nodata=None, step=-0.01):
+    """Write bands (y, x) as a GeoTIFF in lon/lat; a positive step is a south-up grid."""
+    bands = np.array(bands)
+    transform = rasterio.Affine(0.01, 0, 99, 0, step, 38)
+    size = dict(zip(("count", "height", "width"), bands.shape, strict=True))
+    profile = {"driver": "GTiff", "dtype": bands.dtype, "crs": "EPSG:4326", "nodata": nodata}
+    with rasterio.open(path, "w", transform=transform, **profile, **size) as file:
+        file.write(bands)
+        file.scales, file.offsets = [scale] * len(bands), [offset] * len(bands)
+    return path
+
+
+def test_declared_scale_and_offset_are_applied(tmp_path):
+    """Bytes 140 to 250 of scale 0.008 and offset -1 are a vegetation index of 0.12 to 1; the mark 255 is none."""
+    stored = np.array([[140, 200], [250, 255]], np.uint8)
+    read = read_raster(raster(tmp_path / "ndvi.tif", stored, scale=0.008, offset=-1.0, nodata=255))
+    np.testing.assert_allclose(read, [[0.12, 0.6], [1.0, np.nan]], atol=1e-6)
+    assert (read.attrs["scale_factor"], read.attrs["add_offset"]) == (1, 0)
+    with pytest.raises(ValueError, match=r"zero.tif: declares scale 0"):
+        read_raster(raster(tmp_path / "zero.tif", stored, scale=0.0))
+
+
+@pytest.mark.parametrize(
+    ("kind", "fill"), [("f4", -3.4028235e38), ("f4", -9999), ("i2", -32768), ("i2", -9999), ("f8", 1e36)]
+)
+def test_undeclared_fill_values_are_no_data(tmp_path, caplog, kind, fill):
+    """They are found before the scale is applied, and counted; a second one beside them as well."""
+    stored = np.array([[fill, -1900, 0], [9800, 4000, fill]]).astype(kind)
+    read = read_raster(raster(tmp_path / "f.tif", stored, scale=0.5))
+    np.testing.assert_allclose(read, [[np.nan, -950, 0], [4900, 2000, np.nan]])
+    assert "f.tif: 2 of 6 cells hold" in caplog.text
+    both = raster(tmp_path / "b.tif", np.array([[-32768, -9999], [10, 20]], "i2"))
+    np.testing.assert_allclose(read_raster(both), [[np.nan, np.nan], [10, 20]])
+
+
+def test_a_low_value_among_others_is_no_fill(tmp_path, caplog):
+    """-9999 at the lower end of values that reach it, or above others, is a value; so is a field of it alone."""
+    for name, values in (
+        ("end", [-9999, -9990, -5000, 0]),
+        ("mid", [-12000, -9999, 0, 1]),
+        ("all", [-9999] * 4),
+    ):
+        read = read_raster(raster(tmp_path / f"{name}.tif", np.reshape(values, (2, 2)).astype("f4")))
+        np.testing.assert_array_equal(read.values.ravel(), values)
+    assert not caplog.text
+
+
+def test_a_raster_is_one_band_north_up(tmp_path):
+    """Two bands and a grid that runs from south to north are refused with what helps."""
+    values = np.ones((2, 3), "f4")
+    with pytest.raises(ValueError, match=r"two.tif: has 2 bands, expected one.*gdal_translate -b"):
+        read_raster(raster(tmp_path / "two.tif", values, values))
+    with pytest.raises(ValueError, match=r"up.tif: grid is rotated or not north-up.*gdalwarp"):
+        read_raster(raster(tmp_path / "up.tif", values, step=0.01))

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 RADIANS = ("", "rad", "radian", "radians")
 METRES = ("m", "meter", "meters", "metre", "metres")
+_FILLS = (-99999, -32768, -32767, -9999)  # usual fill values, lowest first
 EAGER_MB = 512  # a stack below this is read at once into memory
 _NO_CRS = (
     "has no coordinate reference system: geocode it (or the file is truncated); a GMTSAR .grd in lon/lat needs "
@@ -67,14 +68,18 @@ def _open(path):
 
 def _header(dataset, path) -> Header:
     if dataset.count != 1:
-        raise ValueError(f"{path}: has {dataset.count} bands, expected one")
+        raise ValueError(
+            f"{path}: has {dataset.count} bands, expected one; take it out with gdal_translate -b"
+        )
     if dataset.crs is None:
         raise ValueError(f"{path}: {_NO_CRS}")
     t = dataset.transform
     if not np.isfinite(tuple(t)).all():
         raise ValueError(f"{path}: the grid's transform {tuple(t)[:6]} is not finite")
     if t.b or t.d or t.e >= 0 or t.a <= 0:
-        raise ValueError(f"{path}: grid is rotated or not north-up (transform {tuple(t)[:6]})")
+        raise ValueError(
+            f"{path}: grid is rotated or not north-up (transform {tuple(t)[:6]}); gdalwarp makes it so"
+        )
     grid = Grid(dataset.crs, t, dataset.width, dataset.height)
     tags = dataset.tags()
     stated = dataset.units[0] or tags.get("DATA_UNITS") or ""
@@ -233,13 +238,50 @@ def _values(dataset, head: Header, window) -> np.ndarray:
 
 
 def read_raster(path) -> xr.DataArray:
-    """One raster on its own grid, dims (y, x), NaN for no data."""
+    """One raster on its own grid, dims (y, x), in the unit its declared scale and offset give, NaN for no data.
+
+    A fill value that the file does not declare becomes NaN as well, with a warning (`_without_fills`).
+    """
     with _open(path) as dataset:
         _header(dataset, path)
         if np.dtype(dataset.dtypes[0]).kind not in "fiu":
             raise ValueError(f"{path}: values are {dataset.dtypes[0]}, expected real numbers")
+        scale, offset = dataset.scales[0], dataset.offsets[0]
         with damage_named(path):
-            return rioxarray.open_rasterio(dataset, masked=True).squeeze("band", drop=True).load()
+            band = rioxarray.open_rasterio(dataset, masked=True).squeeze("band", drop=True).load()
+    if not np.isfinite((scale, offset)).all() or scale == 0:
+        raise ValueError(f"{path}: declares scale {scale} and offset {offset}; set them right (gdal_edit.py)")
+    stored = _without_fills(band.values, path)
+    if (scale, offset) == (1, 0):
+        return band.copy(data=stored)
+    attrs = {"scale_factor": 1.0, "add_offset": 0.0}
+    return band.copy(
+        data=stored * np.asarray(scale, stored.dtype) + np.asarray(offset, stored.dtype)
+    ).assign_attrs(attrs)
+
+
+def _without_fills(stored: np.ndarray, path) -> np.ndarray:
+    """Stored values (y, x) of floats, NaN where they are a fill value that the file does not declare.
+
+    Such are finite numbers beyond 1e30, and each of `_FILLS` that stands alone below all other values: the gap to
+    the next value exceeds a tenth of the range of the others.
+    """
+    fill = np.isfinite(stored) & (np.abs(stored) > 1e30)
+    for value in _FILLS:
+        at, others = stored == value, stored[np.isfinite(stored) & ~fill & (stored != value)]
+        if at.any() and others.size and others.min() - value > 0.1 * np.ptp(others):
+            fill |= at
+    if not fill.any():
+        return stored
+    values = ", ".join(f"{v:g}" for v in np.unique(stored[fill])[:3])
+    log.warning(
+        "%s: %d of %d cells hold %s, a fill value it does not declare: taken as no data",
+        path,
+        fill.sum(),
+        fill.size,
+        values,
+    )
+    return np.where(fill, np.asarray(np.nan, stored.dtype), stored)
 
 
 def _coherence(values: np.ndarray, head: Header) -> np.ndarray:
