@@ -1,14 +1,17 @@
 """Climate tables, polygons and rasters of others: stated units, calendars and coordinate systems are obeyed."""
 
 import json
+import logging
 
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 import xarray as xr
 
 from readers.areas import read_areas
 from readers.climate import read_climate
+from readers.rasters import read_raster
 
 
 def climate(path, times, **variables):
@@ -87,3 +90,42 @@ def test_a_self_crossing_outline_is_named(tmp_path):
     """A bow tie has no inside."""
     with pytest.raises(ValueError, match=r"pit.*Self-intersection"):
         read_areas(geojson(tmp_path / "a.json", [(99, 38), (99.1, 38.1), (99.1, 38), (99, 38.1)]))
+
+
+def raster(path, values, *, bands=1, step=-0.01, **tags):
+    """Write a small GeoTIFF; `tags` are rasterio's scales, offsets and nodata."""
+    values = np.asarray(values)
+    profile = dict(driver="GTiff", height=2, width=2, count=bands, dtype=values.dtype, crs="EPSG:4326")
+    profile["transform"] = rasterio.Affine(0.01, 0, 99, 0, step, 38)
+    with rasterio.open(path, "w", **profile, nodata=tags.pop("nodata", None)) as file:
+        for band in range(bands):
+            file.write(values, band + 1)
+        for name, value in tags.items():
+            setattr(file, name, (value,))
+    return path
+
+
+def test_declared_scale_and_offset_are_applied(tmp_path):
+    """NDVI as bytes 140 to 250 with scale 0.004 and offset -0.08 is 0.48 to 0.92."""
+    path = raster(
+        tmp_path / "n.tif", np.array([[140, 250], [200, 255]], "u1"), scales=0.004, offsets=-0.08, nodata=255
+    )
+    np.testing.assert_allclose(read_raster(path), [[0.48, 0.92], [0.72, np.nan]], atol=1e-6)
+
+
+@pytest.mark.parametrize("fill", [-3.4e38, -9999.0])
+def test_an_undeclared_fill_is_masked_and_counted(tmp_path, caplog, fill):
+    """A mark far from all other values is no data, with its count; a deep sea floor is not."""
+    with caplog.at_level(logging.WARNING):
+        out = read_raster(raster(tmp_path / "f.tif", np.array([[1.0, 2.0], [fill, 3.0]], "f4")))
+    assert int(out.isnull().sum()) == 1 and "1 cells" in caplog.text
+    deep = read_raster(raster(tmp_path / "d.tif", np.array([[-9999.0, -9000.0], [-9998.0, -100.0]], "f4")))
+    assert deep.notnull().all()
+
+
+def test_two_bands_and_south_up_are_refused(tmp_path):
+    """A layer has one band, its rows from north to south."""
+    with pytest.raises(ValueError, match="2 bands"):
+        read_raster(raster(tmp_path / "b.tif", np.ones((2, 2), "f4"), bands=2))
+    with pytest.raises(ValueError, match=r"not north-up.*warp it"):
+        read_raster(raster(tmp_path / "s.tif", np.ones((2, 2), "f4"), step=0.01))

@@ -74,7 +74,9 @@ def _header(dataset, path) -> Header:
     if not np.isfinite(tuple(t)).all():
         raise ValueError(f"{path}: the grid's transform {tuple(t)[:6]} is not finite")
     if t.b or t.d or t.e >= 0 or t.a <= 0:
-        raise ValueError(f"{path}: grid is rotated or not north-up (transform {tuple(t)[:6]})")
+        raise ValueError(
+            f"{path}: grid is rotated or not north-up (transform {tuple(t)[:6]}): warp it (rio warp)"
+        )
     grid = Grid(dataset.crs, t, dataset.width, dataset.height)
     tags = dataset.tags()
     stated = dataset.units[0] or tags.get("DATA_UNITS") or ""
@@ -233,13 +235,32 @@ def _values(dataset, head: Header, window) -> np.ndarray:
 
 
 def read_raster(path) -> xr.DataArray:
-    """One raster on its own grid, dims (y, x), NaN for no data."""
+    """One raster on its own grid, dims (y, x), NaN for no data; a declared scale and offset are applied."""
     with _open(path) as dataset:
         _header(dataset, path)
         if np.dtype(dataset.dtypes[0]).kind not in "fiu":
             raise ValueError(f"{path}: values are {dataset.dtypes[0]}, expected real numbers")
         with damage_named(path):
-            return rioxarray.open_rasterio(dataset, masked=True).squeeze("band", drop=True).load()
+            band = rioxarray.open_rasterio(dataset, mask_and_scale=True).squeeze("band", drop=True).load()
+        return _without_fills(band, path)
+
+
+def _without_fills(band: xr.DataArray, path) -> xr.DataArray:
+    """Mask values nobody declared as no data: beyond 1e30, or a usual mark far below or above all others."""
+    values = band.values
+    fill = np.abs(values) > 1e30
+    for mark in (-9999.0, -32768.0, -99999.0, 32767.0, 65535.0):
+        others = values[np.isfinite(values) & ~fill & (values != mark)]
+        reach = np.ptp(others) if others.size else 0.0
+        if (values == mark).any() and others.size and np.abs(others - mark).min() > max(5 * reach, 1.0):
+            fill |= values == mark
+    if fill.any():
+        found = ", ".join(f"{v:g}" for v in np.unique(values[fill])[:3])
+        log.warning(
+            "%s: %d cells of %s taken as no data; declare it in the file", path, int(fill.sum()), found
+        )
+        band = band.where(~fill)
+    return band
 
 
 def _coherence(values: np.ndarray, head: Header) -> np.ndarray:
