@@ -839,3 +839,12 @@ def test_an_area_of_masked_zeros_is_no_reference():
     stack["unwrapped_phase"][:, 10:17, :10] = np.nan
     with pytest.raises(ValueError, match="half of it"):
         network.reference(stack, half)
+
+
+def test_a_projected_grid_without_its_system_is_refused():
+    """Metres without a coordinate system are no latitudes."""
+    days, pairs = every_twelve_days(6)
+    stack = make_stack(np.zeros((6, 4, 5)), days, pairs).drop_vars("spatial_ref")
+    stack = stack.assign_coords(y=4.2e6 - 100.0 * np.arange(4), x=5e5 + 100.0 * np.arange(5))
+    with pytest.raises(ValueError, match="no coordinate system"):
+        network.correct_delay(stack, height=False)

@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 
 RADIANS = ("", "rad", "radian", "radians")
 METRES = ("m", "meter", "meters", "metre", "metres")
-_FILLS = (-99999, -32768, -32767, -9999)  # usual fill values, lowest first
+# usual fill values, outermost first; a largest value may also be a saturated one and must stand further off
+_FILLS = {-99999: 0.1, -32768: 0.1, -32767: 0.1, -9999: 0.1, 65535: 5, 32767: 5}
 EAGER_MB = 512  # a stack below this is read at once into memory
 _NO_CRS = (
     "has no coordinate reference system: geocode it (or the file is truncated); a GMTSAR .grd in lon/lat needs "
@@ -78,7 +79,7 @@ def _header(dataset, path) -> Header:
         raise ValueError(f"{path}: the grid's transform {tuple(t)[:6]} is not finite")
     if t.b or t.d or t.e >= 0 or t.a <= 0:
         raise ValueError(
-            f"{path}: grid is rotated or not north-up (transform {tuple(t)[:6]}); gdalwarp makes it so"
+            f"{path}: grid is rotated or not north-up (transform {tuple(t)[:6]}): warp it (rio warp)"
         )
     grid = Grid(dataset.crs, t, dataset.width, dataset.height)
     tags = dataset.tags()
@@ -263,24 +264,20 @@ def read_raster(path) -> xr.DataArray:
 def _without_fills(stored: np.ndarray, path) -> np.ndarray:
     """Stored values (y, x) of floats, NaN where they are a fill value that the file does not declare.
 
-    Such are finite numbers beyond 1e30, and each of `_FILLS` that stands alone below all other values: the gap to
-    the next value exceeds a tenth of the range of the others.
+    Such are finite numbers beyond 1e30, and a mark of `_FILLS` that stands alone outside all other values: the gap
+    to the nearest exceeds the mark's share of the range of the others, and 1.
     """
     fill = np.isfinite(stored) & (np.abs(stored) > 1e30)
-    for value in _FILLS:
-        at, others = stored == value, stored[np.isfinite(stored) & ~fill & (stored != value)]
-        if at.any() and others.size and others.min() - value > 0.1 * np.ptp(others):
-            fill |= at
+    for mark, share in _FILLS.items():
+        at = stored == mark
+        others = stored[np.isfinite(stored) & ~fill & ~at]
+        if at.any() and others.size:
+            gap = others.min() - mark if mark < 0 else mark - others.max()
+            fill |= at & (gap > max(share * np.ptp(others), 1))
     if not fill.any():
         return stored
-    values = ", ".join(f"{v:g}" for v in np.unique(stored[fill])[:3])
-    log.warning(
-        "%s: %d of %d cells hold %s, a fill value it does not declare: taken as no data",
-        path,
-        fill.sum(),
-        fill.size,
-        values,
-    )
+    marks = ", ".join(f"{v:g}" for v in np.unique(stored[fill])[:3])
+    log.warning("%s: %d cells of %s taken as no data; declare it in the file", path, fill.sum(), marks)
     return np.where(fill, np.asarray(np.nan, stored.dtype), stored)
 
 

@@ -103,6 +103,10 @@ def delay_basis(stack: xr.Dataset, order: int, with_height: bool) -> xr.DataArra
     """Columns (term, y, x): place from -1 to 1 across the longer side, height in km about its median."""
     x, y = stack["x"].values, stack["y"].values
     # a degree of longitude is cos(latitude) of a degree of latitude
+    if stack.rio.crs is None and np.abs(y).max() > 90:
+        raise ValueError(
+            "the grid has no coordinate system and its y are no latitudes: stack.rio.write_crs(...) first"
+        )
     ratio = np.cos(np.radians(y.mean())) if stack.rio.crs is None or stack.rio.crs.is_geographic else 1.0
     u, v = (x - x.mean()) * ratio, y - y.mean()
     half = max(np.ptp(u), np.ptp(v), 1e-12) / 2
