@@ -30,6 +30,13 @@ export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export MPLBACKEND ?= agg
 export PYTHONHASHSEED := 0
+# nothing of the surrounding shell: a hub's kernels, the coordinate data of another GDAL, a user's matplotlibrc
+export JUPYTER_PATH :=
+export JUPYTER_PREFER_ENV_PATH := 1
+export MATPLOTLIBRC :=
+ifdef ENV
+  unexport PROJ_LIB PROJ_DATA GDAL_DATA GDAL_DRIVER_PATH PYTHONHOME
+endif
 export JUPYTER_PLATFORM_DIRS := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 ifdef SCHEDULER
@@ -43,8 +50,10 @@ $(shell whole() { test -f "$$1" && while IFS= read -r f; do test -s "$$f" || ret
 # One make at a time works on a notebook or on the environment. A second one says so, waits, and takes what the first made,
 # also where the first was done before the second came to it (but not under make -B).
 # The lock is the kernel's and falls with the last process that holds it, however that ends; the file itself means nothing.
-LOCK = exec 9>>$(1); python3 -c 'import fcntl; fcntl.flock(9, 6)' 2>/dev/null || { \
-  echo "$(2): another make is at work on it, waiting"; python3 -c 'import fcntl; fcntl.flock(9, 2)'; }; \
+# A file system without locks is said, and make goes on. `set` is for make 3.81, which knows no .SHELLFLAGS.
+TAKE = $$'import errno, fcntl, sys\ntry: fcntl.flock(9, int(sys.argv[1]))\nexcept OSError as e: sys.exit(e.errno == errno.EWOULDBLOCK or print("no file locks here: run one make at a time"))'
+LOCK = set -eu -o pipefail; exec 9>>$(1); python3 -c $(TAKE) 6 || { \
+  echo "$(2): another make is at work on it, waiting"; python3 -c $(TAKE) 2; }; \
   $(if $(findstring B,$(firstword -$(MAKEFLAGS))),,test -n "$$(find $^ -newer $@ 2>&1)" || exit 0)
 
 help: ## list the targets
@@ -169,7 +178,7 @@ tidy: $(ENV) ## format the code, strip the notebooks
 	@$(PYTHON) -m ruff format -q .
 
 bench: $(ENV) ## time what has a benchmark; tables in data/bench
-	@for script in bench/bench_*.py; do $(PYTHON) $$script; done
+	@for script in bench/bench_*.py; do $(PYTHON) $$script || exit 1; done
 
 expected: $(ENV) ## rewrite tests/expected_$(SIZE).csv from the results there are: a deliberate act
 	@$(PYTHON) tests/test_results.py $(SIZE)

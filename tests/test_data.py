@@ -9,7 +9,19 @@ import xarray as xr
 
 from helpers import io
 from helpers.io.check import check, main
-from helpers.io.site import SITES, Climate, Driver, Epoch, Gauge, Inputs, ReferenceArea, Sar, SiteConfig
+from helpers.io.site import (
+    SITES,
+    Climate,
+    Displacement,
+    Driver,
+    Epoch,
+    Gauge,
+    Inputs,
+    ReferenceArea,
+    Sar,
+    SiteConfig,
+    Stations,
+)
 
 DATONG = io.load_site("datong")
 SAR = ("s1_desc", "s1_asc", "alos2", "ers", "envisat", "alos1")
@@ -56,7 +68,7 @@ def test_every_input_of_the_real_site_says_where_it_comes_from():
 def test_template_explains_every_key():
     """Whatever a site file may hold stands in the template a user copies."""
     template = (SITES / "template.yml").read_text(encoding="utf-8")
-    models = [SiteConfig, Inputs, Sar, Gauge, Climate, Driver, ReferenceArea, Epoch]
+    models = [SiteConfig, Inputs, Sar, Displacement, Stations, Gauge, Climate, Driver, ReferenceArea, Epoch]
     absent = {key for model in models for key in model.model_fields if not re.search(rf"\b{key}\b", template)}
     # said elsewhere: data of two sites only, and what the shud forcing needs
     assert absent <= {"active_layer", "gnssir", "height_m", "precipitation", "source"}, absent

@@ -9,6 +9,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from shapely.geometry import box
 
 from helpers import contrasts, io, merge, space, thaw
 from helpers.merge.posterior import _slope_weights
@@ -452,6 +453,64 @@ def test_bad_input_to_join_is_named():
     far = a.assign_coords(x=a.x + 1e6).assign_attrs(sensor="far")
     with pytest.raises(ValueError, match="far: its grid does not overlap"):
         merge.join([a, far], knots=knots)
+
+
+def test_units_signs_and_shared_errors_are_checked_before_work():
+    """Metres, a look vector from above and an unknown reference error each end in a sentence, not in a rate."""
+    knots = ["2015-01-01", "2016-01-01"]
+    good, metres = (series_track("2015-01-01", "2016-01-01", 24, s, std=1.0) for s in ("s1", "b"))
+    metres["displacement"] = (metres.displacement / 1000).assign_attrs(units="m")
+    with pytest.raises(ValueError, match=r"b: displacement is in 'm', expected 'mm'"):
+        merge.join([good, metres], knots=knots)
+    with pytest.raises(ValueError, match="s1: los_up is negative"):
+        merge.join([good.assign(los_up=-good.los_up)], knots=knots)
+    with pytest.raises(ValueError, match="s1: reference_rate_std is nan"):
+        merge.join([good.assign_attrs(reference_rate_std=np.nan)], knots=knots)
+
+
+def test_decompose_says_what_its_tracks_cannot_share():
+    """A rate held by a constraint (sd 0) is refused; rates of disjoint intervals are announced."""
+    a, b = rate_track(0, 0, -5.0, DESC), rate_track(0, 0, -5.0, ASC, sensor="b")
+    with pytest.raises(ValueError, match="b: rate_std is 0"):
+        merge.decompose([a, b.assign(rate_std=0 * b.rate_std)])
+    a.attrs.update(rate_start="2015-01-01", rate_end="2018-01-01")
+    b.attrs.update(rate_start="2019-01-01", rate_end="2021-01-01")
+    with pytest.warns(UserWarning, match="disjoint intervals"):
+        merge.decompose([a, b])
+
+
+def test_a_polygon_meets_a_grid_on_either_side_of_180_degrees():
+    """A grid past 180 degrees holds a polygon given at -179; a grid whose longitudes jump is refused."""
+    coords = {"y": 65.95 - 0.1 * np.arange(10), "x": 179.05 + 0.1 * np.arange(20)}
+    field = xr.DataArray(np.zeros((10, 20)), coords, ("y", "x")).rio.write_crs("EPSG:4326")
+    assert int(space.mask_of(box(-179.8, 65.2, -179.4, 65.6), field).sum()) == 16
+    jump = field.assign_coords(x=(field.x + 180) % 360 - 180)
+    with pytest.raises(ValueError, match="jump"):
+        space.mask_of(box(-179.8, 65.2, -179.4, 65.6), jump)
+
+
+def test_a_coarser_grid_keeps_every_cell_that_is_half_seen():
+    """An aligned factor 4 keeps all 800 cells, edges too, as plain means; less than half of valid cells gives NaN."""
+    fine, coarse = grid(80, 160, 25.0), grid(20, 40, 100.0, x0=37.5, y0=-37.5)
+    values = np.random.default_rng(0).normal(size=(80, 160))
+    values[:2, :4], values[:3, 4:8] = np.nan, np.nan
+    track = xr.Dataset({"rate": (("y", "x"), values)}, coords=fine)
+    like = xr.DataArray(np.zeros((20, 40)), coarse, ("y", "x"))
+    out = space.resample(track, like).rate
+    expected = track.rate.coarsen(y=4, x=4).mean().values
+    expected[0, 1] = np.nan
+    np.testing.assert_allclose(out, expected, atol=1e-12)
+    assert int(out.notnull().sum()) == 799
+
+
+def test_latitude_is_that_of_the_ground():
+    """A projected grid's latitude is that of its transformed centre; without a coordinate system it is refused."""
+    field = xr.DataArray(
+        np.zeros((3, 3)), {"y": 7.2e6 - grid(3, 3)["y"], "x": 5e5 + grid(3, 3)["x"]}, ("y", "x")
+    )
+    assert space.latitude_of(field.rio.write_crs("EPSG:32647")) == pytest.approx(64.9, abs=0.1)
+    with pytest.raises(ValueError, match="no coordinate system"):
+        space.latitude_of(field)
 
 
 # ------------------------------------------------------------------------------------- thinning

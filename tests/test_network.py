@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helpers import network, timefunc
+from helpers.network import graph
 from helpers.network.fading import season_design
 from inversion.phase_noise import phase_variance
 
@@ -75,7 +76,7 @@ def test_incidence_times_history_is_every_pair():
     history = walk(rng, 9, (1, 1))
     stack = make_stack(history, days, pairs).isel(pair=rng.permutation(len(pairs)))
     np.testing.assert_allclose(
-        network.incidence(stack) @ history[:, 0, 0], -TO_MM * stack["unwrapped_phase"][:, 0, 0], atol=1e-5
+        graph.incidence(stack) @ history[:, 0, 0], -TO_MM * stack["unwrapped_phase"][:, 0, 0], atol=1e-5
     )
 
 
@@ -84,7 +85,7 @@ def test_triplets_are_all_the_triangles_of_the_network(depth):
     """Their number is what combinatorics says, and each closes on a consistent phase."""
     days, pairs = every_twelve_days(12, depth)
     stack = make_stack(walk(np.random.default_rng(1), 12, (2, 2)), days, pairs)
-    found = network.triplets(stack)
+    found = graph.triplets(stack)
     want = sum(1 for i in range(12) for j in range(i + 1, 12) for k in range(j + 1, 12) if k - i <= depth)
     assert len(found) == want
     assert np.abs(network.closure(stack)["closure_phase"]).max() < 1e-4 if want else True
@@ -96,7 +97,7 @@ def test_loops_reach_every_pair_that_is_in_one():
     stack = make_stack(
         walk(np.random.default_rng(2), 6, (1, 1)), days, [(0, 1), (1, 2), (2, 3), (0, 3), (3, 4), (4, 5)]
     )
-    ((pairs, signs),) = network.loops(stack)
+    ((pairs, signs),) = graph.loops(stack)
     assert sorted(pairs) == [0, 1, 2, 3]
     assert abs((signs * stack["unwrapped_phase"].values[pairs, 0, 0]).sum()) < 1e-5
     assert network.correct_unwrapping(stack)["unverifiable"].values.tolist() == [False] * 4 + [True] * 2
@@ -413,7 +414,7 @@ def seasonal_part(history, t):
 def removed_history(before, after, n, pairs):
     """What a correction took from each date, mm, first date 0."""
     difference = -TO_MM * (before["unwrapped_phase"] - after["unwrapped_phase"]).values.astype(float)
-    matrix = network.incidence(before)[:, 1:]
+    matrix = graph.incidence(before)[:, 1:]
     flat = np.linalg.lstsq(matrix, difference.reshape(len(pairs), -1), rcond=None)[0]
     return np.concatenate([np.zeros((1, flat.shape[1])), flat]).reshape(
         n, *before["unwrapped_phase"].shape[1:]
@@ -643,7 +644,7 @@ def test_a_two_step_pair_is_short_by_the_literatures_share():
     days, pairs = every_twelve_days(5, 2)
     stack = make_stack(np.zeros((5, 1, 1)), days, pairs)
     design = season_design(stack, 12.0).sum(axis=1)  # the same bias in all seasons
-    first, second, both = network.triplets(stack)[0]
+    first, second, both = graph.triplets(stack)[0]
     assert design[first] == design[second] == 1
     assert design[first] + design[second] - design[both] == pytest.approx((1 - 0.494) * 2)
 
@@ -775,3 +776,75 @@ def test_real_interferograms_close_and_few_are_mended(mirror):
     assert int((np.abs(after["closure_phase"]) > 4.7).sum()) <= int(
         (np.abs(before["closure_phase"]) > 4.7).sum()
     )
+
+
+# --- one layer never deletes another; short, quiet and oddly stamped stacks ----------------------
+
+
+def test_a_void_of_the_heights_leaves_the_phase():
+    """Half of the scene without height keeps its phase, and the count of such pixels is said."""
+    stack, _ = delayed_scene(5)[:2]
+    height = stack["height"].copy()
+    height[:, :20] = np.nan
+    out = network.correct_delay(stack.assign(height=height))
+    np.testing.assert_array_equal(out["unwrapped_phase"].notnull(), stack["unwrapped_phase"].notnull())
+    assert f"{int(height.isnull().sum())} pixels without height" in out.attrs["delay_height_term"]
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+@pytest.mark.parametrize("sd", [0.0, 2.0])
+def test_few_dates_and_quiet_data_run(n, sd):
+    """Two to four dates, with noise or without: no index error, the same pixels have data."""
+    rng = np.random.default_rng(n)
+    days, pairs = every_twelve_days(n)
+    ground = rng.normal(0, sd, (n, 12, 15))
+    height = 4000 + 100 * rng.normal(size=(12, 15))
+    stack = make_stack(ground, days, pairs, height=height)
+    out = network.correct_delay(stack)
+    assert out["unwrapped_phase"].notnull().all()
+    assert network.stable_ground(stack).shape == (12, 15)
+    assert network.atmosphere(out).sizes == {"time": n}
+
+
+def test_a_mask_from_the_south_means_the_same_ground():
+    """A mask whose rows run from south to north selects the same pixels."""
+    stack, _ = delayed_scene(6)[:2]
+    mask = xr.zeros_like(stack["height"], bool)
+    mask[:15, :25] = True
+    one, other = (network.correct_delay(stack, mask=m) for m in (mask, mask.isel(y=slice(None, None, -1))))
+    np.testing.assert_array_equal(one["unwrapped_phase"], other["unwrapped_phase"])
+
+
+def test_times_of_one_day_are_one_acquisition():
+    """Acquisition times a second apart from product to product: 20 dates stay 20."""
+    days, pairs = every_twelve_days(20)
+    stack = make_stack(np.zeros((20, 2, 2)), days, pairs)
+    shifted = stack["secondary"].values + np.timedelta64(1, "s")
+    assert len(network.dates(stack.assign_coords(secondary=("pair", shifted)))) == 20
+    with pytest.raises(ValueError, match="must hold dates"):
+        network.dates(stack.assign_coords(secondary=("pair", np.full(len(pairs), 20160105))))
+
+
+def test_an_area_of_masked_zeros_is_no_reference():
+    """Zeros that a mask left have no scatter, and an area of which half is lost is none."""
+    rng = np.random.default_rng(3)
+    days, pairs = every_twelve_days(6)
+    stack = make_stack(walk(rng, 6, (20, 20)), days, pairs)
+    zeros, half = (xr.zeros_like(stack["coherence"][0], bool) for _ in range(2))
+    zeros[:8, :8] = True
+    stack["unwrapped_phase"][:, :8, :8] = 0.0
+    with pytest.raises(ValueError, match="without scatter"):
+        network.reference(stack, zeros)
+    half[10:20, :10] = True
+    stack["unwrapped_phase"][:, 10:17, :10] = np.nan
+    with pytest.raises(ValueError, match="half of it"):
+        network.reference(stack, half)
+
+
+def test_a_projected_grid_without_its_system_is_refused():
+    """Metres without a coordinate system are no latitudes."""
+    days, pairs = every_twelve_days(6)
+    stack = make_stack(np.zeros((6, 4, 5)), days, pairs).drop_vars("spatial_ref")
+    stack = stack.assign_coords(y=4.2e6 - 100.0 * np.arange(4), x=5e5 + 100.0 * np.arange(5))
+    with pytest.raises(ValueError, match="no coordinate system"):
+        network.correct_delay(stack, height=False)

@@ -1,5 +1,9 @@
 """Pictures: same bytes twice, limits that keep the centre, a click that shows another pixel."""
 
+import os
+import subprocess
+import sys
+
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -220,3 +224,14 @@ def test_a_click_shows_another_pixel(field):
     click(right, *np.mean([right.get_xlim(), right.get_ylim()], axis=1))
     assert right.lines[0].get_ydata()[-1] == before
     mpl.pyplot.close(fig)
+
+
+def test_a_users_matplotlibrc_changes_nothing(tmp_path):
+    """TeX and another type asked for by the user's own settings do not reach a figure."""
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.size: 30\n")
+    code = "import matplotlib as m; from helpers import plot; print(m.rcParams['text.usetex'], m.rcParams['font.size'])"
+    environment = os.environ | {"MATPLOTLIBRC": str(tmp_path / "matplotlibrc")}
+    out = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert out.stdout.split() == ["False", str(mpl.rcParams["font.size"])]

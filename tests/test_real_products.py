@@ -1,5 +1,6 @@
 """Four real products through the readers, held against raw counts and published facts, not against our own reading."""
 
+import re
 import shutil
 
 import h5py
@@ -8,6 +9,8 @@ import pytest
 import rasterio
 
 from helpers import io
+from helpers.io.check import check
+from readers.originals import fetch_file
 
 HYP3_NAME = "S1AA_20201030T131820_20201111T131820_VVP012_INT80_G_ueF_EBD2"
 
@@ -122,3 +125,60 @@ def test_the_velocity_of_cadia(mirror, tmp_path):
         file["velocity"].attrs["UNIT"] = "cm/year"
     with pytest.raises(ValueError, match="velocity is in cm/year, expected m/year"):
         io.read_rate(tmp_path / "velocity.h5")
+
+
+def test_the_gnss_stations_of_kilauea(mirror):
+    """Ten stations; the last row of PUHR stands in the archive as read; the mm are those of its two columns."""
+    gnss = io.read_gnss(mirror / "opera_disp_s1_kilauea_gnss" / "unr.zip")
+    assert gnss.sizes["station"] == 10 and gnss["longitude"].max() < -155.2
+    puhr = gnss.sel(station="PUHR").dropna("time")
+    assert puhr.sizes["time"] == 386 and float(puhr["up"][0]) == 0
+    # rows 2023-09-08 and 2023-09-10 of the file: u0 1104, up 0.089391 and 0.108432 m; sd 0.007173 m
+    assert float(puhr["up"].sel(time="2023-09-10")) == pytest.approx(108.432 - 89.391)
+    assert float(puhr["up_std"].sel(time="2023-09-10")) == pytest.approx(7.173)
+
+
+def test_the_soil_temperature_of_yakutia(mirror, tmp_path):
+    """Six stations; 999.9 is no data; the empty rows of 30 February go, one with a value is refused."""
+    path = mirror / "rihmi_yakutia" / "wr373144a3.zip"
+    soil = io.read_ground_temperature(path)["ground_temperature"]
+    assert dict(soil.sizes)["station"] == 6 and soil["depth"].values[[0, -1]].tolist() == [0.02, 3.2]
+    assert int(soil.sel(station="24959", depth=0.8).notnull().sum()) == 21348 and float(soil.max()) < 75
+    row = "24266 1964  2 {} " + "999.9 9 " * 4 + "{} 0 " + "999.9 9 " * 7
+    (tmp_path / "wr1.txt").write_text(row.format(1, "-8.5") + "\n" + row.format(30, "999.9") + "\n")
+    soil = io.read_ground_temperature(tmp_path / "wr1.txt")["ground_temperature"]
+    assert soil.sizes["time"] == 1 and float(soil.sel(depth=0.2).item()) == -8.5
+    assert int(soil.notnull().sum()) == 1
+    (tmp_path / "wr1.txt").write_text(row.format(30, "-8.5") + "\n")
+    with pytest.raises(ValueError, match=r"a value on a day that does not exist: \[1964, 2, 30\]"):
+        io.read_ground_temperature(tmp_path / "wr1.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("fernandina", r"10 pairs of 7 scenes, .*look vector assumed, no heights, 47.4%"),
+        ("kilauea", r"6 dates, 2016-07-11 to 2016-09-21, 400 x 400 .*10 stations"),
+        ("yakutia", r"6 stations, 1963-01-01 to 20.*24959 21667"),
+    ],
+)
+def test_sites_on_real_ground_are_found(mirror, tmp_path, name, told):
+    """`make data` gets every file of the registry and opens each input; what no notebook can use is said."""
+    site = io.load_site(name)
+    site.raw = tmp_path
+    io.fetch(site)
+    table = check(site)
+    assert set(table["state"]) == {"found"}
+    assert re.search(told, " ".join(table["what"]))
+    assert bool(site.cannot_run("02_sbas")) == (name != "fernandina")
+
+
+def test_a_part_of_an_original_is_not_downloaded(tmp_path, monkeypatch):
+    """The mirror holds a crop: without it the message says so, and the whole file put there serves."""
+    monkeypatch.delenv("DATA_MIRROR", raising=False)
+    row = next(io.registry("fernandina").itertuples())
+    with pytest.raises(FileNotFoundError, match=r"part of a file of liyuxuan03/licsar2mintpy.*DATA_MIRROR"):
+        fetch_file(row, tmp_path)
+    (tmp_path / row.file).parent.mkdir(parents=True)
+    (tmp_path / row.file).write_text("the whole one")
+    assert fetch_file(row, tmp_path) == tmp_path / row.file

@@ -584,26 +584,6 @@ def test_multiverse_takes_a_control():
     np.testing.assert_allclose(table["difference"], 0, atol=1e-6)
 
 
-def test_many_gauges_are_the_single_ones():
-    """per_event_fits gives the events and lines of extract_events, derivative and fit."""
-    flows = [record(years=3, spread=0.3, noise=0.01, digits=2, seed=s) for s in range(3)]
-    table = xr.DataArray(
-        np.stack([f.to_numpy() for f in flows]),
-        {"station": list("abc"), "time": flows[0].index},
-        ("station", "time"),
-    )
-    many = recession.per_event_fits(table)
-    for name, flow in zip("abc", flows, strict=True):
-        single = recession.fit(recession.derivative(recession.extract_events(flow)))
-        np.testing.assert_allclose(many.loc[many["station"] == name, "b"], single["b"], rtol=1e-9)
-        np.testing.assert_allclose(many.loc[many["station"] == name, "a"], single["a"], rtol=1e-9)
-    with pytest.raises(ValueError, match="station"):
-        recession.per_event_fits(table.isel(station=0, drop=True))
-
-
-# ---- bad input ------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -275,15 +275,6 @@ def test_theory_is_consistent_with_itself():
     assert np.isnan(recession.thickness_factor(-0.2, 0.0))
 
 
-def test_linear_thickness_inverts_its_formula():
-    """pi^2 k p D L^2 / (phi A^2) with D = 2 m gives 2 m back; a missing length is refused."""
-    known = {"conductivity_m_day": 5.0, "channel_km": 900.0, "area_km2": 1000.0, "porosity": 0.2}
-    a = np.pi**2 * 5.0 * 0.3465 * 2.0 * 9e5**2 / (0.2 * 1e9**2)
-    assert recession.linear_thickness(a, **known) == pytest.approx(2.0, rel=1e-12)
-    with pytest.raises(ValueError, match="channel_km"):
-        recession.linear_thickness(a, **known | {"channel_km": 0.0})
-
-
 def test_low_flow_trend_is_quantile_regression():
     """The slope is that of the quantile regression, and its sd is about the scatter of repeats."""
     from statsmodels.regression.quantile_regression import QuantReg
@@ -302,3 +293,24 @@ def test_low_flow_trend_is_quantile_regression():
     assert 0.6 < np.mean(stated) / np.std(slopes) < 1.6
     with pytest.raises(ValueError, match="ten years"):
         recession.low_flow_trend(flow.iloc[:9])
+
+
+def test_drivers_are_aligned_by_calendar_day_and_unknown_days_are_no_dry_days():
+    """Noon stamps change nothing; a driver of part of the record blocks the rest; one of no day is refused."""
+    days = pd.date_range("2001-01-01", periods=120)
+    q = pd.Series(np.tile(10 * 0.9 ** np.arange(30), 4), days)
+    rain = pd.Series(np.where(np.arange(120) % 30 == 0, 5.0, 0.0), days)
+    rule = {"min_days": 4, "min_days_winter": None}
+    known = recession.extract_events(q, precipitation=rain, **rule)
+    noon = recession.extract_events(q, precipitation=rain.set_axis(days + pd.Timedelta(hours=12)), **rule)
+    pd.testing.assert_frame_equal(known, noon)
+    half = recession.extract_events(q, precipitation=rain.iloc[:53], **rule)
+    assert known["time"].max() == days[-2] and half["time"].max() < days[53]
+    short = recession.extract_events(q, precipitation=rain.iloc[:33], **rule)
+    assert "no rain data" in short.attrs["audit"]["ended_by"]
+    mild = pd.Series(5.0, days[:53])
+    cold = recession.extract_events(q, precipitation=rain, temperature=mild, **rule)
+    assert cold["time"].max() < days[53]
+    for wrong in (rain * np.nan, rain.set_axis(days + pd.Timedelta(days=4000))):
+        with pytest.raises(ValueError, match="precipitation: no value on any day"):
+            recession.extract_events(q, precipitation=wrong)

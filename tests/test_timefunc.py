@@ -179,6 +179,15 @@ def test_bad_temperature_is_named(temperature, message):
         timefunc.Model.named("linear+degree_day", temperature).design(DATES)
 
 
+def test_hourly_temperature_is_averaged_to_days():
+    """The same degree days from six-hourly values as from their daily means."""
+    daily = climate()
+    step = np.array([-3.0, 1.0, 4.0, -2.0])
+    time = (daily["time"].values[:, None] + np.arange(4) * np.timedelta64(6, "h")).ravel()
+    fine = xr.DataArray((daily.values[:, None] + step).ravel(), {"time": time}, ["time"])
+    pd.testing.assert_frame_equal(timefunc.degree_days(fine), timefunc.degree_days(daily))
+
+
 def test_short_gaps_of_temperature_are_interpolated():
     """A week without data changes the shape by less than a percent."""
     whole = climate()

@@ -7,8 +7,6 @@ time; `null_direction` says which combination of rate and annual term short pair
 `held_out_scores` which estimator predicts pairs it has not seen.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -22,40 +20,23 @@ from statsmodels.robust.robust_linear_model import RLM
 from . import sbas, timefunc
 
 MODEL = "linear+annual"
-FORMS = {  # the model by whose coefficients each estimator predicts a pair
-    "linear": "linear",
-    "linear+annual": MODEL,
-    "linear+annual+semiannual": "linear+annual+semiannual",
-    "degree day": "linear+degree_day",
-    "no prior": MODEL,
-    "hard prior": MODEL,
-    "soft prior": MODEL,
-    "late summer": "linear",
-    "long pairs": MODEL,
-    "joint": MODEL,
-}
+# the model by whose coefficients each estimator predicts a pair
+FORMS = {
+    "linear": "linear", "linear+annual": MODEL, "linear+annual+semiannual": "linear+annual+semiannual",
+    "degree day": "linear+degree_day", "no prior": MODEL, "hard prior": MODEL, "soft prior": MODEL,
+    "late summer": "linear", "long pairs": MODEL, "joint": MODEL,
+}  # fmt: skip
 NAMES = ("no model", *FORMS)
 LONG = ("late summer", "long pairs", "joint")  # those that use long pairs
+WRONG = 0.02  # probability that a pair is unwrapped wrongly
+POOR_FIT = 3.0  # mean square of the deviation over the expected one
 NOISE = ("deviation_std_mm", "deviation_days", "delay_factor")
 
 
-# -- pixels ------------------------------------------------------------------------------------------------------
-
-
 def select_pixels(stack: xr.Dataset, pixels: np.ndarray) -> xr.Dataset:
-    """Chosen pixels of a stack as a stack of one column, (pair, y, x = 1).
+    """Chosen pixels of a stack (pair, y, x), numpy or dask, as a stack of one column (pair, y, x = 1).
 
-    Parameters
-    ----------
-    stack : Dataset
-        Dims (pair, y, x), numpy or dask; maps (y, x) go along.
-    pixels : array of int or bool
-        Positions on the flattened grid, or a mask (y, x).
-
-    Returns
-    -------
-    Dataset
-        ``y`` holds the positions, for `put_back`.
+    ``pixels`` are positions on the flattened grid or a mask (y, x); ``y`` of the result holds them, for `put_back`.
     """
     pixels = np.asarray(pixels)
     pixels = np.flatnonzero(pixels) if pixels.dtype == bool else pixels
@@ -73,8 +54,7 @@ def select_pixels(stack: xr.Dataset, pixels: np.ndarray) -> xr.Dataset:
 
 def put_back(parts: list[xr.DataArray], like: xr.Dataset) -> xr.DataArray:
     """Undo `select_pixels`: fields (..., y, x = 1) of several sets of pixels on the grid of ``like``, NaN elsewhere."""
-    first = parts[0]
-    shape = first.shape[:-2]
+    first, shape = parts[0], parts[0].shape[:-2]
     out = np.full((*shape, like.sizes["y"] * like.sizes["x"]), np.nan, np.float32)
     for part in parts:
         out[..., part["y"].values] = part.values[..., 0]
@@ -84,9 +64,6 @@ def put_back(parts: list[xr.DataArray], like: xr.Dataset) -> xr.DataArray:
     return xr.DataArray(field, coords, first.dims, name=first.name, attrs=first.attrs)
 
 
-# -- noise -------------------------------------------------------------------------------------------------------
-
-
 def ground_noise(
     stack: xr.Dataset,
     rng: np.random.Generator,
@@ -94,36 +71,20 @@ def ground_noise(
     mask: xr.DataArray | None = None,
     classes: int = 4,
     pixels: int = 50,
-    poor_fit: float = 3.0,
 ) -> xr.Dataset:
     """How far the ground departs from rate and annual term, in classes of seasonal size.
 
-    Ground that moves more with the season departs more from a sine, so one number for a scene is too wide for rock and
-    too narrow for wet meadow. In each class of equally many pixels the deviation's standard deviation and correlation
-    time (AR(1)) and a factor on the delay's standard deviation maximise the restricted likelihood (Patterson and
-    Thompson 1971, doi:10.1093/biomet/58.3.545) of the pairs of a few drawn pixels. Nothing is integrated first: in a
-    displacement series the noise of a chain of short pairs wanders like ground. Pixels whose deviation comes out much
-    larger than their class allows (a step, a change of rate) then form a class of their own.
+    Ground that moves more with the season departs more from a sine: one number for a scene is too wide for rock and too
+    narrow for wet meadow. In each class of equally many pixels the deviation's standard deviation and correlation time
+    (AR(1)) and a factor on the delay's standard deviation maximise the restricted likelihood (Patterson and Thompson
+    1971, doi:10.1093/biomet/58.3.545) of the pairs of a few drawn pixels. Pixels whose mean square deviation exceeds
+    three times the expected one (a step, a change of rate) form a class of their own.
 
-    Parameters
-    ----------
-    stack : Dataset
-        As for `sbas.invert`, with ``atmosphere_std`` (time) and ``pair_std`` (pair), mm.
-    rng : numpy Generator
-        Draws the pixels.
-    mask : DataArray of bool (y, x), optional
-        Pixels to treat; the rest gets class -1.
-    classes, pixels : int
-        Number of classes, and of pixels drawn in each.
-    poor_fit : float
-        Ratio of the mean square of the deviation to the one expected, from which a pixel is poorly fitted.
-
-    Returns
-    -------
-    Dataset
-        (y, x): ``class``, -1 without data; ``restlessness`` (that ratio in the first class given), ``rate``,
-        ``rate_std`` of all pairs without prior, mm/yr. By class (number): ``seasonal_mm`` (lower edge, NaN for the
-        poorly fitted), ``deviation_std_mm``, ``deviation_days``, ``delay_factor``.
+    ``stack`` is as for `sbas.invert`, with ``atmosphere_std`` (time) and ``pair_std`` (pair) in mm; pixels outside
+    ``mask`` (y, x) get class -1; ``pixels`` are drawn in each of ``classes``. Returns (y, x): ``class``, -1 without
+    data; ``restlessness`` (that ratio in the first class given); ``rate``, ``rate_std`` of all pairs without prior,
+    mm/yr. By class (number): ``seasonal_mm`` (lower edge, NaN for the poorly fitted), ``deviation_std_mm``,
+    ``deviation_days``, ``delay_factor``.
     """
     limit = {"deviation_std_mm": None, "series_std": False}
     limit |= {"atmosphere_std_mm": stack["atmosphere_std"], "pair_std_mm": stack["pair_std"].values}
@@ -142,7 +103,7 @@ def ground_noise(
         table.append(_fit_noise(stack, members, pixels, rng))
         own.append(_own_rate(stack, members, table[-1]))
     ratio = put_back([part["restlessness"] for part in own], stack)
-    odd = np.flatnonzero(np.ravel(ratio) > poor_fit)
+    odd = np.flatnonzero(np.ravel(ratio) > POOR_FIT)
     if len(odd) >= pixels // 2:
         label[odd] = classes
         table.append(_fit_noise(stack, odd, pixels, rng))
@@ -171,11 +132,8 @@ def _own_rate(stack, members, noise) -> xr.Dataset:
     part = select_pixels(stack, members)
     _, run = next(estimates(part, (np.nan, np.nan), noise, names=("long pairs",)))
     design = timefunc.parse(MODEL).design(run["time"].values)[:, 1:]
-    deviation = run["displacement"] - xr.dot(
-        xr.DataArray(design, dims=("time", "parameter"), coords={"parameter": run["parameter"]}),
-        run["coefficients"],
-        dim="parameter",
-    )
+    design = xr.DataArray(design, {"parameter": run["parameter"]}, ("time", "parameter"))
+    deviation = run["displacement"] - xr.dot(design, run["coefficients"], dim="parameter")
     deviation = deviation - deviation.mean("time")
     # of the variance of the ground, what the data have left open is not found again
     variance = noise["deviation_std_mm"] ** 2
@@ -252,52 +210,28 @@ class _Likelihood:
         return np.exp(optimize.minimize(cost, self.START, method="Nelder-Mead", options=options).x)
 
 
-# -- the rate of another sensor ----------------------------------------------------------------------------------
-
-
 def project_rate(rate: xr.Dataset, stack: xr.Dataset, *, east_std_mm_yr: float = 3.0) -> xr.Dataset:
     """Another sensor's rate in the line of sight of ``stack``, as if all motion were vertical.
 
-    Parameters
-    ----------
-    rate : Dataset
-        ``rate``, ``rate_std`` (y, x) mm/yr, ``los_east``, ``los_up``, on the grid of ``stack``.
-    stack : Dataset
-        ``los_east``, ``los_up`` (y, x).
-    east_std_mm_yr : float
-        Standard deviation of the eastward motion that is neglected.
-
-    Returns
-    -------
-    Dataset
-        ``rate``, ``fit_std`` and ``projection_std`` (y, x), mm/yr.
+    ``rate`` has ``rate``, ``rate_std`` (mm/yr), ``los_east``, ``los_up`` (y, x) on the grid of ``stack``;
+    ``east_std_mm_yr`` is the standard deviation of the neglected eastward motion. Returns ``rate``, ``fit_std`` and
+    ``projection_std`` (y, x), mm/yr.
     """
     factor = stack["los_up"] / rate["los_up"]
     leak = np.abs(stack["los_east"] - rate["los_east"] * factor) * east_std_mm_yr
-    return xr.Dataset(
-        {"rate": rate["rate"] * factor, "fit_std": rate["rate_std"] * factor, "projection_std": leak}
-    )
+    fit_std = rate["rate_std"] * factor
+    return xr.Dataset({"rate": rate["rate"] * factor, "fit_std": fit_std, "projection_std": leak})
 
 
 def align_rate(
     rate: xr.DataArray, own: xr.DataArray, mask: xr.DataArray, *, patch_pixels: float = 1.0
 ) -> xr.Dataset:
-    """Plane and offset between two rates on stable ground, by Huber's loss, with their covariance.
+    """Plane and offset between two rates (y, x; mm/yr) on stable ground, by Huber's loss, with their covariance.
 
-    Parameters
-    ----------
-    rate, own : DataArray (y, x)
-        The other sensor's rate, projected, and the one of this stack; mm/yr.
-    mask : DataArray of bool (y, x)
-        Stable ground.
-    patch_pixels : float
-        Pixels that share their errors, 2 pi l^2 of the correlation length l: the plane is known as if from one each.
-
-    Returns
-    -------
-    Dataset
-        ``rate`` aligned, ``std`` (y, x) of the plane there; ``plane`` (term), ``plane_covariance`` (term, term_); attr
-        ``common_std``: of the plane's mean over the scene, which no averaging over pixels reduces.
+    ``mask`` (y, x) is the stable ground; ``patch_pixels`` is how many pixels share their errors, 2 pi l^2 of the
+    correlation length l: the plane is known as if from one each. Returns ``rate`` aligned, ``std`` (y, x) of the
+    plane there, ``plane`` (term) and ``plane_covariance`` (term, term_); the attr ``common_std`` is of the plane's
+    mean over the scene, which no averaging over pixels reduces.
     """
     y, x = (np.linspace(-1, 1, rate.sizes[d]) if rate.sizes[d] > 1 else np.zeros(1) for d in ("y", "x"))
     columns = np.stack([np.ones((len(y), len(x))), *np.meshgrid(x, y)], axis=-1)
@@ -309,39 +243,28 @@ def align_rate(
     covariance = fit.bcov_scaled * max(patch_pixels, 1.0)
     spread = np.sqrt(np.einsum("yxi,ij,yxj->yx", columns, covariance, columns))
     out = xr.Dataset({"rate": rate - columns @ fit.params, "std": (("y", "x"), spread)})
-    out["plane"] = "term", fit.params
-    out["plane_covariance"] = ("term", "term_"), covariance
+    out = out.assign(plane=("term", fit.params), plane_covariance=(("term", "term_"), covariance))
     return out.assign_coords(term=["offset", "x", "y"]).assign_attrs(
-        common_std=float(np.sqrt(covariance[0, 0]))
+        common_std=float(covariance[0, 0] ** 0.5)
     )
 
 
 def unexplained_std(
-    rate: np.ndarray | xr.DataArray,
-    std: np.ndarray | xr.DataArray,
-    own: np.ndarray | xr.DataArray,
-    own_std: np.ndarray | xr.DataArray,
+    rate: np.ndarray,
+    std: np.ndarray,
+    own: np.ndarray,
+    own_std: np.ndarray,
     *,
     assumed: float,
     least: float = 0.3,
-    level: float = 0.95,
 ) -> float:
     """What a prior errs beyond its stated error, against pixels whose rate is known without it (mm/yr).
 
-    The smallest addition with which the share ``level`` of the pixels agrees within its normal quantile: tails count,
-    and so does an offset. It stands for what no budget knows: other dates, other ground seen by the other band, motion
-    that is not vertical, unwrapping. One number for all pixels given: no pixel's prior is fitted to its own data.
-
-    Parameters
-    ----------
-    rate, std : array
-        Prior and the root of its stated variances, mm/yr.
-    own, own_std : array
-        The rate without prior; pixels where it is known to 1 mm/yr are used.
-    assumed : float
-        The answer where fewer than 50 pixels are known so well, mm/yr.
-    least : float
-        The smallest answer: agreement on some ground is no proof for all of it, mm/yr.
+    The smallest addition, from ``least`` on, with which 95 % of the pixels known to 1 mm/yr agree within their
+    normal quantile: tails count, and so does an offset. It stands for what no budget knows: other dates, other
+    ground seen by the other band, motion that is not vertical, unwrapping. ``rate`` and ``std`` are the prior's,
+    ``own`` and ``own_std`` those without it, arrays in mm/yr; ``assumed`` is the answer where fewer than 50 pixels
+    are known so well.
     """
     rate, std, own, own_std = (np.asarray(a, float).ravel() for a in (rate, std, own, own_std))
     known = np.isfinite(rate) & np.isfinite(std) & np.isfinite(own) & (own_std < 1.0)
@@ -349,7 +272,7 @@ def unexplained_std(
         return assumed
     square = (rate - own)[known] ** 2
     stated = (std**2 + own_std**2)[known]
-    quantile = stats.norm.ppf(0.5 + level / 2)
+    level, quantile = 0.95, stats.norm.ppf(0.975)
 
     def agree(extra):
         return np.quantile(square / (stated + extra**2), level) - quantile**2
@@ -359,41 +282,23 @@ def unexplained_std(
     return float(optimize.brentq(agree, least, np.sqrt(square.max()) + least))
 
 
-# -- the estimators ----------------------------------------------------------------------------------------------
-
-
 def estimates(
     stack: xr.Dataset,
     prior: tuple,
     noise: dict,
     *,
     temperature: xr.DataArray | None = None,
-    short_days: float = 180,
+    short_days: int = 180,
     names: Sequence[str] = NAMES,
     series: bool = True,
 ) -> Iterator[tuple[str, xr.Dataset]]:
-    """Every estimator on the same pixels, one at a time.
+    """Every estimator of ``names`` on the same pixels, one at a time, as (name, Dataset of `sbas.invert`).
 
-    Pairs up to ``short_days`` serve all but "late summer", "long pairs" and "joint". The functional forms stand in the
-    limit where the model only closes gaps; the rest weigh the ground's deviation.
-
-    Parameters
-    ----------
-    stack : Dataset
-        As for `sbas.invert`, with ``atmosphere_std`` (time) and ``pair_std`` (pair).
-    prior : (mean, std)
-        Arrays (y, x) in mm/yr; pixels with NaN have none.
-    noise : dict
-        ``deviation_std_mm``, ``deviation_days``, ``delay_factor`` of these pixels, from `ground_noise`.
-    names : sequence of str
-        Those wanted, of `NAMES`.
-    series : bool
-        False leaves the standard deviations of the series out.
-
-    Yields
-    ------
-    name, Dataset
-        As from `sbas.invert`; "late summer" as from `sbas.summer_to_summer`, its rate renamed ``rate``.
+    Pairs up to ``short_days`` serve all but "late summer", "long pairs" and "joint". The functional forms stand in
+    the limit where the model only closes gaps; the rest weigh the ground's deviation. ``stack`` is as for
+    `sbas.invert`, with ``atmosphere_std`` (time) and ``pair_std`` (pair); ``prior`` is mean and std (y, x) in
+    mm/yr, NaN for none; ``noise`` that of these pixels from `ground_noise`; ``series=False`` leaves the standard
+    deviations of the series out.
     """
     days = (stack["secondary"] - stack["reference"]).values / np.timedelta64(1, "D")
     short = stack.isel(pair=np.flatnonzero(days <= short_days))
@@ -404,13 +309,10 @@ def estimates(
     hard = soft[0], np.where(there, 0.0, np.inf)
     delay = stack["atmosphere_std"] * noise["delay_factor"]
     weigh = {k: noise[k] for k in ("deviation_std_mm", "deviation_days")} | {"series_std": series}
-    limit = {"deviation_std_mm": None, "series_std": False}
+    limit = {"deviation_std_mm": None, "series_std": False, "temperature": temperature}
     how = {
         "no model": (short, None, limit),
-        "linear": (short, "linear", limit),
-        "linear+annual": (short, MODEL, limit),
-        "linear+annual+semiannual": (short, "linear+annual+semiannual", limit),
-        "degree day": (short, "linear+degree_day", limit | {"temperature": temperature}),
+        **{name: (short, form, limit) for name, form in list(FORMS.items())[:4]},
         "no prior": (short, MODEL, weigh),
         "hard prior": (short, MODEL, weigh | {"rate_prior": hard}),
         "soft prior": (short, MODEL, weigh | {"rate_prior": soft}),
@@ -422,12 +324,8 @@ def estimates(
         part, model, options = how[name]
         options = options | {"atmosphere_std_mm": delay, "pair_std_mm": part["pair_std"].values}
         if name == "late summer":
-            yield (
-                name,
-                sbas.summer_to_summer(part, **options).rename(
-                    rate_late_summer="rate", rate_late_summer_std="rate_std"
-                ),
-            )
+            found = sbas.summer_to_summer(part, **options)
+            yield name, found.rename(rate_late_summer="rate", rate_late_summer_std="rate_std")
             continue
         result = sbas.invert(part, model, **options)
         if name == "hard prior" or name == "soft prior":  # nothing to constrain, no constrained estimate
@@ -436,35 +334,14 @@ def estimates(
 
 
 def log_score(
-    run: xr.Dataset,
-    name: str,
-    pairs: xr.Dataset,
-    noise: dict,
-    *,
-    temperature: xr.DataArray | None = None,
-    wrong: float = 0.02,
+    run: xr.Dataset, name: str, pairs: xr.Dataset, noise: dict, *, temperature: xr.DataArray | None = None
 ) -> np.ndarray:
-    """Predictive score: log-density of pairs a run has not seen.
+    """Predictive score: log-density of pairs a run has not seen, (pair, pixel) in 1/mm, NaN without data.
 
     The prediction is normal: the model's step between the two dates with the covariance of its coefficients, the
-    ground's deviation, the delay of both dates and the pair's own noise. With probability ``wrong`` a pair is anything
+    ground's deviation, the delay of both dates and the pair's own noise. With probability 0.02 a pair is anything
     within two cycles (unwrapping), so that a few values do not decide the mean. A proper score: higher is better.
-
-    Parameters
-    ----------
-    run : Dataset
-        From `estimates`, by pairs that do not include ``pairs``.
-    name : str
-        Its name, one of `FORMS`.
-    pairs : Dataset
-        Held-out pairs of the same pixels.
-    noise : dict
-        Of these pixels, from `ground_noise`.
-
-    Returns
-    -------
-    ndarray (pair, pixel)
-        1/mm, NaN without data.
+    ``run`` is from `estimates`, ``name`` its name in `FORMS`, ``noise`` that of these pixels from `ground_noise`.
     """
     form = timefunc.parse(FORMS[name], temperature)
     ends = [pd.DatetimeIndex(pairs[c].values) for c in ("reference", "secondary")]
@@ -485,10 +362,9 @@ def log_score(
     variance += (departure + delay + pairs["pair_std"].values ** 2)[:, None]
     to_mm = -timefunc.mm_per_radian(pairs.attrs["wavelength_m"])
     own = sbas.phase_variance(pairs["coherence"].values[..., 0], pairs.attrs["looks"])
-    density = stats.norm.pdf(
-        pairs["unwrapped_phase"].values[..., 0] * to_mm, mean, np.sqrt(variance + own * to_mm**2)
-    )
-    return np.log((1 - wrong) * density + wrong / (2000 * pairs.attrs["wavelength_m"]))
+    seen = pairs["unwrapped_phase"].values[..., 0] * to_mm
+    density = stats.norm.pdf(seen, mean, np.sqrt(variance + own * to_mm**2))
+    return np.log((1 - WRONG) * density + WRONG / (2000 * pairs.attrs["wavelength_m"]))
 
 
 def held_out_scores(
@@ -497,23 +373,18 @@ def held_out_scores(
     noise: dict,
     *,
     names: Sequence[str],
-    short_days: float = 180,
+    short_days: int = 180,
     temperature: xr.DataArray | None = None,
 ) -> pd.DataFrame:
-    """Mean predictive score of every estimator by year, from pairs held out of it.
+    """Mean predictive score of every estimator by year of the reference image (``estimator``, ``year``, ``score``).
 
     Long pairs are held out; the estimators that use long pairs are given those of every other year. Where there are no
     long pairs, the pairs that touch deep winter are held out. The classical inversion predicts nothing.
-
-    Returns
-    -------
-    DataFrame
-        ``estimator``, ``year`` of the reference image, ``score``.
     """
     days = (stack["secondary"] - stack["reference"]).values / np.timedelta64(1, "D")
-    year = pd.DatetimeIndex(stack["reference"].values).year.to_numpy()
-    month = [pd.DatetimeIndex(stack[k].values).month for k in ("reference", "secondary")]
-    held = days > short_days if (days > short_days).any() else np.isin(month, (12, 1, 2)).any(axis=0)
+    year, long = stack["reference"].dt.year.values, days > short_days
+    month = [stack[k].dt.month for k in ("reference", "secondary")]
+    held = long if long.any() else np.isin(month, (12, 1, 2)).any(axis=0)
     use_long = [n for n in LONG if n in names]
     folds = [([n for n in names if n in FORMS and n not in use_long], held)]
     folds += [(use_long, held & (year % 2 == k)) for k in (0, 1)]
@@ -542,32 +413,16 @@ def score_gain(scores: pd.DataFrame, reference: str = "soft prior") -> pd.DataFr
     return out.assign(gain=gain.mean(), half_width=half)
 
 
-# -- the unconstrained direction, and the prior -----------------------------------------------------------------------
-
-
 def null_direction(
     runs: dict[str, xr.Dataset], mask: xr.DataArray, dates: Sequence, temperature: xr.DataArray | None = None
 ) -> xr.Dataset:
     """Combination of rate and annual term that short pairs leave unconstrained, and how far each estimator closes it.
 
     The direction v is the eigenvector of the largest eigenvalue of the covariance C of rate, annual sine and cosine
-    without prior; each estimator's standard deviation along it is sqrt(v' C v).
-
-    Parameters
-    ----------
-    runs : dict of Dataset
-        From `estimates`, on the grid; "no prior" among them.
-    mask : DataArray of bool (y, x)
-    dates : DatetimeIndex
-        Of the stack.
-    temperature : DataArray, optional
-        For the degree-day shape, which counts by its annual term.
-
-    Returns
-    -------
-    Dataset
-        ``std`` (estimator, y, x), mm/yr of rate and mm of the annual term; ``correlation`` (y, x), the larger absolute
-        one of rate and annual term.
+    without prior; each estimator's standard deviation along it is sqrt(v' C v). ``runs`` are from `estimates`, on
+    the grid, "no prior" among them; the degree-day shape counts by its annual term. Returns ``std`` (estimator, y,
+    x), mm/yr of rate and mm of the annual term, and ``correlation`` (y, x), the larger absolute one of rate and
+    annual term.
     """
     runs = {n: r for n, r in runs.items() if n in FORMS and "coefficients_covariance" in r}
     unconstrained = _rate_and_annual(runs["no prior"], dates, temperature)
@@ -619,12 +474,11 @@ def precision_shares(std: xr.DataArray) -> pd.DataFrame:
         parts["prior"] = whole - precision[without[name]] if name in without else none
         parts = {k: np.clip(v / whole, 0, 1) for k, v in parts.items()}
         parts["shape"] = np.clip(1 - sum(parts.values()), 0, 1)
-        total = sum(parts.values())
         for source in ("data", "shape", "long pairs", "prior"):
-            share = parts[source] / total
+            share = parts[source] / sum(parts.values())
             rows[name, source] = [np.nanmean(share), *np.nanpercentile(share, [25, 75])]
-    table = pd.DataFrame(rows, index=["mean", "lower quartile", "upper quartile"]).T
-    return table.rename_axis(["estimator", "source"])
+    index = ["mean", "lower quartile", "upper quartile"]
+    return pd.DataFrame(rows, index=index).T.rename_axis(["estimator", "source"])
 
 
 def with_rate_prior(free: xr.Dataset, mean: xr.DataArray, std: xr.DataArray | float) -> xr.Dataset:

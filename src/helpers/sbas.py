@@ -8,8 +8,7 @@ read and checked; the package `inversion` solves plain arrays.
 Phase is positive away from the satellite, displacement positive toward it: y = -wavelength / (4 pi) * phase.
 """
 
-from __future__ import annotations
-
+import logging
 from dataclasses import dataclass
 
 import numba
@@ -25,6 +24,8 @@ from . import timefunc
 from .network.graph import SLANT_RANGE_M
 
 __all__ = ["invert", "phase_variance", "summer_to_summer"]
+
+log = logging.getLogger(__name__)
 
 GEOMETRY = ("incidence_angle", "los_east", "los_north", "los_up", "height", "slope_deg")
 SMALLEST_DEVIATION_MM = 1e-3
@@ -90,7 +91,8 @@ def invert(
     dem_error : bool
         Estimate a height error from perpendicular baselines together with the model.
     pair_std_mm : float or (pair,)
-        Further independent standard deviation of each pair (fading, unwrapping), in mm; for coherence weights.
+        Further independent standard deviation of each pair (fading, unwrapping), in mm; for coherence weights. A pair
+        without one (NaN) is left out.
     series_std : bool
         False leaves the standard deviations of the series NaN and saves about a third of the time.
     statistics : bool
@@ -117,6 +119,7 @@ def invert(
     dates, first, second = network_of(stack)
     names, design, height = _design(stack, form, dates, first, second, dem_error)
     noise = _pair_noise(stack, weights, pair_std_mm, len(first))
+    stack = _without_unknown_pairs(stack, pair_std_mm)
     network = Network(first, second, design, height, _delay_std(atmosphere_std_mm, dates), noise)
     if form is None or deviation_std_mm is None:
         plan = interpolation_plan(network, free=form is None)
@@ -128,9 +131,6 @@ def invert(
     problem = Problem(dates, plan, names, rate_prior is not None, **_seasonal_columns(form, names, dates))
     arrays = _arrays(stack, weights, rate_prior)
     return _dataset(stack, problem, form, deviation_std_mm, _run(problem, arrays))
-
-
-# -- what goes in ------------------------------------------------------------------------------------------------
 
 
 def _check_options(form, weights, deviation, days, prior, dem_error):
@@ -161,7 +161,7 @@ def network_of(stack: xr.Dataset) -> tuple[pd.DatetimeIndex, np.ndarray, np.ndar
     for name in ("reference", "secondary"):
         if name not in stack.coords:
             raise ValueError(f"stack has no coordinate {name!r} (pair), the dates of its pairs")
-    reference, secondary = (pd.DatetimeIndex(stack[name].values) for name in ("reference", "secondary"))
+    reference, secondary = (_days(stack[name]) for name in ("reference", "secondary"))
     if not len(reference):
         raise ValueError("stack has no pairs")
     label = [f"{a.date()}_{b.date()}" for a, b in zip(reference, secondary, strict=True)]
@@ -175,6 +175,19 @@ def network_of(stack: xr.Dataset) -> tuple[pd.DatetimeIndex, np.ndarray, np.ndar
         raise ValueError(f"pair {np.array(label)[repeated][0]} occurs more than once; keep one")
     dates = reference.union(secondary).unique()
     return dates, dates.get_indexer(reference), dates.get_indexer(secondary)
+
+
+def _days(times):
+    """Days of acquisition times: one pass stamped a second apart is one date."""
+    days = times.values
+    if days.dtype.kind not in "iuf":
+        days = pd.DatetimeIndex(days)
+        if days.tz is None:
+            return days.normalize()
+    raise ValueError(
+        f"{times.name} must be dates without time zone (datetime64), found {times.values[0]!r}; "
+        "numbers like 20160105: pd.to_datetime(values, format='%Y%m%d')"
+    )
 
 
 def _design(stack, form, dates, first, second, dem_error):
@@ -214,39 +227,48 @@ def _height_column(stack, first, second, n):
 
 def _pair_noise(stack, weights, pair_std_mm, n_pairs):
     """Fields of the plan that say how well each pair is known: variance by coherence, and of the pair itself (mm2)."""
-    variance = np.broadcast_to(np.asarray(pair_std_mm, float) ** 2, n_pairs).copy()
+    variance = np.broadcast_to(np.nan_to_num(np.asarray(pair_std_mm, float)) ** 2, n_pairs).copy()
     if weights is None and variance.any():
         raise ValueError(
             "pair_std_mm needs weights='coherence': equal weights are estimated from the residuals"
         )
-    scale = -timefunc.mm_per_radian(_positive_attribute(stack, "wavelength_m"))
-    table = np.zeros(2) if weights is None else variance_table(_looks(stack)) * scale**2
+    scale = -timefunc.mm_per_radian(_attribute(stack, "wavelength_m", 0.02, 1.0))
+    if weights is not None and "looks" not in stack.attrs:
+        raise ValueError(
+            "weights='coherence' needs the attribute 'looks' (effective number): set it, or weights=None"
+        )
+    table = np.zeros(2) if weights is None else variance_table(_attribute(stack, "looks")) * scale**2
     table = np.stack([table, np.append(np.diff(table), 0.0)], axis=1).astype("f4")
     noise = {"variance": table.view("f8")[:, 0], "pair_variance": variance.astype("f4")}
     return noise | {"unit": weights is None, "mm_per_rad": scale}
 
 
-def _looks(stack):
-    """Effective number of looks of the stack."""
-    if "looks" not in stack.attrs:
-        raise ValueError(
-            "weights='coherence' needs the attribute 'looks' (effective number): set it, or weights=None"
-        )
-    return _positive_attribute(stack, "looks")
+def _without_unknown_pairs(stack, pair_std_mm):
+    """Stack in which pairs whose ``pair_std_mm`` is not known (NaN) are no data, with a warning."""
+    known = np.broadcast_to(np.isfinite(np.asarray(pair_std_mm, float)), stack.sizes["pair"])
+    if known.all():
+        return stack
+    if not known.any():
+        raise ValueError("pair_std_mm is known for no pair")
+    log.warning("%d pairs are left out: their pair_std_mm is not a number", (~known).sum())
+    return stack.assign(unwrapped_phase=stack["unwrapped_phase"].where(xr.DataArray(known, dims="pair")))
 
 
-def _positive_attribute(stack, name):
-    """A number above zero from the stack's attributes; a ValueError that names it otherwise."""
+def _attribute(stack, name, least=0.0, most=np.inf):
+    """A positive number in a range from the stack's attributes; a ValueError that names it otherwise."""
     value = stack.attrs.get(name)
-    if value is None or not np.isfinite(float(value)) or float(value) <= 0:
-        raise ValueError(f"stack attribute {name!r} must be a positive number, found {value!r}")
-    return float(value)
+    number = np.nan if value is None else float(value)
+    if not (0 < number < np.inf and least <= number <= most):
+        bounds = f" from {least} to {most}" if least else ""
+        raise ValueError(f"stack attribute {name!r} must be a positive number{bounds}, found {value!r}")
+    return number
 
 
 def _delay_std(value, dates):
     """Standard deviation per date from a float, an array in date order, or a DataArray with those times."""
     if isinstance(value, xr.DataArray) and "time" in value.dims:
-        missing = dates.difference(pd.DatetimeIndex(value["time"].values))
+        value = value.assign_coords(time=_days(value["time"]))
+        missing = dates.difference(value.indexes["time"])
         if len(missing):
             raise ValueError(
                 f"atmosphere_std_mm misses {missing[0].date()} and {len(missing) - 1} more dates"
@@ -283,8 +305,6 @@ def _arrays(stack, weights, prior):
         if len(prior) != 2:
             raise ValueError("rate_prior must be (mean, std) in mm/yr")
         maps = [_on_grid(value, stack, name) for value, name in zip(prior, ("mean", "std"), strict=True)]
-        if not hasattr(maps[1], "dask") and np.any(maps[1] < 0):
-            raise ValueError("rate_prior: std must not be negative")
     return [phase.data, coherence, *maps]
 
 
@@ -302,9 +322,6 @@ def _on_grid(value, stack, name):
     return np.full(shape, float(value)) if np.ndim(value) == 0 else value
 
 
-# -- solving -----------------------------------------------------------------------------------------------------
-
-
 def _run(problem: Problem, arrays):
     """Packed result (row, y, x), numpy or dask as the phase is."""
     if not hasattr(arrays[0], "dask"):
@@ -313,40 +330,38 @@ def _run(problem: Problem, arrays):
     import dask.array as da
 
     phase = arrays[0].rechunk({0: -1, 1: "auto", 2: "auto"}, block_size_limit=BLOCK_BYTES)
-    lined = [phase]
-    for a in arrays[1:]:
-        if a is None:
-            lined.append(None)
-        elif np.ndim(a) == 3:
-            lined.append(da.asarray(a).rechunk(phase.chunks))
-        else:
-            lined.append(da.asarray(a)[None].rechunk({0: 1, 1: phase.chunks[1], 2: phase.chunks[2]}))
-    present = [a is not None for a in lined]
+
+    def line_up(a):
+        """Chunks of the phase; a map (y, x) becomes one layer."""
+        layers = da.asarray(a) if np.ndim(a) == 3 else da.asarray(a)[None]
+        return layers.rechunk({0: -1, 1: phase.chunks[1], 2: phase.chunks[2]})
+
+    lined = [phase, *(line_up(a) for a in arrays[1:] if a is not None)]
+    present = [a is not None for a in arrays]
 
     def block(*blocks):
         given = iter(blocks)
         return _solve(*[next(given) if there else None for there in present], problem=problem)
 
     rows = max(part.stop for part in problem.layout.values())
-    return da.map_blocks(
-        block,
-        *[a for a in lined if a is not None],
-        chunks=((rows,), *phase.chunks[1:]),
-        dtype="float32",
-        meta=np.empty((0, 0, 0), "float32"),
-    )
+    meta = np.empty((0, 0, 0), "float32")
+    return da.map_blocks(block, *lined, chunks=((rows,), *phase.chunks[1:]), dtype="float32", meta=meta)
 
 
 def _solve(phase, coherence, mean, std, *, problem, threads=1):
-    """Packed result (row, y, x) of a block (pair, y, x), with the seasonal range."""
+    """Packed result (row, y, x) of a block (pair, y, x), with the seasonal range; the block's values are checked."""
+    if coherence is not None and coherence.size:
+        low, high = np.fmin.reduce(coherence, axis=None), np.fmax.reduce(coherence, axis=None)
+        if low < 0 or high > 1 + 1e-3:  # rounding is no fault
+            raise ValueError(f"coherence must lie within 0-1, found {low:g} to {high:g}")
+    if std is not None and np.any(std < 0):
+        raise ValueError("rate_prior: std must not be negative")
     lined = [None if a is None else np.reshape(a, (len(phase), -1)) for a in (phase, coherence)]
     prior = None if mean is None else (np.ravel(mean), np.ravel(std))
     out = invert_block(problem.plan, *lined, prior, threads)
     _seasonal_range(out, problem)
     return out.reshape(-1, *phase.shape[1:])
 
-
-# -- what comes out ----------------------------------------------------------------------------------------------
 
 DESCRIPTION = {
     "displacement": ("mm", "line-of-sight displacement since the first date, positive toward the satellite"),
@@ -433,15 +448,13 @@ def _seasonal_range(out, problem):
     covariance = out[layout["covariance"]].reshape(k, k, -1)
     for start in range(0, out.shape[1], 16384):  # bounds the (day, pixel) table
         part = slice(start, start + 16384)
-        size, std = timefunc.peak_to_peak(
-            out[layout["coefficients"]][index, part],
-            covariance[np.ix_(index, index)][..., part],
-            problem.cycle,
-        )
+        own = out[layout["coefficients"]][index, part], covariance[np.ix_(index, index)][..., part]
+        size, std = timefunc.peak_to_peak(*own, problem.cycle)
         out[layout["peak_to_peak"], part], out[layout["peak_to_peak_std"], part] = size, std
 
 
-# -- late summers only --------------------------------------------------------------------------------------------
+LONGEST_SEASON_DAYS = 36  # of a pair within one late summer
+LONGEST_BASELINE_M = 150.0  # where the stack has perpendicular baselines
 
 
 def summer_to_summer(
@@ -451,17 +464,13 @@ def summer_to_summer(
     max_years: int = 3,
     max_doy_difference: int = 20,
     temperature: xr.DataArray | None = None,
-    max_days: int = 36,
-    max_baseline_m: float = 150.0,
-    min_coherence: float = 0.0,
     **options,
 ) -> xr.Dataset:
     """Rate from late summer to late summer, from pairs inside a late-thaw window only.
 
     The idea is Guan et al. 2024 (doi:10.3390/rs16152809); their thresholds are not known here, so the selection is
-    this project's own. Stage 1: both dates in ``window``, and either at most ``max_days`` apart or 1 to ``max_years``
-    years apart with days of year within ``max_doy_difference``. Stage 2: of these, pairs whose median coherence
-    reaches ``min_coherence``; a maximum spanning tree of the dates is kept whatever its coherence.
+    this project's own: both dates in ``window``, and either at most 36 days apart or 1 to ``max_years`` years apart
+    with days of year within ``max_doy_difference``; perpendicular baselines, where known, up to 150 m.
 
     Parameters
     ----------
@@ -472,8 +481,6 @@ def summer_to_summer(
     temperature : DataArray, optional
         Daily temperature, degC: the degree-day shape is then estimated too (its coefficient is poorly known from one
         season; without it warm summers add about 3 mm per year of noise but no trend).
-    max_baseline_m : float
-        Longest perpendicular baseline, used where the stack has that coordinate.
     **options
         For `invert`: weights, deviation_std_mm, atmosphere_std_mm, deviation_days, pair_std_mm (of all pairs of
         ``stack``), rate_prior.
@@ -483,12 +490,9 @@ def summer_to_summer(
     Dataset
         (y, x): ``rate_late_summer``, ``rate_late_summer_std`` (mm/yr), ``n_pairs``; attr ``pairs_used``.
     """
-    keep = _late_summer_pairs(stack, window, max_years, max_doy_difference, max_days, max_baseline_m)
-    if not keep.any():
+    kept = np.flatnonzero(_late_summer_pairs(stack, window, max_years, max_doy_difference))
+    if not len(kept):
         raise ValueError(f"no pair of the stack lies in the window {window[0]}..{window[1]} at both ends")
-    kept = np.flatnonzero(keep)
-    if min_coherence > 0:
-        kept = kept[_coherent_pairs(stack.isel(pair=kept), min_coherence)]
     chosen = stack.isel(pair=kept)
     if np.ndim(options.get("pair_std_mm", 0.0)):
         options["pair_std_mm"] = np.asarray(options["pair_std_mm"])[kept]
@@ -498,9 +502,7 @@ def summer_to_summer(
         rate="rate_late_summer", rate_std="rate_late_summer_std"
     )
     out = out.drop_vars(["time", "parameter", "parameter_"], errors="ignore")
-    for name in GEOMETRY:
-        if name in stack:
-            out[name] = stack[name]
+    out = out.assign({name: stack[name] for name in GEOMETRY if name in stack})
     out["rate_late_summer"].attrs["long_name"] = "line-of-sight rate from late summer to late summer"
     dates = [pd.DatetimeIndex(chosen[c].values).strftime("%Y%m%d") for c in ("reference", "secondary")]
     out.attrs = found.attrs | {
@@ -510,32 +512,15 @@ def summer_to_summer(
     return out
 
 
-def _late_summer_pairs(stack, window, max_years, max_doy_difference, max_days, max_baseline_m):
-    network_of(stack)
-    reference, secondary = (pd.DatetimeIndex(stack[c].values) for c in ("reference", "secondary"))
-    inside = [
-        (d.strftime("%m-%d") >= window[0]) & (d.strftime("%m-%d") <= window[1])
-        for d in (reference, secondary)
-    ]
-    days = (secondary - reference).days.to_numpy()
-    years = (secondary.year - reference.year).to_numpy()
-    doy = np.abs(secondary.day_of_year - reference.day_of_year).to_numpy()
-    short = (years == 0) & (days <= max_days)
-    long = (years >= 1) & (years <= max_years) & (doy <= max_doy_difference)
-    keep = inside[0] & inside[1] & (short | long)
-    if "perpendicular_baseline" in stack.coords:
-        keep &= ~(np.abs(stack["perpendicular_baseline"].values) > max_baseline_m)
-    return keep
-
-
-def _coherent_pairs(stack, minimum):
-    """Positions of coherent pairs, and of the maximum spanning tree that keeps the dates joined."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import minimum_spanning_tree
-
+def _late_summer_pairs(stack, window, max_years, max_doy_difference):
     dates, first, second = network_of(stack)
-    median = np.array([float(np.nanmedian(stack["coherence"].isel(pair=k))) for k in range(len(first))])
-    cost = coo_array((2 - np.nan_to_num(median), (first, second)), shape=(len(dates),) * 2).tocsr()
-    tree = {tuple(edge) for edge in np.transpose(minimum_spanning_tree(cost).nonzero())}
-    in_tree = np.array([(a, b) in tree or (b, a) in tree for a, b in zip(first, second, strict=True)])
-    return np.flatnonzero(in_tree | (median >= minimum))
+    reference, secondary = dates[first], dates[second]
+    season = (dates.strftime("%m-%d") >= window[0]) & (dates.strftime("%m-%d") <= window[1])
+    days, years = (secondary - reference).days.to_numpy(), (secondary.year - reference.year).to_numpy()
+    doy = np.abs(secondary.day_of_year - reference.day_of_year).to_numpy()
+    short = (years == 0) & (days <= LONGEST_SEASON_DAYS)
+    long = (years >= 1) & (years <= max_years) & (doy <= max_doy_difference)
+    keep = season[first] & season[second] & (short | long)
+    if "perpendicular_baseline" in stack.coords:
+        keep &= ~(np.abs(stack["perpendicular_baseline"].values) > LONGEST_BASELINE_M)
+    return keep

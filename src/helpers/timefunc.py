@@ -162,7 +162,7 @@ def degree_days(temperature: xr.DataArray, *, onset_days: int = 5) -> pd.DataFra
     Parameters
     ----------
     temperature : DataArray
-        Dim ``time``, daily, degC. Up to ten days in a row may be missing; they are interpolated.
+        Dim ``time``, degC, daily or finer (averaged to days). Up to ten days in a row may be missing.
 
     Returns
     -------
@@ -301,7 +301,7 @@ def _daily(temperature: xr.DataArray, longest_gap: int = 10) -> pd.Series:
     if np.nanmedian(series) > 100:
         raise ValueError("temperature looks like kelvin (median above 100); convert it to degC")
     series = series.dropna()
-    series.index = series.index.normalize()
+    series = series.groupby(series.index.normalize()).mean()  # hourly values to days
     gaps = series.index.to_series().diff().dt.days
     if (gaps > longest_gap + 1).any():
         raise ValueError(f"temperature misses more than {longest_gap} days before {gaps.idxmax().date()}")

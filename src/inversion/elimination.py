@@ -6,11 +6,8 @@ instead of from diagonals, all is addition of positive numbers: nothing cancels,
 the rest ends in a pivot that is exactly zero.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
-from . import registers as at
 from .workspace import inner
 
 TINY_PIVOT = 3e-13
@@ -24,7 +21,7 @@ def eliminate(graph, w, columns):
     e_a += w_ja e_j / d_j. Afterwards ``edge`` holds -L_aj = w_ja / d_j, ``inverse`` 1 / d_j (0 for a zero pivot and
     for the datum), and ``gram`` the products that the Schur complement of the border needs.
     """
-    edge, excess, inverse, x, gram, share = w.edge, w.excess, w.inverse, w.x, w.gram, w.register[at.FACTOR]
+    edge, excess, inverse, x, gram, share = w.edge, w.excess, w.inverse, w.x, w.gram, w.share
     n = graph.order.shape[0]
     lanes = inverse.shape[1]
     gram[:] = 0.0

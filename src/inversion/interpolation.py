@@ -6,11 +6,8 @@ a component, the coefficients minimise sum |c(x) - c(B) p|^2, an ordinary least-
 the level of every component relative to the first. Classical SBAS is the same with NaN beyond the first component.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
-from . import registers as at
 from .elimination import eliminate, invert_diagonal, small_factor, small_root, substitute
 from .normal_equations import assemble, label_components, residuals, write_statistics
 from .workspace import inner, load, outer, put, put_root
@@ -153,7 +150,7 @@ def close_gaps(plan, column, w, out):
     """
     n, k = plan.design.shape
     m = k - 1
-    count, unit = w.register[at.COUNT], w.register[at.UNIT]
+    count, unit = w.count, w.unit
     lanes = count.shape[0]
     most = 0
     for i in range(lanes):
@@ -161,12 +158,7 @@ def close_gaps(plan, column, w, out):
     if most > 1:
         place_components(plan, most, w)
     z = plan.height - 1
-    value, variance, no_data, unfit = (
-        w.register[at.VALUE],
-        w.register[at.VARIANCE],
-        w.register[at.NO_DATA],
-        w.register[at.UNFITTED],
-    )
+    value, variance, no_data, unfit = w.at_date, w.variance, w.no_data, w.unfitted
     for i in range(lanes):
         no_data[i] = 0.0 if count[i] > 0 else np.nan
         unfit[i] = 0.0 if w.good[i] == m and not plan.free else np.nan
@@ -239,7 +231,7 @@ def factor_complete(plan, f):
 def explain_complete(plan, w):
     """Right-hand side A'y and the sum of squares y'y of complete pixels; False if a pixel lacks a pair."""
     x, lanes = w.x, w.sets.shape[0]
-    y, square = w.register[at.WEIGHTED], w.register[at.SQUARE]
+    y, square = w.weighted, w.square
     n = plan.design.shape[0]
     for j in range(n):
         for i in range(lanes):
@@ -273,7 +265,7 @@ def solve_complete(plan, f, diagonal, w):
     graph = plan.unknowns
     if not explain_complete(plan, w):
         return False
-    x, square, lanes = w.x, w.register[at.SQUARE], w.sets.shape[0]
+    x, square, lanes = w.x, w.square, w.sets.shape[0]
     n, k = plan.design.shape
     w.gram[:] = 0.0
     for j in range(n):
@@ -309,7 +301,7 @@ def solve_complete(plan, f, diagonal, w):
                 w.cov[a, b, i] = f.cov[a, b, 0]
     for i in range(lanes):
         square[i] = max(square[i], 0.0)
-        w.register[at.COUNT, i] = plan.first.shape[0]
+        w.count[i] = plan.first.shape[0]
         w.good[i] = f.good[0]
         w.sets[i] = 1
         w.size[0, i] = n
@@ -336,7 +328,7 @@ def solve_interpolation(plan, w, f, data, begin, end, out):
             w.edge[e, 0] = f.edge[e, 0]
         invert_diagonal(plan.unknowns, w.edge, diagonal, f.column)
     for column in range(begin, end, lanes):
-        scale, count, square = w.register[at.SCALE], w.register[at.COUNT], w.register[at.SQUARE]
+        scale, count, square = w.scale, w.count, w.square
         load(data.phase, column, w.phase)
         load(data.coherence, column, w.coherence)
         done = shared and solve_complete(plan, f, diagonal, w)
@@ -351,7 +343,7 @@ def solve_interpolation(plan, w, f, data, begin, end, out):
             substitute(plan.unknowns, w, k if plan.height > 0 else 1)
         if plan.statistics or (plan.unit and not done):
             residuals(plan, w)
-        unit = w.register[at.UNIT]
+        unit = w.unit
         for i in range(lanes):
             freedom = count[i] - (n - w.sets[i])
             unit[i] = 1.0 if not plan.unit else square[i] / freedom if freedom > 0 else np.nan

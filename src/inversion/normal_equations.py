@@ -4,13 +4,10 @@ A pair of the dates a < b with phase p has y = c p = x_b - x_a + noise, c = -100
 weight w = 1 / variance: A'WA has the edge weight w between a and b, A'Wy gets -w y at a and +w y at b.
 """
 
-from __future__ import annotations
-
 from math import factorial
 
 import numpy as np
 
-from . import registers as at
 from .phase_noise import LARGEST_COHERENCE
 from .workspace import inner, put
 
@@ -28,7 +25,7 @@ def assemble(plan, w):
     The loops over lanes are kept apart so that each is turned into vector instructions.
     """
     edge, rhs, joined, single, bin_ = w.edge, w.x, w.joined, w.single, w.bin
-    scale, count, y = w.register[at.SCALE], w.register[at.COUNT], w.register[at.WEIGHTED]
+    scale, count, y = w.scale, w.count, w.weighted
     weight, part, table, found, halves = single[0], single[1], plan.variance, w.found, w.halves
     edge[:] = 0.0
     rhs[:, 0] = 0.0
@@ -116,7 +113,7 @@ def residuals(plan, w):
 
     The phasors are in single precision, from series of sine and cosine at half the angle: good to 1e-6.
     """
-    phase, x, square = w.phase, w.x, w.register[at.SQUARE]
+    phase, x, square = w.phase, w.x, w.square
     half, up, along = w.single[0], w.single[1], w.single[2]
     square[:] = 0.0
     up[:] = 0.0
@@ -138,19 +135,14 @@ def residuals(plan, w):
             along[i] += ONE - TWO * s * s if np.isfinite(row[i]) else ZERO
             up[i] += TWO * s * c
     for i in range(square.shape[0]):
-        w.register[at.COSINE, i], w.register[at.SINE, i] = along[i], up[i]
+        w.cosine[i], w.sine[i] = along[i], up[i]
 
 
 @inner
 def write_statistics(plan, column, w, out):
     """Mean resultant length |sum exp(i r / c)| / count and rms of the residuals, and the components."""
     n = plan.design.shape[0]
-    count, square, cosine, sine = (
-        w.register[at.COUNT],
-        w.register[at.SQUARE],
-        w.register[at.COSINE],
-        w.register[at.SINE],
-    )
+    count, square, cosine, sine = w.count, w.square, w.cosine, w.sine
     lanes = count.shape[0]
     where = plan.dates.position
     put(out.values, out.n_pairs, column, count)

@@ -5,8 +5,6 @@ make a band, which elimination in order of time keeps; long summer-to-summer pai
 degree then keeps the fill small. The pattern does not depend on which pairs a pixel lacks.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Phase noise of distributed scatterers: from estimated coherence and looks to variance."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 import numpy as np

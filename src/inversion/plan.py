@@ -1,7 +1,5 @@
 """What the kernels need beyond the data: model, noise and prior as matrices over the network's dates, arrays only."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -6,11 +6,8 @@ S p = s with S = B'PB - (PB)'(A'WA + P)^-1 PB, and x given p follows by back sub
 coefficient: its pivot d in S = LDL' is the information the data have of it alone, so a rate prior enters there.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
-from . import registers as at
 from .elimination import (
     eliminate,
     invert_diagonal,
@@ -50,13 +47,7 @@ def constrain(w, data, column, out):
     mean, std, pixels = data.prior_mean, data.prior_std, data.phase.shape[1]
     k = w.pivot.shape[0]
     lanes = w.pivot.shape[1]
-    count, free, free_std, weight, conflict = (
-        w.register[at.COUNT],
-        w.register[at.FREE],
-        w.register[at.FREE_STD],
-        w.register[at.WEIGHT],
-        w.register[at.CONFLICT],
-    )
+    count, free, free_std, weight, conflict = w.count, w.free, w.free_std, w.weight, w.conflict
     for i in range(lanes):
         d, y = w.pivot[k - 1, i], w.value[k - 1, i]
         known = count[i] > 0 and w.good[i] == k
@@ -136,10 +127,10 @@ def write_series(plan, column, w, out):
     ``share`` is w = sigma_d2 / tau2 and ``shift`` what multiplies the coefficients, (1 - w) B less its first row.
     """
     n, k = plan.design.shape
-    count = w.register[at.COUNT]
+    count = w.count
     lanes = count.shape[0]
-    value, unknown = w.register[at.VALUE], w.register[at.UNKNOWN]
-    variance, part = w.register[at.VARIANCE], w.register[at.PART]
+    value, unknown = w.at_date, w.unknown
+    variance, part = w.variance, w.part
     for i in range(lanes):  # with equal weights and no redundancy there is no variance to propagate
         lost = plan.unit and count[i] - (n - w.sets[i]) <= 0
         unknown[i] = np.nan if lost else w.value[k - 1, i] * 0.0
@@ -175,7 +166,7 @@ def write_coefficients(plan, column, w, out):
     """Coefficients without the intercept, their covariance R R', and the rate, whose variance is its inverse pivot."""
     k = plan.design.shape[1]
     lanes = w.sets.shape[0]
-    variance, unknown = w.register[at.VARIANCE], w.register[at.UNKNOWN]
+    variance, unknown = w.variance, w.unknown
     for a in range(1, k):
         put(out.values, out.coefficients + a - 1, column, w.value[a])
         for b in range(1, k):
@@ -199,7 +190,7 @@ def solve_posterior(plan, w, data, begin, end, out):
     """
     k, lanes = plan.design.shape[1], w.sets.shape[0]
     for column in range(begin, end, lanes):
-        scale, count, square = w.register[at.SCALE], w.register[at.COUNT], w.register[at.SQUARE]
+        scale, count, square = w.scale, w.count, w.square
         load(data.phase, column, w.phase)
         load(data.coherence, column, w.coherence)
         scale[:] = 1.0

@@ -1,7 +1,5 @@
 """Drive the kernels: a block of pixels in, packed rows out, in threads that each own their scratch memory."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 

@@ -4,14 +4,11 @@ The innermost loop always runs over the lanes, so that it becomes vector instruc
 `workspace` gives the scratch memory of one block of lanes, `Output` the rows that are filled.
 """
 
-from __future__ import annotations
-
+from collections import namedtuple
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
-
-from . import registers as at
 
 OPTIONS = {"nogil": True, "cache": True, "fastmath": {"contract", "nsz", "arcp"}, "error_model": "numpy"}
 OPTIONS |= {"_nrt": False}  # no reference counts: a fraction of the compile time
@@ -39,7 +36,6 @@ class Work(NamedTuple):
     value: np.ndarray  # (m, lane) coefficients
     pivot: np.ndarray  # (m, lane) D of the small factor
     good: np.ndarray  # (lane,) leading pivots that are not noise
-    register: np.ndarray  # (register, lane) one number per pixel each, see `registers`
     column: np.ndarray  # (longest column, lane)
     half: np.ndarray  # (m, m, lane)
     inner_root: np.ndarray  # (m, m, lane)
@@ -49,47 +45,47 @@ class Work(NamedTuple):
     halves: np.ndarray  # (2 lane,) the same memory: the two singles in it
     phase: np.ndarray  # (pair, lane)
     coherence: np.ndarray
+    # from here on (lane,)
+    scale: np.ndarray  # factor on the weights
+    count: np.ndarray  # pairs with data
+    square: np.ndarray  # sum of squared residuals, mm2
+    cosine: np.ndarray  # sums of the residual phasors
+    sine: np.ndarray
+    weighted: np.ndarray  # weight times displacement of the pair at hand
+    unit: np.ndarray  # unit variance
+    share: np.ndarray  # entry of the factor at hand
+    free: np.ndarray  # rate without the prior
+    free_std: np.ndarray
+    weight: np.ndarray  # weight of the prior
+    conflict: np.ndarray  # prior minus free rate, in standard deviations
+    at_date: np.ndarray  # displacement of the date at hand
+    variance: np.ndarray  # its variance
+    part: np.ndarray  # one term of the variance
+    no_data: np.ndarray  # NaN where a pixel has no data, else 0
+    unfitted: np.ndarray  # NaN where the model is not determined, else 0
+    unknown: np.ndarray  # NaN where no variance can be propagated, else 0
+
+
+LANES = Work._fields[Work._fields.index("scale") :]
 
 
 def workspace(plan, lanes: int) -> Work:
     """Scratch memory for ``lanes`` pixels."""
-    unknowns, pairs = plan.unknowns.order.shape[0], plan.first.shape[0]
+    size, pairs = plan.unknowns.order.shape[0], plan.first.shape[0]
     n, k = plan.design.shape
     m = k - 1 if plan.interpolate else k  # the intercept needs no column where components are centred
-    found = np.empty(lanes)
-
-    def small():
-        return np.empty((m, m, lanes))
-
-    return Work(
-        edge=np.empty((max(plan.unknowns.row.shape[0], 1), lanes)),
-        excess=np.empty((unknowns, lanes)),
-        inverse=np.empty((unknowns, lanes)),
-        x=np.empty((unknowns, 1 + k, lanes)),
-        gram=np.empty((1 + k, 1 + k, lanes)),
-        joined=np.empty((max(plan.dates.row.shape[0], 1), lanes), np.bool_),
-        label=np.empty((n, lanes), np.int32),
-        number=np.empty((n, lanes), np.int32),
-        sets=np.empty(lanes, np.int32),
-        mean=np.empty((n, k, lanes)),
-        size=np.empty((n, lanes)),
-        matrix=small(),
-        cov=small(),
-        root=small(),
-        value=np.empty((m, lanes)),
-        pivot=np.empty((m, lanes)),
-        good=np.empty(lanes, np.int64),
-        register=np.empty((at.N_REGISTERS, lanes)),
-        column=np.empty((unknowns, lanes)),
-        half=small(),
-        inner_root=small(),
-        single=np.empty((3, lanes), np.float32),
-        bin=np.empty(lanes, np.uint32),
-        found=found,
-        halves=found.view(np.float32),
-        phase=np.empty((pairs, lanes), np.float32),
-        coherence=np.empty((0 if plan.unit else pairs, lanes), np.float32),
-    )
+    shapes = dict.fromkeys(("matrix", "cov", "root", "half", "inner_root"), (m, m)) | dict.fromkeys(LANES, ())
+    shapes |= {"edge": (max(plan.unknowns.row.shape[0], 1),), "excess": (size,), "inverse": (size,)}
+    shapes |= {"x": (size, 1 + k), "gram": (1 + k, 1 + k), "mean": (n, k), "size": (n,), "value": (m,)}
+    shapes |= {"pivot": (m,), "column": (size,), "found": ()}
+    arrays = {name: np.empty((*shape, lanes)) for name, shape in shapes.items()}
+    arrays |= {name: np.empty((n, lanes), np.int32) for name in ("label", "number")}
+    arrays["joined"] = np.empty((max(plan.dates.row.shape[0], 1), lanes), np.bool_)
+    arrays |= {"sets": np.empty(lanes, np.int32), "good": np.empty(lanes, np.int64)}
+    arrays |= {"single": np.empty((3, lanes), np.float32), "bin": np.empty(lanes, np.uint32)}
+    arrays["phase"] = np.empty((pairs, lanes), np.float32)
+    arrays["coherence"] = np.empty((0 if plan.unit else pairs, lanes), np.float32)
+    return Work(halves=arrays["found"].view(np.float32), **arrays)
 
 
 class Data(NamedTuple):
@@ -101,25 +97,13 @@ class Data(NamedTuple):
     prior_std: np.ndarray
 
 
-class Output(NamedTuple):
-    """The packed result (row, pixel), and the first row of every quantity in it."""
-
-    values: np.ndarray
-    displacement: int
-    displacement_std: int
-    displacement_model_std: int
-    data_component: int
-    rate: int
-    rate_std: int
-    temporal_coherence: int
-    residual_rms: int
-    n_pairs: int
-    rate_unconstrained: int
-    rate_unconstrained_std: int
-    prior_weight: int
-    prior_conflict: int
-    coefficients: int
-    covariance: int
+# the packed result (row, pixel), and the first row of every quantity in it
+Output = namedtuple(
+    "Output",
+    "values displacement displacement_std displacement_model_std data_component rate rate_std temporal_coherence "
+    "residual_rms n_pairs rate_unconstrained rate_unconstrained_std prior_weight prior_conflict coefficients "
+    "covariance",
+)
 
 
 @inner

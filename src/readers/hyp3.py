@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from readers.damage import regular_file
-from readers.rasters import PairFiles, read_height, read_layer, whole_pairs
+from readers.rasters import PairFiles, read_layer, whole_pairs
 from readers.stack import assemble, geometry_from_los, order_pairs, parse_dates
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ def _geometry(phase, grid) -> dict:
             *(np.where(empty, 0, p) for p in parts), _beside(with_angles, "lv_theta")
         )
     dem = next((_beside(p, "dem") for p in phase if _beside(p, "dem").exists()), None)
-    geometry["height"] = read_height(dem, grid)
+    geometry["height"] = None if dem is None else read_layer(dem, grid)
     return geometry
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from readers.damage import regular_file
-from readers.rasters import PairFiles, read_height, read_layer, whole_pairs
+from readers.rasters import PairFiles, read_layer, whole_pairs
 from readers.stack import (
     SPEED_OF_LIGHT,
     assemble,
@@ -88,7 +88,8 @@ def read_licsar(folder, *, looks=None, incomplete="error", sensor="Sentinel-1", 
             attrs["los_assumed"] = "one vector from heading and avg_incidence_angle of metadata.txt"
         said = attrs.get("los_assumed") if "los_up" in geometry else "the stack has no look vector"
         log.warning("%s: no *.geo.{E,N,U}.tif: %s", home, said)
-    geometry["height"] = read_height(_find(places, "*.geo.hgt.tif"), grid)
+    heights = _find(places, "*.geo.hgt.tif")
+    geometry["height"] = None if heights is None else read_layer(heights, grid)
     return assemble(
         source.read(**lazy),
         (reference, secondary, _baselines(places, reference, secondary)),

@@ -14,6 +14,7 @@ def fetch_file(row, folder: Path) -> Path:
     """Get one file of the registry into ``folder``, from the mirror or the public original.
 
     ``row`` has file, repository, commit, path, mirror (path below the folder named by DATA_MIRROR) and sha256.
+    Without a path the mirror holds a part of the original, which cannot be downloaded: the whole one serves as well.
     """
     import pooch
 
@@ -30,6 +31,13 @@ def fetch_file(row, folder: Path) -> Path:
         shutil.copyfile(source, part)
         part.replace(target)
         return target
+    if not isinstance(row.path, str):
+        if target.is_file():
+            return target
+        raise FileNotFoundError(
+            f"{target} is missing: part of a file of {row.repository} at {row.commit[:8]}; "
+            "set DATA_MIRROR to a folder that holds the part, or put the whole file there"
+        )
     url = f"https://github.com/{row.repository}/raw/{row.commit}/{row.path}"
     try:
         pooch.retrieve(url, known_hash=f"sha256:{row.sha256}", fname=target.name, path=target.parent)

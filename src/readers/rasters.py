@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 RADIANS = ("", "rad", "radian", "radians")
 METRES = ("m", "meter", "meters", "metre", "metres")
+# usual fill values, outermost first; a largest value may also be a saturated one and must stand further off
+_FILLS = {-99999: 0.1, -32768: 0.1, -32767: 0.1, -9999: 0.1, 65535: 5, 32767: 5}
 EAGER_MB = 512  # a stack below this is read at once into memory
 _NO_CRS = (
     "has no coordinate reference system: geocode it (or the file is truncated); a GMTSAR .grd in lon/lat needs "
@@ -67,14 +69,18 @@ def _open(path):
 
 def _header(dataset, path) -> Header:
     if dataset.count != 1:
-        raise ValueError(f"{path}: has {dataset.count} bands, expected one")
+        raise ValueError(
+            f"{path}: has {dataset.count} bands, expected one; take it out with gdal_translate -b"
+        )
     if dataset.crs is None:
         raise ValueError(f"{path}: {_NO_CRS}")
     t = dataset.transform
     if not np.isfinite(tuple(t)).all():
         raise ValueError(f"{path}: the grid's transform {tuple(t)[:6]} is not finite")
     if t.b or t.d or t.e >= 0 or t.a <= 0:
-        raise ValueError(f"{path}: grid is rotated or not north-up (transform {tuple(t)[:6]})")
+        raise ValueError(
+            f"{path}: grid is rotated or not north-up (transform {tuple(t)[:6]}): warp it (rio warp)"
+        )
     grid = Grid(dataset.crs, t, dataset.width, dataset.height)
     tags = dataset.tags()
     stated = dataset.units[0] or tags.get("DATA_UNITS") or ""
@@ -148,6 +154,8 @@ def fault_of(path: Path, grid: Grid | None, *, clip: bool = False) -> str | None
     """What is wrong with a file, found from its header and its last row; None where nothing is."""
     if not path.exists():
         return f"{path}: missing; download it"
+    if not path.is_file():
+        return f"{path}: is no regular file"
     if path.stat().st_size == 0:
         return f"{path}: is empty (0 bytes)"
     try:
@@ -221,15 +229,6 @@ def read_layer(path, grid: Grid) -> np.ndarray:
     return values
 
 
-def read_height(path, grid: Grid) -> np.ndarray | None:
-    """Heights on ``grid``; a file that cannot be read refuses only itself."""
-    try:
-        return None if path is None else read_layer(path, grid)
-    except ValueError as error:
-        log.warning("%s; the stack has no heights", error)
-        return None
-
-
 def _values(dataset, head: Header, window) -> np.ndarray:
     if np.dtype(dataset.dtypes[0]).kind not in "fiu":
         raise ValueError(f"{head.path}: values are {dataset.dtypes[0]}, expected real numbers")
@@ -240,13 +239,46 @@ def _values(dataset, head: Header, window) -> np.ndarray:
 
 
 def read_raster(path) -> xr.DataArray:
-    """One raster on its own grid, dims (y, x), NaN for no data."""
+    """One raster on its own grid, dims (y, x), in the unit its declared scale and offset give, NaN for no data.
+
+    A fill value that the file does not declare becomes NaN as well, with a warning (`_without_fills`).
+    """
     with _open(path) as dataset:
         _header(dataset, path)
         if np.dtype(dataset.dtypes[0]).kind not in "fiu":
             raise ValueError(f"{path}: values are {dataset.dtypes[0]}, expected real numbers")
+        scale, offset = dataset.scales[0], dataset.offsets[0]
         with damage_named(path):
-            return rioxarray.open_rasterio(dataset, masked=True).squeeze("band", drop=True).load()
+            band = rioxarray.open_rasterio(dataset, masked=True).squeeze("band", drop=True).load()
+    if not np.isfinite((scale, offset)).all() or scale == 0:
+        raise ValueError(f"{path}: declares scale {scale} and offset {offset}; set them right (gdal_edit.py)")
+    stored = _without_fills(band.values, path)
+    if (scale, offset) == (1, 0):
+        return band.copy(data=stored)
+    attrs = {"scale_factor": 1.0, "add_offset": 0.0}
+    return band.copy(
+        data=stored * np.asarray(scale, stored.dtype) + np.asarray(offset, stored.dtype)
+    ).assign_attrs(attrs)
+
+
+def _without_fills(stored: np.ndarray, path) -> np.ndarray:
+    """Stored values (y, x) of floats, NaN where they are a fill value that the file does not declare.
+
+    Such are finite numbers beyond 1e30, and a mark of `_FILLS` that stands alone outside all other values: the gap
+    to the nearest exceeds the mark's share of the range of the others, and 1.
+    """
+    fill = np.isfinite(stored) & (np.abs(stored) > 1e30)
+    for mark, share in _FILLS.items():
+        at = stored == mark
+        others = stored[np.isfinite(stored) & ~fill & ~at]
+        if at.any() and others.size:
+            gap = others.min() - mark if mark < 0 else mark - others.max()
+            fill |= at & (gap > max(share * np.ptp(others), 1))
+    if not fill.any():
+        return stored
+    marks = ", ".join(f"{v:g}" for v in np.unique(stored[fill])[:3])
+    log.warning("%s: %d cells of %s taken as no data; declare it in the file", path, fill.sum(), marks)
+    return np.where(fill, np.asarray(np.nan, stored.dtype), stored)
 
 
 def _coherence(values: np.ndarray, head: Header) -> np.ndarray:

@@ -178,6 +178,32 @@ def test_a_notebook_that_fails_leaves_no_stamp(checkout):
     assert runs(checkout) == ["01_ingest"] and not (checkout / "build/quick/02_sbas.ipynb").exists()
 
 
+def test_a_failure_stops_an_old_make_too(checkout):
+    """Make 3.81 knows no .SHELLFLAGS: without them a failing notebook still leaves no stamp and a status."""
+    (checkout / "notebooks" / "02_sbas.ipynb").write_text('{"broken": 1}')
+    status, words = make(checkout, "quick", ".SHELLFLAGS=-c", SECONDS_EACH="0")
+    assert status != 0 and "02_sbas failed" in words
+    assert not (checkout / "build/quick/02_sbas.ipynb").exists()
+
+
+def test_a_file_system_without_locks_is_said(checkout, tmp_path_factory):
+    """Where flock does not exist make says so and does the work."""
+    folder = tmp_path_factory.mktemp("site")
+    refusal = "import errno, fcntl\n\ndef flock(*_):\n    raise OSError(errno.ENOSYS, 'none')\n\nfcntl.flock = flock\n"
+    (folder / "sitecustomize.py").write_text(refusal)
+    status, words = make(checkout, "01_ingest", "SIZE=quick", SECONDS_EACH="0", PYTHONPATH=str(folder))
+    assert status == 0 and "no file locks here" in words and runs(checkout) == ["01_ingest"]
+
+
+def test_the_surrounding_shell_does_not_leak_in(checkout):
+    """Kernels of a hub, coordinate data of another GDAL and a user's matplotlibrc stay outside."""
+    show = 'show:;@echo "[$${PROJ_LIB-}][$${PROJ_DATA-}][$${GDAL_DATA-}][$$JUPYTER_PATH][$$MATPLOTLIBRC]"'
+    names = "PROJ_LIB PROJ_DATA GDAL_DATA JUPYTER_PATH MATPLOTLIBRC"
+    outside = dict.fromkeys(names.split(), "/elsewhere")
+    status, words = make(checkout, f"--eval={show}", "show", "PYTHON=.venv/bin/python", **outside)
+    assert status == 0 and "[][][][][]" in words, words
+
+
 def test_a_notebook_whose_data_are_too_few_is_skipped(checkout):
     """Its one line is shown, its copy is the stamp, what comes after runs; the next make does nothing."""
     (checkout / "notebooks" / "02_sbas.ipynb").write_text('{"few": 1}')

@@ -15,7 +15,13 @@ from .models import BlockedModel, block_folds, checked, draw_blocks, fitted
 
 
 def accumulated_local_effects(
-    model: BlockedModel, drivers: DataFrame, name: str, *, rows=None, bins: int = 12, forests: list = ()
+    model: BlockedModel,
+    drivers: DataFrame,
+    name: str,
+    *,
+    rows: ndarray | None = None,
+    bins: int = 12,
+    forests: list = (),
 ) -> DataFrame:
     """What the prediction does along one driver, the others staying as they are (ALE).
 

@@ -10,6 +10,8 @@ from helpers.io.inputs import (
     read_drivers,
     read_gauges,
     read_sensor,
+    read_series,
+    read_stations,
     terrain,
 )
 from helpers.io.results import Results, read_results
@@ -24,6 +26,7 @@ from readers.insar import (
     read_stack,
     write_mintpy_timeseries,
 )
+from readers.stations import read_gnss, read_ground_temperature
 
 __all__ = [
     "DEFAULT_SITE",
@@ -47,10 +50,14 @@ __all__ = [
     "read_drivers",
     "read_gauges",
     "read_geotiff_pairs",
+    "read_gnss",
+    "read_ground_temperature",
     "read_rate",
     "read_results",
     "read_sensor",
+    "read_series",
     "read_stack",
+    "read_stations",
     "read_truth",
     "registry",
     "terrain",

@@ -10,7 +10,15 @@ import pandas as pd
 import xarray as xr
 
 from helpers.io.fetch import missing_inputs, obtain
-from helpers.io.inputs import mask_of, read_areas, read_climate, read_gauge, read_sensor
+from helpers.io.inputs import (
+    mask_of,
+    read_areas,
+    read_climate,
+    read_gauge,
+    read_sensor,
+    read_series,
+    read_stations,
+)
 from helpers.io.run import say
 from helpers.io.site import Site, load_site
 from readers.rasters import read_raster
@@ -41,6 +49,11 @@ def check(site: Site) -> pd.DataFrame:
     steps: dict[str, Callable[[], str]] = {}
     for name in sorted(inputs.sar, key=lambda n: inputs.sar[n].role != "main"):
         steps[f"sar.{name}"] = lambda name=name: _stack(site, name, grids)
+    for name in inputs.displacement:
+        steps[f"displacement.{name}"] = lambda name=name: _series(site, name)
+    for key in ("gnss", "ground_temperature"):
+        if getattr(inputs, key):
+            steps[key] = lambda key=key: _stations(site, key)
     if inputs.areas:
         steps["areas"] = lambda: _areas(site, grids)
     for name, gauge in inputs.discharge.items():
@@ -110,6 +123,22 @@ def _overlap(bounds, others, what: str) -> None:
     west, south, east, north = bounds
     if west >= others[2] or east <= others[0] or south >= others[3] or north <= others[1]:
         raise ValueError(f"{what} does not overlap the main stack; get the one of the same place")
+
+
+def _series(site: Site, name: str) -> str:
+    series = read_series(site, name)
+    time, zeros = series["time"].values, series.attrs["zero_share"]
+    said = f"{time.size} dates, {_day(time[0])} to {_day(time[-1])}, {series.sizes['y']} x {series.sizes['x']} cells"
+    notes = [f"{zeros:.1%} exactly 0 (no data)"] + ([] if "los_up" in series else ["no look vector"])
+    return ", ".join([said, *notes])
+
+
+def _stations(site: Site, key: str) -> str:
+    records = read_stations(site, key)
+    values = records["up" if key == "gnss" else key]
+    time, days = values["time"].values, values.notnull().any(set(values.dims) - {"station", "time"})
+    each = ", ".join(f"{s} {int(n)}" for s, n in zip(days["station"].values, days.sum("time"), strict=True))
+    return f"{days.sizes['station']} stations, {_day(time[0])} to {_day(time[-1])}; days with data: {each}"
 
 
 def _discharge(site: Site, gauge) -> str:

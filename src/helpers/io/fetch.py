@@ -77,6 +77,9 @@ def missing_inputs(site: Site) -> list[tuple[str, str, str]]:
         (f"sar.{name}", sar.path or sar.unwrapped, sar.how_to_get()) for name, sar in inputs.sar.items()
     ]
     wanted += [(f"discharge.{name}", g.path, g.how_to_get()) for name, g in inputs.discharge.items()]
+    wanted += [(f"displacement.{name}", d.path, d.how_to_get()) for name, d in inputs.displacement.items()]
+    for key in ("gnss", "ground_temperature"):
+        wanted += [(key, stations.path, stations.how_to_get())] if (stations := getattr(inputs, key)) else []
     wanted += [("climate", inputs.climate.path, inputs.climate.how_to_get())] if inputs.climate else []
     wanted += [(f"drivers.{name}", d.path, d.how_to_get()) for name, d in inputs.drivers.items()]
     wanted += [("areas", inputs.areas, "a GeoJSON you draw, see the site file")] if inputs.areas else []

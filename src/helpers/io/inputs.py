@@ -10,14 +10,15 @@ from rasterio.enums import Resampling
 from shapely.geometry.base import BaseGeometry
 
 from helpers.io.site import Gauge, Site
-from helpers.space import METRES_PER_DEGREE, cell_size_m, mask_of
+from helpers.space import METRES_PER_DEGREE, cell_size_m, latitude_of, mask_of
 from readers.areas import read_areas as named_polygons
 from readers.climate import read_climate as climate_of_file
 from readers.damage import damage_named
 from readers.discharge import read_discharge
 from readers.gamma import with_gamma_baselines
-from readers.insar import read_geotiff_pairs, read_stack
+from readers.insar import read_displacement, read_geotiff_pairs, read_stack
 from readers.rasters import read_raster
+from readers.stations import read_gnss, read_ground_temperature
 
 
 def read_sensor(site: Site, sensor: str) -> xr.Dataset:
@@ -53,6 +54,19 @@ def read_sensor(site: Site, sensor: str) -> xr.Dataset:
     return stack
 
 
+def read_series(site: Site, name: str) -> xr.Dataset:
+    """Read one displacement series of a site (time, y, x), with its look vector where the site file names it."""
+    series = site.config.inputs.displacement[name]
+    los = None if series.los is None else site.raw / series.los
+    return read_displacement(site.raw / series.path, los=los)
+
+
+def read_stations(site: Site, key: str) -> xr.Dataset:
+    """Read the daily records of the stations a site names under ``gnss`` or ``ground_temperature``."""
+    reader = {"gnss": read_gnss, "ground_temperature": read_ground_temperature}[key]
+    return reader(site.raw / getattr(site.config.inputs, key).path)
+
+
 def read_areas(site: Site) -> dict[str, BaseGeometry]:
     """Give the named polygons (and the gauge's point) of a site, in lon/lat."""
     if site.config.inputs.areas is None:
@@ -72,8 +86,7 @@ def terrain(height: xr.DataArray) -> xr.Dataset:
     north, east = -dz_dy * down_y, dz_dx
     slope = np.arctan(np.hypot(north, east))
     aspect = np.arctan2(-east, -north)
-    latitude = float(height["y"].mean()) if height.rio.crs.is_geographic else 38.0
-    zenith = np.deg2rad(latitude - 23.44)
+    zenith = np.deg2rad(latitude_of(height) - 23.44)
     sun = np.cos(zenith) * np.cos(slope) + np.sin(zenith) * np.sin(slope) * np.cos(aspect - np.pi)
     out = xr.Dataset(
         {

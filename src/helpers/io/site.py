@@ -120,8 +120,6 @@ class Gauge(_Input):
     station: str | None = None
     units: str | None = None
     to_daily: bool = False
-    channel_km: Positive | None = None
-    conductivity_m_day: Positive | None = None
     name: str = ""
 
 
@@ -144,10 +142,27 @@ class Driver(_Input):
     resampling: Literal["average", "bilinear", "nearest"] = "average"
 
 
+class Displacement(_Input):
+    """A displacement series that somebody else inverted: OPERA DISP-S1, one GeoTIFF a date."""
+
+    path: RawPath
+    los: RawPath | None = None
+
+
+class Stations(_Input):
+    """Daily records of stations in one file or folder."""
+
+    path: RawPath
+    names: dict[str, str] = {}  # what figures call a station
+
+
 class Inputs(_Strict):
     """All inputs of a site; what is absent is absent from the study."""
 
     sar: dict[Name, Sar] = {}
+    displacement: dict[Name, Displacement] = {}
+    gnss: Stations | None = None  # tenv3 files
+    ground_temperature: Stations | None = None  # daily, Aisori export
     discharge: dict[Name, Gauge] = {}
     climate: Climate | None = None
     drivers: dict[Name, Driver] = {}
@@ -392,6 +407,9 @@ class Site:
         lines += [f"  SAR        {name:8s} {s.band} band, {s.role}" for name, s in inputs.sar.items()]
         for name, gauge in inputs.discharge.items():
             lines += [f"  discharge  {name:8s} {gauge.drainage_area_km2:g} km2, {gauge.role}"]
+        lines += [f"  series     {name:8s} {d.path}" for name, d in inputs.displacement.items()]
+        for key in ("gnss", "ground_temperature"):
+            lines += [f"  {key:10s} {getattr(inputs, key).path}"] if getattr(inputs, key) else []
         lines += [f"  climate    {inputs.climate.path}"] if inputs.climate else []
         lines += [f"  drivers    {', '.join(inputs.drivers)}"] if inputs.drivers else []
         lacking = self.lacks(tuple(self._given()))

@@ -5,6 +5,7 @@ Line-of-sight values are mm/yr positive toward the satellite, vertical ones posi
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,16 +15,31 @@ import xarray as xr
 from helpers.space import resample, track_name
 
 LOS = ("los_east", "los_north", "los_up")
+UNITS = dict.fromkeys(("displacement", "displacement_std"), ("mm",))
+UNITS |= dict.fromkeys(("rate", "rate_std"), ("mm yr-1", "mm/yr", "mm a-1", "mm/a", "mm yr^-1", "mm/year"))
 
 
 def require(track: xr.Dataset, names: Sequence[str], number: int) -> None:
-    """Raise a ValueError that names the track and the variables it lacks."""
-    missing = [n for n in names if n not in track]
-    if missing:
+    """Raise a ValueError that names the track and what it lacks, or what has another unit or sign."""
+    who = track_name(track, number)
+    if missing := [n for n in names if n not in track]:
+        found = ", ".join(map(str, track.data_vars))
+        raise ValueError(f"{who}: no variable {', '.join(missing)} (found {found})")
+    for name in UNITS.keys() & set(track.data_vars):
+        if (unit := track[name].attrs.get("units", UNITS[name][0])) not in UNITS[name]:
+            raise ValueError(f"{who}: {name} is in {unit!r}, expected {UNITS[name][0]!r}; convert it first")
+    if "los_up" in names and bool((track["los_up"] < 0).any()):
         raise ValueError(
-            f"{track_name(track, number)}: no variable {', '.join(missing)} "
-            f"(found {', '.join(map(str, track.data_vars))}); a track needs them on (y, x)"
+            f"{who}: los_up is negative; the look vector points from the ground to the satellite"
         )
+
+
+def _described(rates: xr.Dataset) -> xr.Dataset:
+    """Rates with their units and names."""
+    for name, values in rates.items():
+        unit = "1" if "leak" in name else "mm yr-1"
+        values.attrs = {"units": unit, "long_name": name.replace("_", " ") + " rate"}
+    return rates
 
 
 def decompose(tracks: Sequence[xr.Dataset], *, north_std_mm_yr: float | xr.DataArray = 3.0) -> xr.Dataset:
@@ -41,9 +57,8 @@ def decompose(tracks: Sequence[xr.Dataset], *, north_std_mm_yr: float | xr.DataA
     Returns
     -------
     Dataset (y, x) on the first track's grid
-        up, up_std, east, east_std, north_std (mm/yr) and north_leak_up, north_leak_east: mm/yr of error per
-        mm/yr of neglected north motion. up_std and east_std hold observation noise only; add
-        ``north_leak * north_std`` in quadrature for the whole. NaN where fewer than two tracks see the pixel.
+        up, up_std, east, east_std, north_std (mm/yr) and north_leak_up, north_leak_east: error per mm/yr of neglected
+        north motion; the sd's leave out ``north_leak * north_std``. NaN where fewer than two tracks see the pixel.
     """
     tracks = list(tracks)
     if len(tracks) < 2:
@@ -51,6 +66,16 @@ def decompose(tracks: Sequence[xr.Dataset], *, north_std_mm_yr: float | xr.DataA
     names = ["rate", "rate_std", *LOS]
     for i, track in enumerate(tracks):
         require(track, names, i)
+        if bool((track.rate_std == 0).sum() > 0.5 * np.isfinite(track.rate).sum()):
+            who = track_name(track, i)
+            raise ValueError(
+                f"{who}: rate_std is 0 (a rate held by a constraint); tracks are weighed by their sd"
+            )
+    spans = [t.attrs for t in tracks if {"rate_start", "rate_end"} <= set(t.attrs)]
+    if spans and max(str(s["rate_start"]) for s in spans) >= min(str(s["rate_end"]) for s in spans):
+        warnings.warn(
+            "decompose: the tracks' rates are of disjoint intervals (rate_start, rate_end)", stacklevel=2
+        )
     on_grid = [resample(t[names], tracks[0]) for t in tracks]
     # normal equations of r = e E + u U with weights w = 1 / sd^2; sums over tracks are named by their factors:
     # [ee eu; eu uu] (E, U)' = (er, ur)', whose right side gains (en, un)' per mm/yr of north rate
@@ -74,23 +99,15 @@ def decompose(tracks: Sequence[xr.Dataset], *, north_std_mm_yr: float | xr.DataA
         "north_std": north_std,
         "north_leak_up": (ee * un - eu * en) / det, "north_leak_east": (uu * en - eu * un) / det,
     }  # fmt: skip
-    out = xr.Dataset(out).transpose("y", "x")
-    for v in out:
-        out[v].attrs = {
-            "units": "1" if "leak" in v else "mm yr-1",
-            "long_name": v.replace("_", " ") + " rate",
-        }
-    out.attrs["tracks"] = ", ".join(track_name(t, i) for i, t in enumerate(tracks))
-    return out
+    out = _described(xr.Dataset(out).transpose("y", "x"))
+    return out.assign_attrs(tracks=", ".join(track_name(t, i) for i, t in enumerate(tracks)))
 
 
 def project_up(track: xr.Dataset) -> xr.Dataset:
     """Vertical rate of one track, horizontal motion neglected: up = rate / los_up, up_std in mm/yr (y, x)."""
     require(track, ["rate", "rate_std", *LOS], 0)
     out = xr.Dataset({"up": track.rate / track.los_up, "up_std": track.rate_std / np.abs(track.los_up)})
-    for v in out:
-        out[v].attrs = {"units": "mm yr-1", "long_name": v.replace("_", " ") + " rate"}
-    return out.assign_attrs(sensor=track_name(track, 0))
+    return _described(out).assign_attrs(sensor=track_name(track, 0))
 
 
 def east_on_grid(east: xr.Dataset | xr.DataArray | None, like: xr.Dataset | xr.DataArray) -> tuple:
@@ -116,14 +133,15 @@ def horizontal_std(rate: xr.DataArray, std: xr.DataArray, otherwise: float) -> f
 def geometry_error(tracks: dict[str, xr.Dataset], contribution: xr.DataArray, unknown: dict) -> xr.DataArray:
     """Sd (mm/yr) of joined vertical rates by horizontal motion that nobody corrected.
 
-    A sensor reads a horizontal rate h along axis d as los_d / los_up h of vertical rate, and the joined rate takes the
-    contribution c_s of it: var = sum_d (std_d sum_s c_s los_d,s / los_up,s)^2. Tracks by sensor; `contribution` is the
-    record's `sensor_contribution`, `unknown` the std_d (y, x) by name: los_east, los_north.
+    Sensor s reads a rate h along axis d as los_d / los_up h; the joined rate takes the share c_s of it:
+    var = sum_d (std_d sum_s c_s los_d,s / los_up,s)^2. Tracks by sensor; `contribution` is the record's
+    `sensor_contribution`, `unknown` the std_d (y, x) by name: los_east, los_north.
     """
 
     def sensitivity(axis):
         return sum(contribution.sel(sensor=s) * (t[axis] / t["los_up"]) for s, t in tracks.items())
 
     out = np.sqrt(sum((std * sensitivity(axis)) ** 2 for axis, std in unknown.items()))
-    out = out.transpose("epoch", "y", "x")
-    return out.assign_attrs(units="mm yr-1", long_name="error by horizontal motion")
+    return out.transpose("epoch", "y", "x").assign_attrs(
+        units="mm yr-1", long_name="error by horizontal motion"
+    )

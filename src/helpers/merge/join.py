@@ -16,7 +16,7 @@ import xarray as xr
 
 from helpers.merge import posterior
 from helpers.merge.geometry import east_on_grid, require
-from helpers.merge.posterior import GroundPrior, PiecewiseRateModel, SharedErrors, days_to_years
+from helpers.merge.posterior import GroundPrior, SharedErrors, days_to_years
 from helpers.space import resample, track_name
 from helpers.timefunc import DAYS_PER_YEAR, annual
 
@@ -25,14 +25,12 @@ PRIOR = GroundPrior()
 GAP_DAYS = 92  # spacing of the record's dates in gaps
 
 
-def _variance(track: xr.Dataset, t: np.ndarray, extra: float):
+def _variance(track, t, extra):
     """Per-date variance of the series (LOS, mm2) that is independent from date to date, and the rate error (mm/yr).
 
-    A series carries one error common to its dates (the first date's) and, where the track has `rate_std`, one that
-    grows with time; both are parameters of the join, so only the rest may count as independent. Where the first
-    date's sd is 0 the datum's variance is taken as half the median of the others and given back to the first date.
-    `rate_std` is the whole error of the sensor's rate: what independent dates (and `extra`, the ground's deviation,
-    vertical mm2) explain of it is taken off, so that nothing counts twice.
+    The error common to the dates (the first date's) and the one that grows with time (`rate_std`) are parameters of the
+    join. Where the first date's sd is 0 the datum's variance is taken as half the median of the others. What
+    independent dates (and `extra`, the ground's deviation, vertical mm2) explain of `rate_std` is taken off it.
     """
     variance = track.displacement_std.astype("f8") ** 2
     drift = track["rate_std"] if "rate_std" in track else xr.zeros_like(variance.isel(time=0, drop=True))
@@ -55,25 +53,25 @@ def _variance(track: xr.Dataset, t: np.ndarray, extra: float):
     return rest, drift
 
 
-def _rate_weights(t: np.ndarray) -> np.ndarray:
+def _rate_weights(t):
     """Weights (date,) of the least-squares rate at times t (yr), fitted with an offset and an annual wave."""
     return np.linalg.pinv(np.column_stack([np.ones_like(t), t - t.mean(), annual(t)]))[1]
 
 
-def _covariance(track: xr.Dataset, number: int) -> np.ndarray:
+def _covariance(track, number):
     """Covariance (time, time) of the series from that of its steps; row i is the step that ends at date i."""
     steps = np.asarray(track["increment_cov"].values, float)
     n = track.sizes["time"]
     if steps.shape != (n, n) or not np.isfinite(steps[1:, 1:]).all():
         name = f"{track_name(track, number)}: increment_cov"
         raise ValueError(f"{name} must be finite and ({n}, {n}), one row a date; found {steps.shape}")
-    steps = steps.copy()
-    steps[0], steps[:, 0] = 0.0, 0.0
-    summed = np.tril(np.ones((n, n)))  # the series is L steps, its covariance L C L'
-    return summed @ steps @ summed.T + FLOOR_MM**2 * np.eye(n)
+    # the series is L steps, its covariance L C L'
+    summed = np.tril(np.ones((n, n)))[:, 1:]
+    return summed @ steps[1:, 1:] @ summed.T + FLOOR_MM**2 * np.eye(n)
 
 
-def _check_tracks(tracks) -> list[str]:
+def _check_tracks(tracks):
+    """Names of the tracks, once they are usable."""
     if not tracks:
         raise ValueError("join: the list of tracks is empty")
     names = []
@@ -85,21 +83,24 @@ def _check_tracks(tracks) -> list[str]:
         dates = track.time.values
         if dates.size == 0 or (np.diff(dates) <= np.timedelta64(0)).any():
             raise ValueError(f"{name}: its dates are empty, unsorted or repeated; ds.sortby('time') sorts")
+        shared = float(track.attrs.get("reference_rate_std", 0.0))
+        if not 0 <= shared < np.inf:
+            raise ValueError(
+                f"{name}: reference_rate_std is {shared:g}; give a number of mm/yr or leave it out"
+            )
         if name in names:
             raise ValueError(f"two tracks are called {name!r}; give each its own attr 'sensor'")
         names.append(name)
     return names
 
 
-def _knots(knots, first, last) -> np.ndarray:
+def _knots(knots, first, last):
     """Sorted knots (days); the record's ends are added where the data reach beyond the outer knots."""
     knots = np.asarray(pd.DatetimeIndex(knots).values, "datetime64[D]")
     if (np.diff(knots) <= np.timedelta64(0)).any():
         raise ValueError(f"join: knots must increase strictly, got {', '.join(map(str, knots))}")
-    before = [first] if knots.size == 0 or first < knots[0] else []
-    after = [last] if knots.size == 0 or last > knots[-1] else []
-    before, after = (np.array(d, "datetime64[D]") for d in (before, after))
-    return np.concatenate([before, knots, after])
+    beyond = ((first, not knots.size or first < knots[0]), (last, not knots.size or last > knots[-1]))
+    return np.union1d(knots, np.array([day for day, added in beyond if added], "datetime64[D]"))
 
 
 def join(
@@ -115,20 +116,18 @@ def join(
 ) -> xr.Dataset:
     """Join the series of several sensors into one vertical record.
 
-    Each sensor sees ground + its own offset + its own rate error + noise, divided by los_up. The ground is
-    the integral of a rate that is constant over pieces of at most a year, varies from piece to piece as a random walk
-    and may jump at the knots, plus an annual term whose size runs linearly between knots, plus a deviation that is
-    independent from date to date. Nothing links sensors that do not overlap except this prior:
-    across a gap the posterior sd opens, and ``data_weight`` of an epoch without data is near 0.
+    Each sensor sees ground + its own offset + its own rate error + noise, divided by los_up. The ground's rate is
+    constant over pieces of at most a year, a random walk from piece to piece, and may jump at the knots; the annual
+    term runs linearly between knots; a deviation is independent from date to date. Only this prior links sensors that
+    do not overlap: across a gap the posterior sd opens, and ``data_weight`` of an epoch without data is near 0.
 
     Parameters
     ----------
     tracks : list of Dataset
-        displacement and displacement_std (time, y, x) in mm along the line of sight, or displacement with
-        increment_cov (time, time2) (covariance of the steps between successive dates, row i the step ending at
-        date i, first row unused); los_up (and los_east with `east`); optional slope_deg (y, x); optional rate_std
-        (y, x) mm/yr: error of the sensor's rate; what its dates do not explain is kept as a rate error. attrs sensor
-        and, where known, reference_rate_std (mm/yr): a rate error the sensor's whole scene shares.
+        displacement and displacement_std (time, y, x) in mm along the line of sight, or displacement with increment_cov
+        (time, time2), the covariance of the steps (row i ends at date i, first row unused); los_up (and los_east with
+        `east`); optional slope_deg, rate_std (y, x; mm/yr, error of the sensor's rate). attrs sensor and, where known,
+        reference_rate_std (mm/yr): a rate error the sensor's whole scene shares.
     knots : dates
         Where the rate may change; epochs are the intervals between them. Data beyond the outer knots add an epoch.
     like : Dataset or DataArray, optional
@@ -136,8 +135,7 @@ def join(
     east : Dataset (east, east_std) or DataArray, optional
         East rate (mm/yr) removed before projecting; its sd enters each sensor's rate error.
     max_slope_deg : float
-        Pixels steeper than this in any track's slope_deg are masked, unless `east` is known there: downslope
-        creep is horizontal and would be read as subsidence.
+        Pixels steeper than this in any track's slope_deg are masked, unless `east` is known there.
     deviation_std_mm, deviation_days : float
         Sd of the ground about the model and its correlation time, which inflates the deviation's variance until
         independent dates give a sensor's rate the error that correlated ones do.
@@ -146,13 +144,12 @@ def join(
     Returns
     -------
     Dataset
-        displacement_up, displacement_up_std (time, y, x) in mm since the first date (the sd holds the sensors'
-        reference errors too: no joined curve is free of them); offset, offset_std (sensor, y, x) in mm; rate,
-        rate_std (epoch, y, x) in mm/yr, the least-squares slope over the epoch, and reference_rate_std (epoch, y, x),
-        the part rate_std leaves out because the scene shares it; sensor_contribution (epoch, sensor, y, x): change of
-        the rate per mm/yr added to a sensor; data_weight (epoch, y, x) = 1 - posterior variance / variance the prior
-        leaves when the other epochs are known: 0 where the rate is only a prior. Coordinates observed (time),
-        epoch = "start/end". Lazy where the tracks are lazy.
+        displacement_up, displacement_up_std (time, y, x) in mm since the first date (the sd with reference errors);
+        offset, offset_std (sensor, y, x) in mm; rate, rate_std (epoch, y, x) in mm/yr, the least-squares slope over
+        the epoch, and reference_rate_std, the part rate_std leaves out because the scene shares it; sensor_contribution
+        (epoch, sensor, y, x): change of the rate per mm/yr added to a sensor; data_weight (epoch, y, x) = 1 - posterior
+        variance / variance the prior leaves when the other epochs are known: 0 where the rate is only a prior.
+        Coordinates observed (time), epoch = "start/end". Lazy where the tracks are lazy.
     """
     tracks = list(tracks)
     names = _check_tracks(tracks)
@@ -164,9 +161,8 @@ def join(
     observed = np.unique(np.concatenate(dates))
     knots = _knots(knots, observed[0], observed[-1])
     times = _times(observed, knots)
-    model = posterior.piecewise_rate_model(
-        dates, times, knots, int(np.searchsorted(times, observed[0])), prior
-    )
+    first = int(np.searchsorted(times, observed[0]))
+    model = posterior.piecewise_rate_model(dates, times, knots, first, prior)
     inflation = [_inflation(d, deviation_days) for d in dates]
     noise = [deviation_std_mm**2 * f for f in inflation]
     y, variance, drift, common = _observations(tracks, dates, covariances, noise, like, (east, max_slope_deg))
@@ -178,22 +174,21 @@ def join(
         time=times.astype("datetime64[ns]"), sensor=names, observed=("time", np.isin(times, observed)),
         epoch=[f"{a}/{b}" for a, b in itertools.pairwise(knots)],
     )  # fmt: skip
-    if "spatial_ref" in like.coords:
-        out = out.assign_coords(spatial_ref=like.spatial_ref)
+    out = out.assign_coords({k: like[k] for k in ("spatial_ref",) if k in like.coords})
     mask = f"slope_deg <= {max_slope_deg:g}" + ("" if east is None else " or east rate known")
     used = {"deviation_std_mm": errors.deviation, "rate_walk_mm_yr": float(prior.rate_walk_mm_yr)}
     return out.assign_attrs(mask=mask, **used)
 
 
-def _times(observed: np.ndarray, knots: np.ndarray) -> np.ndarray:
+def _times(observed, knots):
     """Dates of the record: the observed ones, and one every GAP_DAYS inside longer gaps."""
     steps = np.timedelta64(GAP_DAYS, "D")
     gaps = [np.arange(a + steps, b, steps) for a, b in itertools.pairwise(observed) if b - a > steps]
-    times = np.union1d(observed, np.concatenate(gaps) if gaps else observed[:0])
+    times = np.union1d(observed, np.concatenate([observed[:0], *gaps]))
     return times[(times >= knots[0]) & (times <= knots[-1])]
 
 
-def _pixelwise(y, variance, drift, model: PiecewiseRateModel, errors: SharedErrors) -> tuple:
+def _pixelwise(y, variance, drift, model, errors):
     """`pixel_posteriors` on labelled, possibly lazy arrays."""
     sizes = {"time": len(model.ground), "sensor": model.n_sensors, "epoch": len(model.rates)}
     return xr.apply_ufunc(
@@ -205,14 +200,13 @@ def _pixelwise(y, variance, drift, model: PiecewiseRateModel, errors: SharedErro
     )  # fmt: skip
 
 
-def _described(result: tuple, model: PiecewiseRateModel, common: xr.DataArray) -> xr.Dataset:
+def _described(result, model, common):
     """Posterior as a Dataset, with what data and what the common reference give to the rates of the epochs."""
     k = model.n_ground
     # prior variance of an epoch's rate when the other epochs are known: 1 / diag((R P^-1 R')^-1)
     joint = model.rates[:, :k] @ np.linalg.inv(model.prior[:k, :k]) @ model.rates[:, :k].T
     alone = xr.DataArray(1.0 / np.diag(np.linalg.inv(joint)), dims="epoch")
-    keys = ("displacement_up", "displacement_up_std", "offset", "offset_std")
-    keys = (*keys, "rate", "rate_std", "sensor_contribution")
+    keys = "displacement_up displacement_up_std offset offset_std rate rate_std sensor_contribution".split()
     out = xr.Dataset(dict(zip(keys, (r.transpose(*r.dims[2:], "y", "x") for r in result), strict=True)))
     out["data_weight"] = (1.0 - out.rate_std**2 / alone).clip(0.0, 1.0)
     # reference errors of different sensors are independent: var = sum_s (c_s std_s)^2
@@ -224,7 +218,7 @@ def _described(result: tuple, model: PiecewiseRateModel, common: xr.DataArray) -
     return out
 
 
-def _inflation(dates, deviation_days: float) -> float:
+def _inflation(dates, deviation_days):
     """Variance of a white deviation over that of an AR(1) one for the same error of the sensor's rate.
 
     With w the weights of the rate and R_ij = exp(-|t_i - t_j| / deviation_days): f = w' R w / w' w.
@@ -238,10 +232,7 @@ def _inflation(dates, deviation_days: float) -> float:
 
 
 def _observations(tracks, dates, covariances, noise, like, horizontal):
-    """Vertical observations, their variance (obs, y, x) and each sensor's rate error (sensor, y, x).
-
-    horizontal: the east rate of `join` (or None) and the steepest slope that does without it.
-    """
+    """Vertical observations, their variance (obs, y, x), each sensor's rate error and its shared one (sensor, y, x)."""
     east, max_slope_deg = horizontal
     east_rate, east_std = east_on_grid(east, like)
     usable = xr.ones_like(tracks[0].los_up, dtype=bool)
@@ -251,8 +242,7 @@ def _observations(tracks, dates, covariances, noise, like, horizontal):
     # up = (los - los_east E (t - t0)) / los_up; var(up) = var(los) / los_up^2
     values, variances, drifts, references = [], [], [], []
     for track, days, cov, extra in zip(tracks, dates, covariances, noise, strict=True):
-        t = days_to_years(days)
-        y = track.displacement.astype("f8")
+        t, y, up = days_to_years(days), track.displacement.astype("f8"), track.los_up
         if cov is None:
             variance, drift = _variance(track, t, extra)
         else:
@@ -262,16 +252,14 @@ def _observations(tracks, dates, covariances, noise, like, horizontal):
             variance = xr.zeros_like(y) + xr.DataArray(marginal, dims="time")
             drift = xr.zeros_like(y.isel(time=0, drop=True))
             # a covariance is common to the scene: it is read as vertical at the mean incidence
-            cov /= float(track.los_up.mean()) ** 2
+            cov /= float(up.mean()) ** 2
         if east is not None:
             require(track, ["los_east"], 0)
             y = y - track.los_east * east_rate * xr.DataArray(t - t[0], dims="time")
             drift = np.hypot(drift, track.los_east * east_std)
-        y = y.where(usable)
-        up = np.abs(track.los_up)
-        values.append((y / track.los_up).drop_vars("time").rename(time="obs").transpose("obs", "y", "x"))
-        vertical = (variance / up**2).drop_vars("time", errors="ignore").rename(time="obs")
-        variances.append(vertical.transpose("obs", "y", "x"))
+        for found, part in ((values, y.where(usable) / up), (variances, variance / up**2)):
+            part = part.drop_vars("time", errors="ignore").rename(time="obs")
+            found.append(part.transpose("obs", "y", "x"))
         references.append(float(track.attrs.get("reference_rate_std", 0.0)) / up)
         drifts.append((drift / up).transpose("y", "x"))
 

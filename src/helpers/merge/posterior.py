@@ -16,9 +16,7 @@ from scipy.linalg import block_diag
 
 from helpers.timefunc import annual, years
 
-SMALLEST_DRIFT_MM_YR = (
-    0.01  # a sensor's rate error is never taken as smaller: its contribution stays computable
-)
+SMALLEST_DRIFT_MM_YR = 0.01  # a sensor's rate error is never smaller: its contribution stays computable
 LONGEST_YR = 1.0  # longest piece of constant rate
 PIXELS_AT_ONCE = 512
 
@@ -63,8 +61,7 @@ class PiecewiseRateModel:
     @property
     def same_day(self) -> list[tuple[int, int]]:
         """Pairs of observations of one day."""
-        order = np.argsort(self.at, kind="stable")
-        days = np.split(order, np.flatnonzero(np.diff(self.at[order])) + 1)
+        days = [np.flatnonzero(self.at == day) for day in np.unique(self.at)]
         return [pair for day in days for pair in itertools.combinations(day, 2)]
 
 
@@ -73,23 +70,17 @@ def days_to_years(dates) -> np.ndarray:
     return years(np.asarray(dates, "datetime64[D]"), since="1970-01-01")
 
 
-def _segments(knots: np.ndarray):
+def _segments(knots):
     """Borders of the pieces of constant rate: the knots, and no piece longer than LONGEST_YR."""
-    borders, is_knot = [knots[0]], [True]
-    for a, b in itertools.pairwise(knots):
-        n = max(1, int(np.ceil((b - a) / LONGEST_YR - 1e-9)))
-        borders.extend(np.linspace(a, b, n + 1)[1:])
-        is_knot.extend([False] * (n - 1) + [True])
-    return np.array(borders), np.array(is_knot)
+    counts = np.maximum(1, np.ceil(np.diff(knots) / LONGEST_YR - 1e-9).astype(int))
+    pieces = [
+        np.linspace(a, b, n + 1)[1:] for (a, b), n in zip(itertools.pairwise(knots), counts, strict=True)
+    ]
+    borders = np.concatenate([knots[:1], *pieces])
+    return borders, np.isin(np.arange(borders.size), np.cumsum([0, *counts]))
 
 
-def _overlap(start, end, borders) -> np.ndarray:
-    """Years of [start, end] in each piece: (n, pieces)."""
-    a, b = np.atleast_1d(start)[:, None], np.atleast_1d(end)[:, None]
-    return np.clip(np.minimum(b, borders[1:]) - np.maximum(a, borders[:-1]), 0, None)
-
-
-def _slope_weights(start, end, borders) -> np.ndarray:
+def _slope_weights(start, end, borders):
     """Share of each piece's rate in the least-squares slope of the path over an epoch: (pieces,), sum 1.
 
     The slope of a continuous path weighs the rate at t by 6 (t - start) (end - t) / (end - start)^3.
@@ -98,13 +89,7 @@ def _slope_weights(start, end, borders) -> np.ndarray:
     return np.diff(3 * u**2 - 2 * u**3)
 
 
-def _seasonal(t, knots) -> np.ndarray:
-    """Annual sine and cosine whose size runs linearly between the knots: (n, 2 * knots)."""
-    hats = np.stack([np.interp(t, knots, row) for row in np.eye(knots.size)], axis=1)
-    return np.concatenate([hats * wave[:, None] for wave in annual(t).T], axis=1)
-
-
-def _walk(first_std: float, step_std: np.ndarray) -> np.ndarray:
+def _walk(first_std, step_std):
     """Precision of a random walk: first value ~ N(0, first_std^2), steps ~ N(0, step_std^2)."""
     n = step_std.size + 1
     # P = D' diag(1 / sd^2) D, D x = (x_1, x_2 - x_1, ...)
@@ -123,60 +108,54 @@ def piecewise_rate_model(dates, times, knots, reference, ground: GroundPrior) ->
     rate_prior = _walk(5.0 * ground.rate_change_std_mm_yr, steps)
     node_steps = np.full(t_knot.size - 1, max(ground.seasonal_change_std_mm, 1e-6))
     node_prior = _walk(ground.seasonal_std_mm, node_steps)
-    n_sensors = len(dates)
-    n_ground = len(rate_prior) + 2 * len(node_prior)
-    nothing = np.zeros((2 * n_sensors,) * 2)
-    prior = block_diag(rate_prior, node_prior, node_prior, nothing)
+    n_sensors, n_ground = len(dates), len(rate_prior) + 2 * len(node_prior)
+    prior = block_diag(rate_prior, node_prior, node_prior, np.zeros((2 * n_sensors,) * 2))
 
     def rows(t):
-        ramp = _overlap(np.full(t.size, borders[0]), t, borders)  # integral of the rate from the first border
-        return np.concatenate([ramp, _seasonal(t, t_knot)], axis=1)
+        """Integral of the rate from the first border; annual wave whose size runs linearly between knots."""
+        ramp = np.clip(np.minimum(t[:, None], borders[1:]) - borders[:-1], 0, None)
+        hats = np.stack([np.interp(t, t_knot, row) for row in np.eye(t_knot.size)], axis=1)
+        return np.concatenate([ramp, *(hats * wave[:, None] for wave in annual(t).T)], axis=1)
 
     sensor = np.repeat(np.arange(n_sensors), [len(d) for d in dates])
     since = t_obs - np.array([days_to_years(d)[0] for d in dates])[sensor]
     own = np.eye(n_sensors)[sensor]
     epochs = np.stack([_slope_weights(a, b, borders) for a, b in itertools.pairwise(t_knot)])
-    pad = ((0, 0), (0, 2 * n_sensors))
-    rates = np.pad(epochs, ((0, 0), (0, n_ground - epochs.shape[1] + 2 * n_sensors)))
     observed = np.concatenate([rows(t_obs), own, own * since[:, None]], axis=1)
+    path, rates = (np.pad(m, ((0, 0), (0, len(prior) - m.shape[1]))) for m in (rows(t_out), epochs))
     at = np.searchsorted(times, np.concatenate(dates))
-    ground_rows = np.pad(rows(t_out), pad)
-    return PiecewiseRateModel(observed, ground_rows, rates, prior, sensor, at, n_ground, reference)
+    return PiecewiseRateModel(observed, path, rates, prior, sensor, at, n_ground, reference)
 
 
-def _outer(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+def _outer(u, v):
     """Columns that turn flattened matrices C into the forms u_n C v_n: (parameter^2, n)."""
     return (u[:, :, None] * v[:, None, :]).reshape(len(u), -1).T
 
 
-def _normal_equations(filled, valid, variance, model: PiecewiseRateModel, errors: SharedErrors):
+def _normal_equations(filled, valid, variance, model, errors):
     """Normal matrices (pixel, parameter, parameter) and right sides: A' V^-1 A + P and A' V^-1 y.
 
     V is diagonal, variance + inflation deviation^2, or a sensor's covariance with the deviation on its diagonal.
     """
     a = model.observed
     weight = np.where(valid, 1.0 / (variance + errors.deviation**2 * errors.inflation), 0.0)
-    independent = [s for s, cov in enumerate(errors.covariances) if cov is None]
-    w = weight * np.isin(model.sensor, independent)
+    w = weight * np.array([cov is None for cov in errors.covariances])[model.sensor]
     normal = (w @ _outer(a, a).T).reshape(len(filled), a.shape[1], a.shape[1]) + model.prior
     right = (w * filled) @ a
-    for s, cov in enumerate(errors.covariances):
-        if cov is None:
-            continue
+    for s, cov in ((s, cov) for s, cov in enumerate(errors.covariances) if cov is not None):
         here = np.flatnonzero(model.sensor == s)
         cov = cov + np.diag(errors.deviation**2 * errors.inflation[here])
         # pixels with the same dates share the factor V^-1 A
         patterns, which = np.unique(valid[:, here], axis=0, return_inverse=True)
         for i, pattern in enumerate(patterns):
             pixels, rows = np.flatnonzero(which.ravel() == i), here[pattern]
-            if rows.size:
-                gain = np.linalg.solve(cov[np.ix_(pattern, pattern)], a[rows])
-                normal[pixels] += a[rows].T @ gain
-                right[pixels] += filled[np.ix_(pixels, rows)] @ gain
+            gain = np.linalg.solve(cov[np.ix_(pattern, pattern)], a[rows])
+            normal[pixels] += a[rows].T @ gain
+            right[pixels] += filled[np.ix_(pixels, rows)] @ gain
     return normal, right
 
 
-def _path(theta, covariance, filled, precision, model: PiecewiseRateModel, deviation: float):
+def _path(theta, covariance, filled, precision, model, deviation):
     """Ground at the record's times less that at the reference date, and its variance.
 
     Given the parameters, the deviation at a date is known from its observations: with p_i = 1 / v_i and s = deviation,
@@ -214,8 +193,7 @@ def posterior(y, variance, drift, model: PiecewiseRateModel, errors: SharedError
     """Posterior of a set of pixels: theta = C A' V^-1 y with C = (A' V^-1 A + P)^-1.
 
     y, variance: (pixel, obs) in mm, mm2, NaN = no data; drift: (pixel, sensor) mm/yr, sd of each sensor's rate error.
-    Returns displacement and its sd (pixel, time), offset and its sd (pixel, sensor), rate and its sd (pixel, epoch),
-    contribution (pixel, epoch, sensor).
+    Returns displacement, offset, rate and their sd (pixel, time | sensor | epoch); the contribution.
     """
     n, k = model.n_sensors, model.n_ground
     valid = np.isfinite(y) & np.isfinite(variance)
@@ -236,13 +214,13 @@ def posterior(y, variance, drift, model: PiecewiseRateModel, errors: SharedError
     rate_var = (to_rate * model.rates).sum(axis=2)
     # a series of sensor s that gains b (t - t0) moves the rates by -R C[:, b_s] / drift_s^2 of b
     contribution = -to_rate[:, :, o + n] * drift_precision[:, None]
-    offset = np.where(count > 0, theta[:, o], np.nan)
-    offset_std = np.where(count > 0, np.sqrt(np.abs(covariance[:, o, o])), np.nan)
-    out = [displacement, np.sqrt(np.abs(displacement_var)), offset, offset_std]
-    out += [rate, np.sqrt(np.abs(rate_var)), contribution]
-    empty = count.sum(1) == 0
+    offset, offset_var = (np.where(count > 0, v, np.nan) for v in (theta[:, o], covariance[:, o, o]))
+    displacement_std, offset_std, rate_std = (
+        np.sqrt(np.abs(v)) for v in (displacement_var, offset_var, rate_var)
+    )
+    out = [displacement, displacement_std, offset, offset_std, rate, rate_std, contribution]
     for v in out:
-        v[empty] = np.nan
+        v[count.sum(1) == 0] = np.nan
     return out
 
 

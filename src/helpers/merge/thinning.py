@@ -20,17 +20,9 @@ def thin(series: xr.DataArray, stack: xr.Dataset, start: int) -> xr.Dataset:
     """Interferograms of this series on the calendar of another sensor.
 
     The dates of `stack` move by whole years so that the first falls in the year `start`; each takes the value of the
-    nearest date of `series`, and a pair is dropped if either date has none within MAX_DAYS. Pairs, baselines and
-    coherence are those of `stack`.
-
-    Parameters
-    ----------
-    series : DataArray (time, y, x), mm toward the satellite
-    stack : Dataset (pair, y, x) on the same grid
-
-    Returns
-    -------
-    Dataset like `stack`: unwrapped_phase from the series (rad, positive away), coherence and geometry kept.
+    nearest date of `series`, and a pair is dropped if either date has none within MAX_DAYS. `series` is (time, y, x) in
+    mm toward the satellite, `stack` (pair, y, x) on its grid; returns `stack` with unwrapped_phase (rad, positive away)
+    from the series, all else kept.
     """
     if any(series.sizes[d] != stack.sizes[d] for d in "yx"):
         raise ValueError("thin: series and stack are on different grids; resample the stack first")
@@ -45,21 +37,15 @@ def thin(series: xr.DataArray, stack: xr.Dataset, start: int) -> xr.Dataset:
     (first, ok_1), (second, ok_2) = place(stack.reference.values), place(stack.secondary.values)
     keep = np.flatnonzero(ok_1 & ok_2 & (first < second))
     if keep.size == 0:
-        raise ValueError(
-            f"thin: no pair of {track_name(stack, 0)} moved by {shift} years falls on the series "
-            f"({available[0]:%Y-%m-%d}..{available[-1]:%Y-%m-%d})"
-        )
+        span, name = f"{available[0]:%Y-%m-%d}..{available[-1]:%Y-%m-%d}", track_name(stack, 0)
+        raise ValueError(f"thin: no pair of {name} moved by {shift} years falls on the series ({span})")
     out = stack.isel(pair=keep)
-    at_first, at_second = (
-        series.isel(time=xr.DataArray(k[keep], dims="pair")).drop_vars("time") for k in (first, second)
-    )
-    motion = at_second - at_first
+    ends = {"reference": first[keep], "secondary": second[keep]}
+    before, after = (series.isel(time=xr.DataArray(k, dims="pair")).drop_vars("time") for k in ends.values())
     # phase = -4 pi / wavelength displacement: positive is away from the satellite, displacement toward it
-    phase = -4 * np.pi / stack.attrs["wavelength_m"] * motion / 1000
+    phase = -4 * np.pi / stack.attrs["wavelength_m"] * (after - before) / 1000
     out["unwrapped_phase"] = phase.where(np.isfinite(out.unwrapped_phase)).astype("f4")
-    out = out.assign_coords(
-        reference=("pair", available[first[keep]].values), secondary=("pair", available[second[keep]].values)
-    )
+    out = out.assign_coords({name: ("pair", available[k].values) for name, k in ends.items()})
     return out.assign_attrs(calendar_of=track_name(stack, 0), shift_years=shift)
 
 
@@ -74,8 +60,7 @@ def thinning_error(own: xr.Dataset, stack: xr.Dataset, years: Iterable[int], **g
         displacement (time, y, x) in mm toward the satellite and los_up (y, x) of the dense series.
     stack : Dataset (pair, y, x), any grid
         Its calendar, coherence and delay (`atmosphere_std`) are imposed, from each of the starting `years` on.
-    **ground : float
-        deviation_std_mm and deviation_days of `sbas.invert`.
+    **ground : deviation_std_mm and deviation_days of `sbas.invert`.
     """
     delay = float(stack["atmosphere_std"].median())
     on_grid = resample(stack[["unwrapped_phase", "coherence"]], own).assign_attrs(stack.attrs)

@@ -14,46 +14,12 @@ from helpers.network.closure import (
 )
 from helpers.network.delay import correct_delay
 from helpers.network.fading import correct_fading, fading
-from helpers.network.graph import (
-    SLANT_RANGE_M,
-    components,
-    date_baselines,
-    dates,
-    height_matters,
-    incidence,
-    loops,
-    pair_index,
-    prune,
-    triplets,
-)
+from helpers.network.graph import components, date_baselines, dates, height_matters, pair_index, prune
 from helpers.network.pixels import thinned
 from helpers.network.reference import reference, reference_rate_std
 from helpers.network.stable import stable_ground, stable_on
 
-__all__ = [
-    "SLANT_RANGE_M",
-    "atmosphere",
-    "closure",
-    "closure_histogram",
-    "components",
-    "correct_delay",
-    "correct_fading",
-    "correct_unwrapping",
-    "date_baselines",
-    "dates",
-    "fading",
-    "height_matters",
-    "incidence",
-    "loops",
-    "open_share",
-    "pair_index",
-    "prune",
-    "reference",
-    "reference_rate_std",
-    "stable_ground",
-    "stable_on",
-    "thinned",
-    "triplets",
-    "unwrapping_std",
-    "unwrapping_summary",
-]
+__all__ = ["atmosphere", "closure", "closure_histogram", "components", "correct_delay", "correct_fading"]
+__all__ += ["correct_unwrapping", "date_baselines", "dates", "fading", "height_matters", "open_share"]
+__all__ += ["pair_index", "prune", "reference", "reference_rate_std", "stable_ground", "stable_on", "thinned"]
+__all__ += ["unwrapping_std", "unwrapping_summary"]

@@ -1,7 +1,5 @@
 """Residual delay per date, after the delay correction."""
 
-from __future__ import annotations
-
 import numpy as np
 import xarray as xr
 
@@ -40,24 +38,14 @@ def atmosphere(stack: xr.Dataset) -> xr.DataArray:
     variance = np.full(len(residual), np.nan)
     variance[enough] = (1.4826 * np.nanmedian(np.abs(residual[enough] - centre), axis=1)) ** 2
     if "coherence" in stack and "looks" in stack.attrs:
-        noise = (
-            phase_noise.phase_variance(values_at(stack["coherence"], index), stack.attrs["looks"]) * to_mm**2
-        )
-        variance[enough] -= np.nanmedian(np.where(np.isfinite(mm), noise, np.nan)[enough], axis=1)
+        noise = phase_noise.phase_variance(values_at(stack["coherence"], index), stack.attrs["looks"])
+        variance[enough] -= np.nanmedian(np.where(np.isfinite(mm), noise * to_mm**2, np.nan)[enough], axis=1)
     # n / (n - 1 - p): the fitted parameters took their share of the delay with them
     variance = np.maximum(variance, 0) * len(days) / max(len(days) - 1 - len(parameters), 1)
     per_date = _date_variances(np.abs(a), variance)
-    return xr.DataArray(
-        np.sqrt(per_date),
-        dims="time",
-        coords={"time": days},
-        name="atmosphere_std",
-        attrs={
-            "units": "mm",
-            "long_name": "sd of the delay left per date",
-            "mean_mm": float(np.sqrt(np.mean(per_date))),
-        },
-    )
+    attrs = {"units": "mm", "long_name": "sd of the delay left per date"}
+    attrs["mean_mm"] = float(np.sqrt(np.mean(per_date)))
+    return xr.DataArray(np.sqrt(per_date), {"time": days}, "time", name="atmosphere_std", attrs=attrs)
 
 
 def _date_variances(joins, variance, prior_pairs: float = 2.0, iterations: int = 200) -> np.ndarray:

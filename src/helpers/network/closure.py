@@ -1,7 +1,5 @@
 """Loop closure: integer ambiguities of triplets, and the correction of 2 pi unwrapping errors."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 from typing import NamedTuple
@@ -9,6 +7,7 @@ from typing import NamedTuple
 import dask.array as da
 import numba
 import numpy as np
+import scipy.ndimage
 import xarray as xr
 
 from helpers import space
@@ -40,23 +39,12 @@ def closure(stack: xr.Dataset) -> xr.Dataset:
     """
     index = triplets(stack)
     phase = stack["unwrapped_phase"]
+    phase = phase.drop_vars([name for name, of in phase.coords.items() if "pair" in of.dims])
     one, two, three = (phase.isel(pair=xr.DataArray(index[:, k], dims="triplet")) for k in range(3))
-    names = ("reference", "secondary", "perpendicular_baseline")
-    one, two, three = (
-        v.drop_vars([n for n in v.coords if "pair" in v[n].dims or n in names]) for v in (one, two, three)
-    )
-    total = (one + two - three).transpose("triplet", "y", "x")
-    out = xr.Dataset(
-        {
-            "closure_phase": total.assign_attrs(units="rad", long_name="closure phase"),
-            "ambiguity": (total / np.float32(CYCLE))
-            .round()
-            .assign_attrs(units="1", long_name="integer ambiguity of the closure"),
-        },
-        attrs={k: stack.attrs[k] for k in ("sensor", "band", "wavelength_m") if k in stack.attrs},
-    )
+    total = (one + two - three).transpose("triplet", "y", "x").assign_attrs(units="rad")
+    number = (total / np.float32(CYCLE)).round().assign_attrs(units="1")
     reference, secondary = stack["reference"].values, stack["secondary"].values
-    return out.assign_coords(
+    return xr.Dataset({"closure_phase": total, "ambiguity": number}).assign_coords(
         first=("triplet", reference[index[:, 0]]),
         second=("triplet", secondary[index[:, 0]]),
         third=("triplet", secondary[index[:, 1]]),
@@ -72,12 +60,11 @@ def closure_histogram(stack: xr.Dataset, bins: np.ndarray) -> tuple[np.ndarray, 
     stack : Dataset
         `unwrapped_phase` (pair, y, x), rad.
     bins : (n + 1,) ndarray
-        Edges, rad.
+        Edges, rad; the density has shape (n,), in 1/rad.
 
     Returns
     -------
-    density : (n,) ndarray
-        1/rad, of the closure phases in the bins.
+    density : ndarray
     counts : Dataset, dims (y, x)
         ``closures``, number of triplets with data, and ``open``, those with |closure| > pi; NaN without any.
     """
@@ -147,20 +134,7 @@ def correct_unwrapping(stack: xr.Dataset, *, coherent: bool = True) -> xr.Datase
 
 
 def unwrapping_summary(stack: xr.Dataset) -> tuple[dict[str, float], xr.DataArray]:
-    """Result of `correct_unwrapping`: share of the values by flag, and share of the pairs corrected per pixel.
-
-    Parameters
-    ----------
-    stack : Dataset
-        From `correct_unwrapping`.
-
-    Returns
-    -------
-    shares : dict
-        ``corrected``, ``unverifiable``, ``open``: shares of the values with data.
-    corrected : DataArray, dims (y, x)
-        %, NaN without data.
-    """
+    """Result of `correct_unwrapping`: share of the values with data by flag, and of pairs corrected per pixel (%)."""
     seen = stack["unwrapping_flag"] != NO_DATA
     names = ("corrected", "unverifiable", "open")
     shares = {n: float((stack["unwrapping_flag"] == FLAGS[n]).sum() / seen.sum()) for n in names}
@@ -172,16 +146,8 @@ def unwrapping_std(stack: xr.Dataset) -> xr.DataArray:
     """Sd (mm) of each pair by possible errors of one cycle that loops cannot exclude.
 
     A value in no closed loop is wrong with the share found among the verifiable values, one in an open loop with 1/3.
-
-    Parameters
-    ----------
-    stack : Dataset
-        From `correct_unwrapping`.
-
-    Returns
-    -------
-    DataArray, dims (pair,)
-        mm, rms over the pair's pixels; for ``pair_std_mm`` of `helpers.sbas.invert`.
+    ``stack`` is from `correct_unwrapping`. Rms over the pair's pixels, (pair,); for ``pair_std_mm`` of
+    `helpers.sbas.invert`.
     """
     flag = stack["unwrapping_flag"]
     count = {k: (flag == v).sum(("y", "x")).values.astype(float) for k, v in FLAGS.items()}
@@ -198,7 +164,7 @@ def unwrapping_std(stack: xr.Dataset) -> xr.DataArray:
 class _Loops(NamedTuple):
     """Loops as flat arrays, by loop and by pair."""
 
-    start: np.ndarray  # (loop + 1,) where the pairs of each loop begin
+    start: np.ndarray  # (loop + 1,) where the pairs of each loop begin in pair and sign
     pair: np.ndarray
     sign: np.ndarray
     pair_start: np.ndarray  # (pair + 1,) where the loops of each pair begin
@@ -210,9 +176,7 @@ class _Loops(NamedTuple):
 def _loop_table(stack, data) -> _Loops:
     found = loops(stack)
     start = np.cumsum([0, *(len(p) for p, _ in found)]).astype(np.int64)
-    pair, sign = (
-        np.concatenate([np.empty(0), *(loop[k] for loop in found)]).astype(np.int64) for k in range(2)
-    )
+    pair, sign = (np.concatenate([[], *(loop[k] for loop in found)]).astype(np.int64) for k in range(2))
     loop = np.repeat(np.arange(len(found)), np.diff(start))
     order = np.argsort(pair, kind="stable")
     pair_start = np.searchsorted(pair[order], np.arange(stack.sizes["pair"] + 1))
@@ -247,17 +211,12 @@ def _correct_block(phase, table, coherent):
 
 def _neighbours(cycles):
     """Number of the eight neighbours shifted by -1, not at all, by +1: (y, x, pair, 3)."""
-    height, width, n = cycles.shape
-    out = np.zeros((height, width, n, 3), np.int8)
-    padded = np.full((height + 2, width + 2, n), 99, np.int8)
-    padded[1:-1, 1:-1] = cycles
-    for dy, dx in itertools.product(range(3), range(3)):
-        if dy == dx == 1:
-            continue
-        other = padded[dy : dy + height, dx : dx + width]
-        for k, value in enumerate((-1, 0, 1)):
-            out[..., k] += other == value
-    return out
+    ring = np.ones((3, 3, 1), np.int8)
+    ring[1, 1] = 0
+    counts = [
+        scipy.ndimage.convolve((cycles == k).astype(np.int8), ring, mode="constant") for k in (-1, 0, 1)
+    ]
+    return np.stack(counts, axis=-1)
 
 
 # --- the search, pixel by pixel ------------------------------------------------------------------
@@ -267,8 +226,7 @@ def _neighbours(cycles):
 def _correct_pixels(phase, loops, neighbours):  # pragma: no cover
     """Cycles and flags (pixel, pair) of phase (pixel, pair); neighbours (pixel, pair, 3), or (1, pair, 3) of zeros."""
     n_pixel, n_pair = phase.shape
-    cycles = np.zeros((n_pixel, n_pair), np.int8)
-    flag = np.zeros((n_pixel, n_pair), np.int8)
+    cycles, flag = np.zeros((n_pixel, n_pair), np.int8), np.zeros((n_pixel, n_pair), np.int8)
     residual = np.empty(loops.scene.size)
     for p in range(n_pixel):
         n_open = _loop_residuals(phase[p], loops, residual)
@@ -297,8 +255,7 @@ def _loop_residuals(phase, loops, residual):  # pragma: no cover
 def _search(residual, n_open, cycles, loops, near):  # pragma: no cover
     """Shift the best pair by one cycle until all loops close or no pair has the evidence; in place."""
     n_pair = cycles.size
-    gain = np.empty(n_pair)
-    step = np.empty(n_pair, np.int64)
+    gain, step = np.empty(n_pair), np.empty(n_pair, np.int64)
     set_aside = np.zeros(n_pair, np.bool_)  # pairs that another pair explains nearly as well
     for _ in range(4 * n_pair):
         best = _best_pair(residual, cycles, loops, near, gain, step, set_aside)
@@ -327,8 +284,7 @@ def _best_pair(residual, cycles, loops, near, gain, step, set_aside):  # pragma:
     for j in range(residual.size):
         if not abs(residual[j]) > np.pi:
             continue
-        for m in range(loops.start[j], loops.start[j + 1]):
-            e = loops.pair[m]
+        for e in loops.pair[loops.start[j] : loops.start[j + 1]]:
             if examined[e]:
                 continue
             examined[e] = True
@@ -376,14 +332,11 @@ def _needed(n_loops, cycles, near, step):  # pragma: no cover
 def _next_gain(best, residual, loops, gain):  # pragma: no cover
     """Largest gain among the other pairs of the open loops of the best pair, at least 0."""
     largest = 0.0
-    for q in range(loops.pair_start[best], loops.pair_start[best + 1]):
-        j = loops.pair_loop[q]
-        if not abs(residual[j]) > np.pi:
-            continue
-        for m in range(loops.start[j], loops.start[j + 1]):
-            e = loops.pair[m]
-            if e != best and gain[e] > largest:
-                largest = gain[e]
+    for j in loops.pair_loop[loops.pair_start[best] : loops.pair_start[best + 1]]:
+        if abs(residual[j]) > np.pi:
+            for e in loops.pair[loops.start[j] : loops.start[j + 1]]:
+                if e != best:
+                    largest = max(largest, gain[e])
     return largest
 
 
@@ -391,10 +344,9 @@ def _next_gain(best, residual, loops, gain):  # pragma: no cover
 def _flag(e, residual, cycles, loops):  # pragma: no cover
     """Flag of a valid value: closed where more of its loops close than stay open."""
     n_closed, n_open = 0, 0
-    for q in range(loops.pair_start[e], loops.pair_start[e + 1]):
-        value = residual[loops.pair_loop[q]]
-        n_open += abs(value) > np.pi
-        n_closed += abs(value) <= np.pi
+    for j in loops.pair_loop[loops.pair_start[e] : loops.pair_start[e + 1]]:
+        n_open += abs(residual[j]) > np.pi
+        n_closed += abs(residual[j]) <= np.pi
     if n_closed + n_open == 0:
         return UNVERIFIABLE
     if n_closed == 0 or n_closed < n_open:

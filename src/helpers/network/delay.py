@@ -1,6 +1,6 @@
 """Atmospheric and ionospheric delay: a ramp and a phase-height term per date."""
 
-from __future__ import annotations
+import logging
 
 import numpy as np
 import scipy.optimize
@@ -11,6 +11,8 @@ from helpers.network.graph import dates, incidence
 from helpers.network.motion import fit_motion, level_columns, rate_and_season
 from helpers.network.pixels import sample, subtract_fields, values_at
 from inversion import phase_noise
+
+log = logging.getLogger(__name__)
 
 STABLE_RATE_STD = 1.0  # mm/yr, rate of stable ground across half the scene, or per km of height
 
@@ -56,13 +58,16 @@ def correct_delay(
         raise ValueError(f"ramp={ramp!r}: choose 0, 1 or 2")
     # at L band the ionosphere is 18 times that of C band
     order = 2 if stack.attrs.get("band") == "L" else ramp
-    with_height = height and "height" in stack
+    heights = known_height(stack)
+    with_height = height and bool(heights.notnull().any())
     basis = delay_basis(stack, order, with_height)
     days = dates(stack)
     out = stack.copy()
     out.attrs["delay_terms"] = ", ".join(basis["term"].values.tolist()) or "none"
     if height and not with_height:
         out.attrs["delay_height_term"] = "not fitted: the stack has no height"
+    elif with_height and (n_void := int(heights.isnull().sum())):
+        out.attrs["delay_height_term"] = f"left out at {n_void} pixels without height"
     if basis.sizes["term"] == 0:
         return out
     pairs, pair_cov = _pair_coefficients(stack, basis, mask)
@@ -71,7 +76,7 @@ def correct_delay(
 
     field = relative_to_reference(basis, stack)
     per_pair = incidence(stack) @ coefficient
-    out["unwrapped_phase"] = subtract_fields(stack["unwrapped_phase"], per_pair, field.values)
+    out["unwrapped_phase"] = subtract_fields(stack["unwrapped_phase"], per_pair, np.nan_to_num(field.values))
     flat = field.values.reshape(field.sizes["term"], -1)
     flat = flat[:, np.isfinite(flat).all(axis=0)]
     second_moment = flat @ flat.T / flat.shape[1]
@@ -87,10 +92,21 @@ def correct_delay(
     )
 
 
+def known_height(stack: xr.Dataset) -> xr.DataArray:
+    """Height (y, x) in m, NaN where the value is the declared no-data value; all NaN where the stack has none."""
+    if "height" not in stack:
+        return xr.full_like(stack["unwrapped_phase"].isel(pair=0, drop=True), np.nan, chunks=None)
+    return stack["height"].transpose("y", "x").where(stack["height"] != stack["height"].rio.nodata).load()
+
+
 def delay_basis(stack: xr.Dataset, order: int, with_height: bool) -> xr.DataArray:
     """Columns (term, y, x): place from -1 to 1 across the longer side, height in km about its median."""
     x, y = stack["x"].values, stack["y"].values
     # a degree of longitude is cos(latitude) of a degree of latitude
+    if stack.rio.crs is None and np.abs(y).max() > 90:
+        raise ValueError(
+            "the grid has no coordinate system and its y are no latitudes: stack.rio.write_crs(...) first"
+        )
     ratio = np.cos(np.radians(y.mean())) if stack.rio.crs is None or stack.rio.crs.is_geographic else 1.0
     u, v = (x - x.mean()) * ratio, y - y.mean()
     half = max(np.ptp(u), np.ptp(v), 1e-12) / 2
@@ -101,7 +117,7 @@ def delay_basis(stack: xr.Dataset, order: int, with_height: bool) -> xr.DataArra
     if order >= 2:
         columns |= {"east2": u**2, "north2": v**2, "east_north": u * v}
     if with_height:
-        h = stack["height"].values.astype(float) / 1000
+        h = known_height(stack).values.astype(float) / 1000
         columns["height"] = h - np.nanmedian(h)
     values = np.array(list(columns.values())).reshape(-1, y.size, x.size)
     return xr.DataArray(
@@ -119,7 +135,10 @@ def _without_motion(stack, coefficient, season_too: bool):
     """
     columns, fit = rate_and_season(stack)
     if columns.shape[1] == 0:
-        return coefficient, np.zeros(coefficient.shape[1])
+        log.warning(
+            "%d dates are too few to tell delay from a rate: what follows place or height goes", len(fit.T)
+        )
+        return coefficient, np.full(coefficient.shape[1], STABLE_RATE_STD**2)
     motion = fit @ coefficient
     design = np.concatenate([columns, level_columns(stack)], axis=1)
     scatter = coefficient - design @ (np.linalg.pinv(design) @ coefficient)
@@ -166,7 +185,8 @@ def _pair_coefficients(stack, basis, mask):
         residual[p] = phase[p] - columns @ beta
         scale[p] = 1.4826 * np.median(np.abs(residual[p, good]))
         coefficient[p] = beta[1:]
-    unit = _unit_covariance(columns, residual / scale[:, None], index, stack.sizes["x"])[1:, 1:]
+    unit_residual = residual / np.where(scale > 0, scale, np.nan)[:, None]  # without noise there is none
+    unit = _unit_covariance(columns, unit_residual, index, stack.sizes["x"])[1:, 1:]
     return coefficient, scale[:, None, None] ** 2 * unit
 
 
@@ -187,6 +207,8 @@ def _unit_covariance(design, residual, index, width, sample: int = 400) -> np.nd
     # sum over pairs of (r_i - r_j)^2 / 2
     gamma = 0.5 * (square + square.T) - filled.T @ filled
     near = (distance > 0) & (distance <= distance.max() / 3) & (count > 0)
+    if not near.any():
+        return np.zeros((design.shape[1],) * 2)
     variogram = _power_law(distance[near], (gamma[near] / count[near]), count[near])(distance)
     gain = np.linalg.pinv(design[at])
     covariance = -gain @ variogram @ gain.T
@@ -238,10 +260,12 @@ def _to_dates(stack, pairs, covariance):
     a = incidence(stack)
     n_date, n_term = a.shape[1], pairs.shape[1]
     good = np.isfinite(pairs).all(axis=1)
+    if not good.any():
+        raise ValueError(f"no pair has {5 * (n_term + 1)} usable pixels for the delay fit: widen the mask")
     cov = np.zeros((n_date, n_term, n_term))
     # one weight for all terms, so that all terms of a pair come from one network
     size = np.array([np.trace(c) for c in covariance[good]])
-    w = 1 / np.maximum(size, 1e-3 * np.median(size))
+    w = 1 / np.maximum(size, 1e-3 * np.median(size) or size.max() or 1.0)
     normal = a[good].T @ (a[good] * w[:, None])
     inverse = np.linalg.pinv(normal, rcond=1e-9, hermitian=True)
     gain = inverse @ (a[good] * w[:, None]).T

@@ -1,7 +1,5 @@
 """Fading-signal bias: the systematic closure phase of short multilooked pairs, by season and pair length."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import scipy.ndimage
@@ -9,7 +7,7 @@ import scipy.stats
 import xarray as xr
 
 from helpers.network.closure import closure
-from helpers.network.graph import pair_length_days
+from helpers.network.graph import pair_days, pair_length_days
 from helpers.network.pixels import by_blocks, subtract_fields
 from helpers.timefunc import DAYS_PER_YEAR, mm_per_radian
 
@@ -96,13 +94,12 @@ def _threshold(stack, n_seasons) -> float:
 
 def season_design(stack: xr.Dataset, step: float) -> np.ndarray:
     """Bias of each pair per unit delta of each season: (pair, season)."""
-    first = pd.DatetimeIndex(stack["reference"].values)
-    second = pd.DatetimeIndex(stack["secondary"].values)
+    first, second = pair_days(stack)
     day = pd.date_range(first.min(), second.max(), freq="D")
     of_month = {month: k for k, months in enumerate(SEASONS.values()) for month in months}
     number = np.array([of_month.get(m, -1) for m in day.month])
     elapsed = np.array([np.concatenate([[0], np.cumsum(number == k)]) for k in range(len(SEASONS))])
-    start, stop = (day.get_indexer(d.normalize()) for d in (first, second))
+    start, stop = (day.get_indexer(d) for d in (first, second))
     in_season = (elapsed[:, stop] - elapsed[:, start]).T  # days of each pair in each season
     # bias of a pair = a_n sum_s (steps in season s) delta_s
     return bias_ratio(pair_length_days(stack), step)[:, None] * in_season / step
@@ -168,9 +165,7 @@ def _estimate(stack, design, block, smooth):
 
 
 def _places(tile, own, design, block, smooth):
-    """Estimates of a tile's own places (y, x, season); their closures by triplet, number and sum; sum and number of
-    the places' variances.
-    """
+    """Estimates of own places (y, x, season); number and sum of their closures (triplet,), of their variances."""
     triplet = closure(tile)
     phase = triplet["closure_phase"] - 2 * np.pi * triplet["ambiguity"]
     phase = phase.transpose("triplet", "y", "x").values
@@ -248,20 +243,10 @@ def _not_estimated(stack, step, reason) -> xr.Dataset:
 
 
 def correct_fading(stack: xr.Dataset, bias: xr.Dataset) -> xr.Dataset:
-    """Subtract the fading bias that `fading` found significant.
+    """Subtract the fading bias that `fading` found significant on the same grid.
 
-    Parameters
-    ----------
-    stack : Dataset
-        Dims (pair, y, x).
-    bias : Dataset
-        From `fading`, on the same grid.
-
-    Returns
-    -------
-    Dataset
-        As ``stack``, with ``fading_std`` (pair) rad, rms over the scene of the sd of the correction; attribute
-        ``fading`` says what was corrected.
+    Adds ``fading_std`` (pair) rad, rms over the scene of the sd of the correction, and the attribute ``fading``, which
+    says what was corrected.
     """
     out = stack.copy()
     if not bias.attrs["usable"]:

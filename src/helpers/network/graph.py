@@ -1,7 +1,5 @@
 """The network as a graph: dates are nodes, interferograms are edges."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import scipy.sparse
@@ -13,20 +11,29 @@ HEIGHT_ERROR_M = 5.0  # sd of the elevation model assumed by `height_matters`
 HEIGHT_EFFECT_MM = 1.0  # sd over dates above which an elevation error is worth a parameter
 
 
+def pair_days(stack: xr.Dataset) -> tuple[pd.DatetimeIndex, pd.DatetimeIndex]:
+    """Day of the reference and of the secondary image of each pair (pair,): times of one day are one acquisition."""
+    for name in ("reference", "secondary"):
+        if stack[name].dtype.kind != "M":
+            raise ValueError(f"{name} must hold dates (datetime64, no time zone), not {stack[name].dtype}")
+    return tuple(pd.DatetimeIndex(stack[name].values).normalize() for name in ("reference", "secondary"))
+
+
 def dates(stack: xr.Dataset) -> pd.DatetimeIndex:
-    """All acquisition dates of a stack, sorted."""
-    return pd.DatetimeIndex(np.union1d(stack["reference"].values, stack["secondary"].values))
+    """All acquisition dates (days) of a stack, sorted."""
+    return pd.DatetimeIndex(np.union1d(*pair_days(stack)))
 
 
 def pair_index(stack: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Index of the reference and of the secondary date of each pair in `dates`; shape (pair,) each."""
     days = dates(stack)
-    return days.get_indexer(stack["reference"].values), days.get_indexer(stack["secondary"].values)
+    return tuple(days.get_indexer(ends) for ends in pair_days(stack))
 
 
 def pair_length_days(stack: xr.Dataset) -> np.ndarray:
     """Temporal baseline of each pair in days, shape (pair,)."""
-    return (stack["secondary"].values - stack["reference"].values) / np.timedelta64(1, "D")
+    first, second = pair_days(stack)
+    return (second.values - first.values) / np.timedelta64(1, "D")
 
 
 def incidence(stack: xr.Dataset) -> np.ndarray:
@@ -75,26 +82,16 @@ def components(stack: xr.Dataset) -> np.ndarray:
 def triplets(stack: xr.Dataset) -> np.ndarray:
     """All triplets of pairs that close: indices of the pairs (1-2, 2-3, 1-3), shape (triplet, 3)."""
     first, second = pair_index(stack)
-    number = {(a, b): k for k, (a, b) in enumerate(zip(first, second, strict=True))}
-    after: dict[int, list] = {}
-    for a, b in number:
-        after.setdefault(a, []).append(b)
-    out = [
-        (number[a, b], number[b, c], number[a, c])
-        for a, b in number
-        for c in after.get(b, ())
-        if (a, c) in number
-    ]
+    number = {ends: k for k, ends in enumerate(zip(first, second, strict=True))}
+    found = ((k, a, b, c) for (a, b), k in number.items() for c in second[first == b])
+    out = [(k, number[b, c], number[a, c]) for k, a, b, c in found if (a, c) in number]
     return np.array(sorted(out), dtype=np.int64).reshape(-1, 3)
 
 
 def loops(stack: xr.Dataset) -> list[tuple[np.ndarray, np.ndarray]]:
     """Every triplet, and the shortest loop through each pair that is in no triplet but in some loop.
 
-    Returns
-    -------
-    list of (pairs, signs)
-        Indices of the pairs and +1 or -1, such that the signed sum of a consistent phase is 0.
+    Each as indices of its pairs and signs (+1 or -1) such that the signed sum of a consistent phase is 0.
     """
     found = [(t, np.array([1, 1, -1])) for t in triplets(stack)]
     first, second = pair_index(stack)
@@ -127,21 +124,9 @@ def _shortest_loop(first, second, k):
 
 
 def prune(stack: xr.Dataset, *, min_valid: float) -> tuple[xr.Dataset, pd.DataFrame]:
-    """Drop pairs with few valid pixels, and report them.
+    """Drop pairs with fewer valid pixels than the share ``min_valid`` of the best pair's number.
 
-    Parameters
-    ----------
-    stack : Dataset
-        Dims (pair, y, x).
-    min_valid : float
-        Least share of the best pair's number of valid pixels.
-
-    Returns
-    -------
-    stack : Dataset
-        The pairs that stay.
-    report : DataFrame
-        A row per dropped pair: reference, secondary, valid (share).
+    Gives the stack that stays and a row per dropped pair: reference, secondary, valid (share).
     """
     valid = stack["unwrapped_phase"].notnull().sum(("y", "x")).values.astype(float)
     valid /= max(valid.max(), 1)

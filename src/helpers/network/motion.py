@@ -1,7 +1,5 @@
 """Motion of the ground as a network sees it: rate and season of pixels, fitted to the history of dates."""
 
-from __future__ import annotations
-
 import numpy as np
 import xarray as xr
 
@@ -29,7 +27,7 @@ def rate_and_season(stack: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
         columns += [np.sin(phase), np.cos(phase)]
     if len(t) >= 40 and t[-1] > 1.5:
         columns += [np.sin(2 * phase), np.cos(2 * phase)]
-    columns = np.array(columns).reshape(len(columns), -1).T
+    columns = np.array(columns).reshape(len(columns), len(t)).T
     fit = np.linalg.pinv(np.concatenate([columns, level_columns(stack)], axis=1))
     return columns, fit[: columns.shape[1]]
 

@@ -1,7 +1,5 @@
 """Parts of a stack that fit into memory: blocks, thinned stacks, samples of pixels."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import dask.array as da
@@ -18,27 +16,11 @@ def thinned(stack: xr.Dataset) -> xr.Dataset:
     return stack.isel(y=slice(None, None, every), x=slice(None, None, every))
 
 
-def by_blocks(
-    stack: xr.Dataset | xr.DataArray, dim: str = "y", *, halo: int = 0, size: int | None = None
-) -> Iterator[tuple[xr.Dataset | xr.DataArray, slice]]:
-    """Iterate over a stack by blocks of rows (or columns), one block in memory at a time.
+def by_blocks(stack, dim: str = "y", *, halo: int = 0, size: int | None = None) -> Iterator[tuple]:
+    """Iterate by blocks of rows (or columns), one in memory at a time: own rows with halo, and the slice of own rows.
 
-    Parameters
-    ----------
-    dim : {"y", "x"}
-        Dimension to cut.
-    halo : int
-        Rows of the neighbouring blocks to include.
-    size : int, optional
-        Own rows of a block. Default: those of the stack's own blocks, at least twice the halo; all rows where the
-        stack is in memory.
-
-    Yields
-    ------
-    part : Dataset or DataArray
-        Own rows and halo.
-    own : slice
-        The own rows within the part.
+    ``size``, own rows of a block, is by default that of the stack's own blocks, at least twice the halo; all rows where
+    the stack is in memory.
     """
     length = stack.sizes[dim]
     size = size or (max(2 * halo, *stack.chunksizes[dim]) if stack.chunks else length)
@@ -48,18 +30,31 @@ def by_blocks(
         yield part, slice(start - first, min(start + size, length) - first)
 
 
+def mask_on(mask: xr.DataArray, stack: xr.Dataset) -> np.ndarray:
+    """Mask (y, x) in the stack's order of rows and columns, found by its coordinates where it has them."""
+    if isinstance(mask, xr.DataArray):
+        mask = mask.transpose("y", "x")
+        for dim in {"y", "x"} & set(mask.coords):
+            # a quarter of a pixel: grids differ by rounding, not by more
+            near = 0.25 * abs(float(np.diff(stack[dim][:2])[0])) if stack.sizes[dim] > 1 else 1e-6
+            at = mask.indexes[dim].get_indexer(stack.indexes[dim], method="nearest", tolerance=near)
+            if (at < 0).any() or mask.sizes[dim] != stack.sizes[dim]:
+                raise ValueError(f"the mask is not on the stack's grid ({dim} differs): resample it first")
+            mask = mask.isel({dim: at})
+    mask = np.asarray(mask, bool)
+    if mask.shape != (stack.sizes["y"], stack.sizes["x"]):
+        raise ValueError(f"the mask is not on the stack's grid: {mask.shape}")
+    return mask
+
+
 def sample(stack: xr.Dataset, mask: xr.DataArray | None = None) -> np.ndarray:
     """Flat indices of up to `SAMPLE_PIXELS` pixels of the mask that have data, evenly spread.
 
     Only pixels valid in at least half as many pairs as the best pixel: others would change the sample from pair
     to pair.
     """
-    valid = stack["unwrapped_phase"].notnull().mean("pair").values.ravel()
-    allowed = np.ones(valid.size, bool)
-    if mask is not None:
-        allowed = np.asarray(mask, bool).ravel()
-        if allowed.size != valid.size:
-            raise ValueError(f"mask has {allowed.size} pixels, the stack {valid.size}")
+    valid = stack["unwrapped_phase"].notnull().mean("pair").transpose("y", "x").values
+    allowed = True if mask is None else mask_on(mask, stack)
     index = np.flatnonzero(allowed & (valid >= 0.5 * valid.max()))
     if index.size < 30:
         raise ValueError(f"only {index.size} usable pixels for the delay fit, need 30: widen the mask")

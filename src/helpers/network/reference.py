@@ -1,7 +1,5 @@
 """One reference area for every pair, with the error it brings."""
 
-from __future__ import annotations
-
 import logging
 
 import numpy as np
@@ -12,6 +10,7 @@ from rasterio.warp import transform_bounds
 
 from helpers import timefunc
 from helpers.network.graph import dates, incidence
+from helpers.network.pixels import mask_on
 from inversion import phase_noise
 
 log = logging.getLogger(__name__)
@@ -22,8 +21,9 @@ MIN_PIXELS = 25  # valid pixels of the reference area that a pair needs
 def reference(stack: xr.Dataset, area: xr.DataArray | tuple, *, name: str | None = None) -> xr.Dataset:
     """Refer every pair to one area: subtract the median phase of the area's valid pixels.
 
-    A pair with fewer than `MIN_PIXELS` valid pixels in the area becomes no data and is listed in the attribute
-    ``unreferenced_pairs``.
+    A pair with fewer than `MIN_PIXELS` valid pixels in the area, or without scatter there, becomes no data and stands
+    in the attribute ``unreferenced_pairs``. An area where this holds for all pairs, or of which no pair has half of
+    the pixels, is refused.
 
     Parameters
     ----------
@@ -40,11 +40,6 @@ def reference(stack: xr.Dataset, area: xr.DataArray | tuple, *, name: str | None
         As ``stack``, with ``reference_std`` (pair), rad: sd of the median, from the scatter in the area and
         its spatial correlation. Attributes ``reference_std`` (mm, rms over pairs), ``reference_rate_std``
         (mm/yr, `reference_rate_std`), ``reference_area``, ``reference_y``, ``reference_x``.
-
-    Raises
-    ------
-    ValueError
-        The area lies outside the stack, has too few pixels, or no pair can be referred.
     """
     inside, single = _area_mask(stack, area)
     needed = 1 if single else MIN_PIXELS
@@ -58,23 +53,25 @@ def reference(stack: xr.Dataset, area: xr.DataArray | tuple, *, name: str | None
     window[:, ~inside[box["y"], box["x"]]] = np.nan
     count = np.isfinite(window).sum(axis=(1, 2))
     good = count >= needed
+    half = max(needed, -(-int(inside.sum()) // 2))
+    if count.max() < half:
+        raise ValueError(
+            f"no pair has {half} valid pixels in the reference area (at most {count.max()}), half of it: choose another"
+        )
+    std = np.full(count.size, np.nan)
+    std[good] = _pixel_std(stack.isel(box), good) if single else _median_std(window[good])
+    good &= std != 0  # most pixels equal: zeros of a mask, no phase
     if not good.any():
         raise ValueError(
-            f"no pair has {needed} valid pixels in the reference area (at most {count.max()}): choose another area"
+            "the reference area is without scatter: masked zeros are no phase, choose another area"
         )
+    std[~good] = np.nan
     median = np.full(count.size, np.nan)
     median[good] = np.nanmedian(window[good].reshape(good.sum(), -1), axis=1)
-    std = np.full(count.size, np.nan)
-    if single:
-        std[good] = _pixel_std(stack.isel(box), good)
-    else:
-        std[good] = _median_std(window[good])
-    lost = [
-        f"{str(a)[:10]}_{str(b)[:10]}"
-        for a, b in zip(stack["reference"].values[~good], stack["secondary"].values[~good], strict=True)
-    ]
+    ends = stack["reference"].values[~good], stack["secondary"].values[~good]
+    lost = [f"{str(a)[:10]}_{str(b)[:10]}" for a, b in zip(*ends, strict=True)]
     if lost:
-        log.warning("%d pairs have fewer than %d valid pixels in the reference area", len(lost), needed)
+        log.warning("%d pairs have fewer than %d valid pixels or no scatter in the area", len(lost), needed)
 
     phase = stack["unwrapped_phase"]
     shift = xr.DataArray(median.astype(phase.dtype), dims="pair")
@@ -98,11 +95,7 @@ def reference(stack: xr.Dataset, area: xr.DataArray | tuple, *, name: str | None
 def _area_mask(stack, area) -> tuple[np.ndarray, bool]:
     shape = (stack.sizes["y"], stack.sizes["x"])
     if isinstance(area, xr.DataArray):
-        if area.shape != shape or not (
-            np.allclose(area["y"], stack["y"]) and np.allclose(area["x"], stack["x"])
-        ):
-            raise ValueError(f"the mask of the reference area is not on the stack's grid {shape}")
-        return area.values.astype(bool), False
+        return mask_on(area, stack), False
     area = tuple(area)
     if len(area) == 2:
         row, column = (int(v) for v in area)
@@ -163,25 +156,14 @@ def _central_pixel(inside, window, box) -> tuple[int, int]:
     return int(row + box["y"].start), int(column + box["x"].start)
 
 
-def date_variance(stack: xr.Dataset, pair_variance: np.ndarray) -> np.ndarray:
-    """Split variances of pairs into variances of dates, v_pair = v_first + v_second, none negative.
-
-    Parameters
-    ----------
-    pair_variance : array (pair,)
-        NaN is left out.
-
-    Returns
-    -------
-    ndarray (date,)
-        NaN for a date that no valid pair reaches.
-    """
+def _date_variance(stack, pair_variance) -> np.ndarray:
+    """Variances of dates (date,), v_pair = v_first + v_second, none negative; 0 where no pair with a value reaches."""
     good = np.isfinite(pair_variance)
     design = np.abs(incidence(stack))[good]
-    out = np.full(design.shape[1], np.nan)
+    out = np.zeros(design.shape[1])
     seen = design.any(axis=0)
     if seen.any():
-        out[seen] = scipy.optimize.nnls(design[:, seen], np.asarray(pair_variance)[good])[0]
+        out[seen] = scipy.optimize.nnls(design[:, seen], pair_variance[good])[0]
     return out
 
 
@@ -196,21 +178,13 @@ def reference_rate_std(stack: xr.Dataset, atmosphere: xr.DataArray | None = None
     atmosphere : array (date,), mm, optional
         Residual delay per date (`helpers.network.atmosphere`): the reference area's own delay is common to the
         whole scene.
-
-    Returns
-    -------
-    float
-        Sd of the least-squares slope through the dates, and of what the delay correction left.
     """
+    if atmosphere is None and not np.isfinite(stack["reference_std"]).any():
+        return float("nan")
     to_mm = timefunc.mm_per_radian(stack.attrs["wavelength_m"])
-    if not np.isfinite(stack["reference_std"]).any():
-        variance = np.zeros(dates(stack).size)
-    else:
-        variance = np.nan_to_num(date_variance(stack, (stack["reference_std"].values * to_mm) ** 2))
+    variance = _date_variance(stack, (stack["reference_std"].values * to_mm) ** 2)
     if atmosphere is not None:
         variance = variance + np.nan_to_num(np.asarray(atmosphere, float)) ** 2
-    elif not np.isfinite(stack["reference_std"]).any():
-        return float("nan")
     years = timefunc.years(dates(stack))
     lever = years - years.mean()
     # slope b = sum l_t d_t / sum l_t^2, so Var(b) = sum l_t^2 v_t / (sum l_t^2)^2

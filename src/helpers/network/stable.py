@@ -1,15 +1,17 @@
 """Stable ground: the pixels that move least, found from the stack itself."""
 
-from __future__ import annotations
+import logging
 
 import numpy as np
 import xarray as xr
 
 from helpers import timefunc
-from helpers.network.delay import delay_basis, relative_to_reference
+from helpers.network.delay import delay_basis, known_height, relative_to_reference
 from helpers.network.graph import dates
 from helpers.network.motion import fit_motion
 from helpers.network.pixels import by_blocks, values_at
+
+log = logging.getLogger(__name__)
 
 MAX_DELAY_MM = 10.0  # most that delay makes of rate or season, rms over the scene, averaged over many dates
 
@@ -36,39 +38,39 @@ def stable_ground(stack: xr.Dataset, *, share: float = 0.4, max_motion_mm: float
     DataArray of bool (y, x)
         Attribute ``covers``: extent of the stable pixels (5 to 95 %) as a share of the scene's, the smaller of
         the two directions. A ramp fitted to a corner is poorly known elsewhere. ``enough``: above 5 % of the pixels
-        and 60 % of the extent, sufficient for the fit of a delay.
+        and 60 % of the extent, sufficient for the fit of a delay. Empty, with a warning, for less than five dates.
     """
     shape = (stack.sizes["y"], stack.sizes["x"])
     often = stack["unwrapped_phase"].notnull().mean("pair").values >= 0.25
     index = np.flatnonzero(often)
     days = dates(stack)
     parameters = _motion_of(stack, often)[:3]
-    if len(parameters) == 0:
-        raise ValueError(f"{len(days)} dates are too few to find stable ground: give a mask")
+    out = np.zeros(shape, bool)
+    if len(parameters) == 0 or index.size == 0:
+        log.warning("no stable ground found: %d dates (5 needed), %d pixels with data", len(days), index.size)
+        return _marked(out, stack, 0.0)
     span = float(np.ptp(timefunc.years(days)))
     parameters[0] *= min(span, 3.0)  # rate over the span and seasonal swing, both in mm
-    columns = values_at(relative_to_reference(delay_basis(stack, 1, "height" in stack), stack), index).T
+    with_height = bool(known_height(stack).notnull().any())
+    columns = values_at(relative_to_reference(delay_basis(stack, 1, with_height), stack), index).T
     if not {"reference_y", "reference_x"} <= set(stack.attrs):
         columns = np.concatenate([np.ones((index.size, 1)), columns], axis=1)
     usable = np.isfinite(columns).all(axis=1)
     motion = np.full(index.size, np.inf)
     motion[usable] = _trimmed(columns[usable], parameters[:, usable].T, share)
-    out = np.zeros(shape, bool)
     limit = min(np.quantile(motion[usable], share), max_motion_mm)
     out.ravel()[index[motion <= limit]] = True
     row, column = np.nonzero(out)
-    spans = [
-        np.ptp(np.quantile(at, [0.05, 0.95])) / (0.9 * (n - 1))
-        for at, n in zip((row, column), shape, strict=True)
-    ]
-    covers = float(min(*spans, 1.0))
-    return xr.DataArray(
-        out,
-        dims=("y", "x"),
-        coords={"y": stack["y"], "x": stack["x"]},
-        name="stable",
-        attrs={"covers": covers, "enough": bool(out.mean() > 0.05 and covers > 0.6)},
-    )
+    at = zip((row, column), shape, strict=True)
+    covers = float(min(1.0, *(np.ptp(np.quantile(k, [0.05, 0.95])) / (0.9 * (n - 1)) for k, n in at)))
+    return _marked(out, stack, covers)
+
+
+def _marked(out, stack, covers: float) -> xr.DataArray:
+    """Mask with its attributes."""
+    attrs = {"covers": covers, "enough": bool(out.mean() > 0.05 and covers > 0.6)}
+    coords = {"y": stack["y"], "x": stack["x"]}
+    return xr.DataArray(out, dims=("y", "x"), coords=coords, name="stable", attrs=attrs)
 
 
 def stable_on(stable: xr.DataArray, stack: xr.Dataset) -> xr.DataArray | None:

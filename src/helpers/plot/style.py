@@ -47,6 +47,7 @@ NO_DATA = "0.68"  # darker than the middle of a diverging map, so that "none" an
 #: what a reader does not see: colours that differ by fewer levels, in fewer pixels than a small marker has
 COLOUR_STEP, PIXEL_SHARE = 8, 5e-5
 
+mpl.rcdefaults()  # not a user's matplotlibrc: it would change type, or ask for TeX
 mpl.style.use(str(files("helpers") / "compendium.mplstyle"))
 
 

@@ -5,20 +5,12 @@ The order of use is ``extract_events`` -> ``derivative`` -> ``fit`` -> ``k_ref``
 compared or averaged over different b; k_ref = a Q_ref^(b-1), in 1/day, can be.
 """
 
-from .aquifer import (
-    THEORY,
-    drainage_time,
-    linear_thickness,
-    low_flow_trend,
-    storage,
-    thickness_factor,
-    thickness_trend,
-)
+from .aquifer import THEORY, drainage_time, low_flow_trend, storage, thickness_factor, thickness_trend
 from .comparables import comparable_fits, decorrelate, k_ref, k_ref_std, reference_flow, shrink, to_mm_per_day
 from .derivatives import SCHEMES, derivative
 from .events import RULES, extract_events
 from .fits import METHODS, fit
-from .multiverse import LINES, multiverse, per_event_fits
+from .multiverse import LINES, multiverse
 from .noise import noise_extrapolation, rating_error
 from .record import antecedent_precipitation, season_classes
 from .regimes import (
@@ -33,41 +25,13 @@ from .regimes import (
     year_values,
 )
 
+# fmt: off
 __all__ = [
-    "LINES",
-    "METHODS",
-    "RULES",
-    "SCHEMES",
-    "THEORY",
-    "adjust_p_values",
-    "antecedent_precipitation",
-    "block_bootstrap",
-    "change_year",
-    "comparable_fits",
-    "decorrelate",
-    "derivative",
-    "drainage_time",
-    "extract_events",
-    "fit",
-    "k_ref",
-    "k_ref_std",
-    "lagged_correlation",
-    "linear_thickness",
-    "low_flow_trend",
-    "multiverse",
-    "noise_extrapolation",
-    "per_event_fits",
-    "period_means",
-    "placebo_tests",
-    "rating_error",
-    "reference_flow",
-    "regime_test",
-    "season_classes",
-    "shrink",
-    "storage",
-    "thickness_factor",
-    "thickness_trend",
-    "to_mm_per_day",
-    "trend_test",
-    "year_values",
+    "LINES", "METHODS", "RULES", "SCHEMES", "THEORY", "adjust_p_values", "antecedent_precipitation",
+    "block_bootstrap", "change_year", "comparable_fits", "decorrelate", "derivative", "drainage_time",
+    "extract_events", "fit", "k_ref", "k_ref_std", "lagged_correlation", "low_flow_trend", "multiverse",
+    "noise_extrapolation", "period_means", "placebo_tests", "rating_error", "reference_flow", "regime_test",
+    "season_classes", "shrink", "storage", "thickness_factor", "thickness_trend", "to_mm_per_day",
+    "trend_test", "year_values",
 ]
+# fmt: on

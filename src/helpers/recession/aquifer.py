@@ -70,65 +70,21 @@ def drainage_time(points: pd.DataFrame) -> dict:
     exponent = 1 / tail.mean()  # of the survival function: alpha - 1
     b = 1 + 1 / (exponent + 1)
     sums = pd.Series(tail - tail.mean()).groupby(members).sum()
-    mean_std = np.sqrt((sums**2).sum()) / tail.size
-    # b = 1 + m / (1 + m) with m the mean log excess
-    b_std = mean_std / (1 + tail.mean()) ** 2
-    tau_0 = float(tau[start])
+    # b = 1 + m / (1 + m) with m the mean log excess, so db = dm / (1 + m)^2
+    b_std = np.sqrt((sums**2).sum()) / tail.size / (1 + tail.mean()) ** 2
+    tau_0 = tau[start]
     mean_tau = tau_0 * (2 - b) / (3 - 2 * b) if b < 1.499 else np.nan
-    return {
-        "b": float(b),
-        "b_std": float(b_std),
-        "tau": float(mean_tau),
-        "tau_0": tau_0,
-        "n": int(tail.size),
-        "n_events": len(sums),
-        "distance": float(distance),
-    }
+    found = {"b": b, "b_std": b_std, "tau": mean_tau, "tau_0": tau_0, "distance": distance}
+    return {name: float(x) for name, x in found.items()} | {"n": int(tail.size), "n_events": len(sums)}
 
 
 def thickness_factor(ln_k_change: float | np.ndarray, power: float) -> float | np.ndarray:
     """Factor by which the saturated thickness must have changed, if it alone changed k_ref: exp(change / power).
 
-    Parameters
-    ----------
-    ln_k_change : float or array
-        Change of ln k_ref.
-    power : float
-        Of the thickness in a (`THEORY`); with 0 no change of thickness can do it: NaN.
+    `power` is that of the thickness in a (`THEORY`); with 0 no change of thickness can do it: NaN.
     """
     ln_k_change = np.asarray(ln_k_change, float)
     return np.exp(ln_k_change / power) if power else np.full_like(ln_k_change, np.nan)
-
-
-def linear_thickness(
-    a: float | np.ndarray, *, conductivity_m_day: float, channel_km: float, area_km2: float, porosity: float
-) -> float | np.ndarray:
-    """Saturated thickness (m) of the linearised late regime: a = pi^2 k p D L^2 / (phi A^2), p = 0.3465.
-
-    After Brutsaert, as used by Lyon et al. (2009, doi:10.5194/hess-13-595-2009).  For basins whose geometry is known;
-    a must come from fits at b = 1, in 1/day.
-
-    Parameters
-    ----------
-    a : float or array
-        Recession constant at b = 1 (1/day).
-    conductivity_m_day : float
-        Saturated hydraulic conductivity.
-    channel_km, area_km2 : float
-        Length of all channels, drainage area.
-    porosity : float
-        Drainable porosity.
-    """
-    for name, value in (
-        ("conductivity_m_day", conductivity_m_day),
-        ("channel_km", channel_km),
-        ("area_km2", area_km2),
-        ("porosity", porosity),
-    ):
-        if not np.all(np.asarray(value) > 0):
-            raise ValueError(f"linear_thickness: {name} must be positive, found {value}")
-    density = channel_km / area_km2 / 1e3  # m of channel per m2
-    return np.asarray(a, float) * porosity / (np.pi**2 * conductivity_m_day * 0.3465 * density**2)
 
 
 def low_flow_trend(yearly: pd.Series, *, seed: int = 0) -> tuple[float, float]:
@@ -169,11 +125,11 @@ def _quantile_slope(x, y, quantile):
 
 
 def thickness_trend(
-    flow_trend: float | np.ndarray,
-    tau: float | np.ndarray,
-    b: float | np.ndarray,
-    porosity: float | np.ndarray,
-) -> float | np.ndarray:
+    flow_trend: np.ndarray | float,
+    tau: np.ndarray | float,
+    b: np.ndarray | float,
+    porosity: np.ndarray | float,
+) -> np.ndarray:
     """Trend of the drained layer's thickness from the trend of baseflow: tau / (phi (4 - 2 b)) dQ/dt.
 
     Cooper et al. (2023, doi:10.1029/2022WR033154), with N + 1 = 4 - 2 b.

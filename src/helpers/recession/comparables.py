@@ -81,7 +81,7 @@ def k_ref_std(fits: pd.DataFrame, q_ref: float) -> pd.Series:
     return np.sqrt(var.clip(lower=0)).rename("ln_k_ref_std")
 
 
-def decorrelate(fits: pd.DataFrame, *, q0: float | None = None) -> pd.DataFrame:
+def decorrelate(fits: pd.DataFrame) -> pd.DataFrame:
     """Rescale a to the flow at which it is uncorrelated with b.
 
     a0 = a q0^(b-1) with ln q0 = -cov(ln a, b) / var(b), q0 one value for all fits (Dralle et al. 2015,
@@ -91,23 +91,20 @@ def decorrelate(fits: pd.DataFrame, *, q0: float | None = None) -> pd.DataFrame:
     ----------
     fits : pandas.DataFrame
         Columns ``a``, ``b``.
-    q0 : float, optional
-        Use this flow instead, e.g. that of a baseline or of a pooled set.
 
     Returns
     -------
     pandas.DataFrame
         `fits` with column ``a0`` (1/day) and ``.attrs["q0"]``.
     """
-    if q0 is None:
-        okay = np.isfinite(fits["a"]) & np.isfinite(fits["b"]) & (fits["a"] > 0)
-        ln_a, b = np.log(fits.loc[okay, "a"].to_numpy(float)), fits.loc[okay, "b"].to_numpy(float)
-        if b.size < 3 or not b.var() > 0:
-            raise ValueError("decorrelate: at least 3 events with different b are needed; use per_event fits")
-        # Cov(ln a + (b - 1) ln q0, b) = 0
-        q0 = float(np.exp(-np.cov(ln_a, b)[0, 1] / b.var(ddof=1)))
+    okay = np.isfinite(fits["a"]) & np.isfinite(fits["b"]) & (fits["a"] > 0)
+    ln_a, b = np.log(fits.loc[okay, "a"].to_numpy(float)), fits.loc[okay, "b"].to_numpy(float)
+    if b.size < 3 or not b.var() > 0:
+        raise ValueError("decorrelate: at least 3 events with different b are needed; use per_event fits")
+    # Cov(ln a + (b - 1) ln q0, b) = 0
+    q0 = float(np.exp(-np.cov(ln_a, b)[0, 1] / b.var(ddof=1)))
     out = fits.assign(a0=k_ref(fits, q0))
-    out.attrs = {**fits.attrs, "q0": float(q0)}
+    out.attrs = {**fits.attrs, "q0": q0}
     return out
 
 
@@ -204,12 +201,8 @@ def comparable_fits(
         b_shrunk=drawn["b"],
         ln_q=0.5 * np.log(free["q_min"] * free["q_max"]),
     )
-    out.attrs |= {
-        "common_b": float(shared["b"]),
-        "common_b_std": float(shared["b_std"]),
-        "q0": rescaled.attrs["q0"],
-        "b_between_sd": drawn.attrs["b_between_sd"],
-    }
+    out.attrs |= {"common_b": float(shared["b"]), "common_b_std": float(shared["b_std"])}
+    out.attrs |= {"q0": rescaled.attrs["q0"], "b_between_sd": drawn.attrs["b_between_sd"]}
     return out
 
 

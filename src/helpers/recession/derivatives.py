@@ -13,11 +13,7 @@ SCHEMES = ("brutsaert_nieber", "backward", "central", "variable_step", "exponent
 
 
 def derivative(
-    events: pd.DataFrame,
-    scheme: str = "exponential",
-    *,
-    fraction: float = 0.2,
-    gamma: str | float = "nonlinear",
+    events: pd.DataFrame, scheme: str = "exponential", *, fraction: float = 0.2, gamma: str = "nonlinear"
 ) -> pd.DataFrame:
     """Rate of change of flow along each event.
 
@@ -142,9 +138,7 @@ def _fitted_curve(t, q):
         lambda p: _ln_curve(t, *p) - y,
         [y[0], np.log(fall), 1.0],
         bounds=([-np.inf, -50.0, -50.0], [np.inf, 50.0, 50.0]),
-        xtol=1e-12,
-        ftol=1e-12,
-        gtol=1e-12,
+        **dict.fromkeys(("xtol", "ftol", "gtol"), 1e-12),
     )
     _, k, b = found.x
     # Cov = s^2 (J' J)^-1, s^2 = RSS / (n - 3)

@@ -1,6 +1,6 @@
 """Recession events: named, audited rule sets."""
 
-from typing import NamedTuple
+from collections import namedtuple
 
 import numpy as np
 import pandas as pd
@@ -45,22 +45,11 @@ RULES = {
     },
     "tossh2021": _BASE | {"min_run_days": 7, "drop_open": True, "drop_first_days": 1, "min_days": 6},
     "gnann2020": _BASE
-    | {
-        "min_run_days": 7,
-        "drop_open": True,
-        "drop_first_days": 1,
-        "min_days": 6,
-        "zero_is_missing": False,
-    },
+    | {"min_run_days": 7, "drop_open": True, "drop_first_days": 1, "min_days": 6, "zero_is_missing": False},
     "vogel_kroll1992": _BASE
     | {"smooth": "trailing", "min_run_days": 10, "drop_first_fraction": 0.3, "min_step_ratio": 0.7},
     "brutsaert2008": _BASE
-    | {
-        "drop_first_days": 3,
-        "drop_first_days_high": 4,
-        "drop_last_days": 2,
-        "drop_steepening": True,
-    },
+    | {"drop_first_days": 3, "drop_first_days_high": 4, "drop_last_days": 2, "drop_steepening": True},
 }
 
 #: Why a candidate is refused, by the code of `kernels.select`.
@@ -78,21 +67,12 @@ REASONS = (
 _ENDED_BY = {kernels.RISE: "rise", kernels.RECORD_END: "end of record", kernels.STEEP: "steep drop"}
 
 
-class Limits(NamedTuple):
-    """The numbers of a rule set, as the compiled loop takes them (-1: none)."""
-
-    min_run_days: int
-    drop_open: bool
-    drop_first_days: int
-    drop_first_days_high: int
-    drop_first_fraction: float
-    drop_last_days: int
-    drop_steepening: bool
-    min_days: int
-    min_days_winter: int
-    min_range: float
-    min_drop_quanta: float
-    high_flow: float
+_INTEGERS = "min_run_days drop_first_days drop_first_days_high drop_last_days min_days min_days_winter"
+_NUMBERS = "drop_first_fraction min_range min_drop_quanta high_flow"
+_TYPES = dict.fromkeys(_INTEGERS.split(), int) | dict.fromkeys(_NUMBERS.split(), float)
+_TYPES |= {"drop_open": bool, "drop_steepening": bool}
+#: The numbers of a rule set, as the compiled loop takes them (-1: none).
+Limits = namedtuple("Limits", list(_TYPES))
 
 
 def extract_events(
@@ -121,7 +101,8 @@ def extract_events(
         flow counts as missing.  ``vogel_kroll1992`` and ``brutsaert2008`` are rules after, not exactly
         as in, Vogel and Kroll (1992) and Brutsaert (2008, doi:10.1029/2007WR006518).
     precipitation, temperature : array-like, optional
-        Daily mm and degC, on the days of `discharge` (xarray and pandas objects are aligned by date).
+        Daily mm and degC, on the days of `discharge` (xarray and pandas objects are aligned by calendar day);
+        a day on which a given driver is unknown belongs to no event.
         A day with ``max_precipitation_mm`` or more, or on which snow melts (`degree_day_snow`; it needs both),
         belongs to no event.
     ice : array-like of bool, optional
@@ -178,9 +159,8 @@ def find_events(record, blocked, settings):
     usable = (blocked == 0) & np.isfinite(level)
     tolerance, step_ratio = float(settings["rise_tolerance"]), float(settings["min_step_ratio"])
     runs = kernels.find_runs(level, q, usable, tolerance, step_ratio)
-    typed = Limits.__annotations__
     numbers = (settings | {"high_flow": record.high_flow}).items()
-    limits = Limits(**{k: typed[k](-1 if v is None else v) for k, v in numbers if k in typed})
+    limits = Limits(**{k: _TYPES[k](-1 if v is None else v) for k, v in numbers if k in _TYPES})
     winter = record.season == (record.seasons.index("winter") if "winter" in record.seasons else -1)
     rows, number, reasons = kernels.select(q, record.step, winter, runs, limits)
     return rows, number, runs, reasons

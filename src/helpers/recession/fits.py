@@ -12,16 +12,7 @@ from statsmodels.tools.sm_exceptions import IterationLimitWarning
 from . import kernels
 
 #: Names of the methods.
-METHODS = (
-    "per_event",
-    "cloud_ols",
-    "binned",
-    "quantile",
-    "lower_envelope",
-    "nls",
-    "shared_b",
-    "mixed",
-)
+METHODS = ("per_event", "cloud_ols", "binned", "quantile", "lower_envelope", "nls", "shared_b", "mixed")
 
 
 def fit(points: pd.DataFrame, method: str = "per_event", *, b: float | None = None) -> pd.DataFrame:
@@ -70,15 +61,17 @@ def fit(points: pd.DataFrame, method: str = "per_event", *, b: float | None = No
         extra = {}
         if method == "mixed":
             value, slope, center, cov, extra = _mixed(x, y, event)
+        elif method == "cloud_ols":
+            value, slope, center, cov = _ols(x, y, event)
         else:
-            value, slope, center, cov = _POOLED[method](x, y, event)
+            (line, draws), center = _RESAMPLED[method], x.mean()
+            value, slope = line(x - center, y)
+            cov = _bootstrap_cov(x - center, y, event, line, draws)
         fits = _table([-1], [points["time"].min()], [[value, slope, center, *cov]], [len(points)])
         fits["q_min"], fits["q_max"] = points["q_mid"].min(), points["q_mid"].max()
         fits.attrs = extra
-    fits.attrs |= {
-        k: v for k, v in points.attrs.items() if k in ("units", "station", "drainage_area_km2", "scheme")
-    }
-    fits.attrs["method"] = method
+    kept = ("units", "station", "drainage_area_km2", "scheme")
+    fits.attrs |= {k: v for k, v in points.attrs.items() if k in kept} | {"method": method}
     return fits
 
 
@@ -89,10 +82,7 @@ def _usable(points):
     okay = (points["dqdt"] < 0) & (points["q_mid"] > 0)
     if not okay.any():
         raise ValueError("points: none has falling flow (dqdt < 0, q_mid > 0); loosen the rule set")
-    attrs = points.attrs
-    points = points[okay]
-    points.attrs = attrs
-    return points
+    return points[okay]  # with its attrs
 
 
 def _table(event, start, lines, n):
@@ -187,10 +177,6 @@ def _ols(x, y, event):
     return beta[0], beta[1], center, (cov[0, 0], cov[1, 1], cov[0, 1])
 
 
-def _cloud_ols(x, y, event):
-    return _ols(x, y, event)
-
-
 def _binned_line(x, y):
     """Line through means of bins that hold at least 1 % of the range of ln Q and are known to half their mean.
 
@@ -216,20 +202,14 @@ def _binned_line(x, y):
     return value, slope
 
 
-def _binned(x, y, event):
-    center = x.mean()
-    value, slope = _binned_line(x - center, y)
-    return value, slope, center, _bootstrap_cov(x - center, y, event, _binned_line, draws=100)
-
-
-def _bootstrap_cov(x, y, event, line, draws=200, seed=0):
+def _bootstrap_cov(x, y, event, line, draws):
     """Covariance of (value, slope) of ``line(x, y)`` over resampled events."""
     codes = np.unique(event, return_inverse=True)[1]
     order = np.argsort(codes, kind="stable")
     members = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
     if len(members) < 2:
         return np.nan, np.nan, np.nan
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     estimates = []
     for _ in range(draws):
         rows = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
@@ -238,18 +218,12 @@ def _bootstrap_cov(x, y, event, line, draws=200, seed=0):
     return cov[0, 0], cov[1, 1], cov[0, 1]
 
 
-def quantile_line(x, y, level=0.5):
-    """Quantile regression y = value + slope x."""
+def _median_line(x, y):
+    """Median regression y = value + slope x."""
     with warnings.catch_warnings():
         # steps between lines of equal cost are no failure
         warnings.simplefilter("ignore", IterationLimitWarning)
-        return QuantReg(y, np.c_[np.ones_like(x), x]).fit(q=level, max_iter=500).params
-
-
-def _quantile(x, y, event):
-    center = x.mean()
-    value, slope = quantile_line(x - center, y)
-    return value, slope, center, _bootstrap_cov(x - center, y, event, quantile_line, draws=100)
+        return QuantReg(y, np.c_[np.ones_like(x), x]).fit(q=0.5, max_iter=500).params
 
 
 def _envelope_line(x, y, fraction=0.05):
@@ -261,12 +235,6 @@ def _envelope_line(x, y, fraction=0.05):
     return np.quantile(y - b * x, fraction), b
 
 
-def _lower_envelope(x, y, event):
-    center = x.mean()
-    value, slope = _envelope_line(x - center, y)
-    return value, slope, center, _bootstrap_cov(x - center, y, event, _envelope_line)
-
-
 def _nls_line(x, y):
     """Least squares of -dQ/dt itself, scaled; starts from the log-log line."""
     start = np.polyfit(x, y, 1)[::-1]
@@ -276,12 +244,6 @@ def _nls_line(x, y):
         lambda p: np.exp(np.clip(p[0] + p[1] * x, -700, 50)) - z, [start[0] - np.log(scale), start[1]]
     )
     return result.x[0] + np.log(scale), result.x[1]
-
-
-def _nls(x, y, event):
-    center = x.mean()
-    value, slope = _nls_line(x - center, y)
-    return value, slope, center, _bootstrap_cov(x - center, y, event, _nls_line)
 
 
 def _shared_b(points):
@@ -307,10 +269,8 @@ def _shared_b(points):
     within = residual @ residual / max(len(x) - events - 1, 1)
     lines = np.c_[my, np.full(events, b), mx, within / n, np.full(events, var_b), np.zeros(events)]
     fits = _table(number, points["time"].to_numpy()[order][first[:-1]], lines, n)
-    fits["q_min"], fits["q_max"] = (
-        np.exp(np.minimum.reduceat(x, first[:-1])),
-        np.exp(np.maximum.reduceat(x, first[:-1])),
-    )
+    fits["q_min"] = np.exp(np.minimum.reduceat(x, first[:-1]))
+    fits["q_max"] = np.exp(np.maximum.reduceat(x, first[:-1]))
     if "season" in points:
         fits["season"] = points["season"].to_numpy()[order][first[:-1]]
     return fits
@@ -330,19 +290,14 @@ def _mixed(x, y, event):
     if not (np.diag(cov) >= 0).all():  # at a bound the information may not be positive
         cov = np.full((2, 2), np.nan)
     spread = np.sqrt(np.maximum(np.diag(np.asarray(model.cov_re)), 0))
-    extra = {
-        "ln_a_event_sd": float(spread[0]),
-        "b_event_sd": float(spread[1]),
-        "center": float(np.exp(center)),
-        "converged": bool(model.converged),
-    }
+    extra = {"ln_a_event_sd": float(spread[0]), "b_event_sd": float(spread[1])}
     return *np.asarray(model.fe_params), center, (cov[0, 0], cov[1, 1], cov[0, 1]), extra
 
 
-_POOLED = {
-    "cloud_ols": _cloud_ols,
-    "binned": _binned,
-    "quantile": _quantile,
-    "lower_envelope": _lower_envelope,
-    "nls": _nls,
+#: pooled lines whose errors come from resampled events: the line, and the number of resamples
+_RESAMPLED = {
+    "binned": (_binned_line, 100),
+    "quantile": (_median_line, 100),
+    "lower_envelope": (_envelope_line, 200),
+    "nls": (_nls_line, 200),
 }

@@ -9,9 +9,9 @@ import xarray as xr
 
 from . import kernels
 from .comparables import shrunk_slopes
-from .derivatives import SCHEMES, rates
+from .derivatives import rates
 from .events import find_events, rule_settings
-from .record import blocked_days, check_flow, make_record, read_record
+from .record import blocked_days, read_record
 from .regimes import contrasts, membership, period_bounds, year_medians
 
 #: Extraction choices: a name, a rule set and what is changed in it.
@@ -40,13 +40,7 @@ LINES = ("least_squares", "theil_sen", "shrunk", "common_b")
 
 
 def specifications() -> pd.DataFrame:
-    """The 480 choices of extraction x derivative x per-event line, as a table.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``rule, changes, scheme, options, line``; 20 x 6 x 4 rows.
-    """
+    """The 480 choices ``rule, changes, scheme, options, line``: 20 extractions x 6 derivatives x 4 lines."""
     rows = [
         (rule, changes, scheme, options, line)
         for (rule, changes), (scheme, options), line in product(EXTRACTIONS, DERIVATIVES, LINES)
@@ -180,64 +174,3 @@ def _starts(number):
     if not len(number):
         return np.zeros(1, np.int64)
     return np.r_[0, np.flatnonzero(np.diff(number)) + 1, len(number)].astype(np.int64)
-
-
-def per_event_fits(
-    discharge: xr.DataArray | pd.Series,
-    rule: str = "default",
-    scheme: str = "exponential",
-    *,
-    fraction: float = 0.2,
-    gamma: str | float = "nonlinear",
-    **changes,
-) -> pd.DataFrame:
-    """Events, derivative and per-event lines of many gauges.
-
-    Parameters
-    ----------
-    discharge : xarray.DataArray
-        (station, time), daily, any unit.
-    rule, scheme, fraction, gamma, changes
-        As in `extract_events` and `derivative`; ``integrated`` is not offered here.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``station, event, start, a, b, n`` (event numbers start at 0 in each station).
-    """
-    if "station" not in discharge.dims or "time" not in discharge.dims:
-        raise ValueError(f"per_event_fits takes (station, time), found {discharge.dims}")
-    if scheme not in SCHEMES[:-1]:
-        raise ValueError(f"unknown scheme {scheme!r} for many gauges; known: {', '.join(SCHEMES[:-1])}")
-    settings = rule_settings(rule, changes)
-    parts = []
-    names = discharge["station"].values
-    discharge = discharge.transpose("station", "time")
-    first_station = read_record(discharge.isel(station=0, drop=True))  # checks the calendar, once
-    time, classes = first_station.time, (first_station.seasons, first_station.season)
-    ice = np.zeros(discharge.shape, bool)
-    if "ice" in discharge.coords:
-        ice[:] = discharge["ice"].values
-    for k in range(len(names)):
-        flow = check_flow(discharge.values[k].astype(float), time)
-        record = make_record(time, flow, classes, ice[k], {})
-        rows, number, *_ = find_events(record, blocked_days(record, (None, None), settings), settings)
-        first = _starts(number)
-        flat = (rows.astype(float), record.flow[rows], first)
-        lines = kernels.log_lines(*rates(flat, record.step[rows], scheme, fraction, gamma), first)
-        parts.append(
-            (np.full(len(lines), k), np.arange(len(lines)), record.time.values[rows[first[:-1]]], lines)
-        )
-    station, event, start, lines = (np.concatenate(p) for p in zip(*parts, strict=True))
-    with np.errstate(over="ignore"):
-        a = np.exp(lines[:, 0] - lines[:, 1] * lines[:, 2])
-    return pd.DataFrame(
-        {
-            "station": names[station],
-            "event": event,
-            "start": start,
-            "a": a,
-            "b": lines[:, 1],
-            "n": lines[:, 5],
-        }
-    ).astype({"n": int})

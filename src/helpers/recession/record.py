@@ -13,8 +13,8 @@ from . import kernels
 SEASONS = {"spring": "04-01", "summer": "07-01", "autumn": "09-15", "winter": "11-01"}
 
 #: Why a day belongs to no event.
-BLOCKS = ("", "rain", "melt", "ice", "zero", "missing")
-RAIN, MELT, ICE, ZERO, MISSING = 1, 2, 3, 4, 5
+BLOCKS = ("", "rain", "melt", "ice", "zero", "missing", "no rain data", "no temperature data")
+RAIN, MELT, ICE, ZERO, MISSING, NO_RAIN, NO_TEMPERATURE = range(1, 8)
 
 
 class Record(NamedTuple):
@@ -34,27 +34,10 @@ def read_record(discharge, seasons=None, ice=None):
     """Check a daily record and find its rounding steps and season classes; `ice` overrides its own ice marks."""
     time, flow, marked, attrs = _checked(discharge)
     ice = marked if ice is None else daily(ice, time, "ice") > 0
-    return make_record(time, flow, _season_classes(time, SEASONS if seasons is None else seasons), ice, attrs)
-
-
-def make_record(time, flow, classes, ice, attrs):
-    """A `Record` of checked flow."""
-    names, season = classes
+    names, season = _season_classes(time, SEASONS if seasons is None else seasons)
     finite = flow[np.isfinite(flow)]
     high = float(np.partition(finite, int(0.9 * finite.size))[int(0.9 * finite.size)])
     return Record(time, flow, quantum(flow), season, names, high, ice, attrs)
-
-
-def check_flow(q, time):
-    """Flow without anything that is no flow."""
-    if not np.isfinite(q).any():
-        raise ValueError("discharge: no value at all; check the missing mark and the unit")
-    if (q < 0).any() or np.isinf(q).any():
-        bad = time[(q < 0) | np.isinf(q)][0]
-        raise ValueError(
-            f"discharge: negative or infinite flow, first on {bad:%Y-%m-%d}; set it to NaN if missing"
-        )
-    return q
 
 
 def _checked(discharge):
@@ -74,10 +57,15 @@ def _checked(discharge):
             "discharge: the calendar is not complete and daily (gaps, duplicates or other steps); "
             "reindex to every day with NaN for the missing ones"
         )
-    q = check_flow(discharge.values.astype(float), time)
-    ice = np.zeros(len(q), bool)
-    if "ice" in discharge.coords:
-        ice = discharge["ice"].values.astype(bool)
+    q = discharge.values.astype(float)
+    if not np.isfinite(q).any():
+        raise ValueError("discharge: no value at all; check the missing mark and the unit")
+    if (q < 0).any() or np.isinf(q).any():
+        bad = time[(q < 0) | np.isinf(q)][0]
+        raise ValueError(
+            f"discharge: negative or infinite flow, first on {bad:%Y-%m-%d}; set it to NaN if missing"
+        )
+    ice = discharge["ice"].values.astype(bool) if "ice" in discharge.coords else np.zeros(len(q), bool)
     keep = ("units", "station", "drainage_area_km2")
     return time, q, ice, {k: discharge.attrs[k] for k in keep if k in discharge.attrs}
 
@@ -118,12 +106,15 @@ def season_classes(temperature: pd.Series | None = None) -> dict:
 
 
 def daily(values, time, name):
-    """A driver on the days of the record: aligned by date where it has dates, else by position."""
+    """A driver on the days of the record: aligned by calendar day where it has dates, else by position."""
     if isinstance(values, xr.DataArray):
         values = values.squeeze(drop=True).to_series()
     if isinstance(values, pd.Series):
-        return values.reindex(time).to_numpy(float)
+        dated = values.set_axis(pd.DatetimeIndex(values.index).floor("D"))
+        values = dated.reindex(time.floor("D"))
     values = np.asarray(values, float)
+    if values.shape == (len(time),) and np.isnan(values).all():
+        raise ValueError(f"{name}: no value on any day of discharge; check its dates, or leave it out")
     if values.shape != (len(time),):
         raise ValueError(
             f"{name}: {values.shape} values for {len(time)} days of discharge; give one a day, or a dated series"
@@ -140,12 +131,14 @@ def blocked_days(record, drivers, settings):
     if precipitation is not None:
         rain = daily(precipitation, time, "precipitation")
         blocked[rain >= settings["max_precipitation_mm"]] = RAIN
+        blocked[np.isnan(rain)] = NO_RAIN
     if temperature is not None:
         warm = daily(temperature, time, "temperature")
         if rain is None:
             raise ValueError("temperature alone cannot tell snow melt: give precipitation as well")
         lying = np.r_[0.0, degree_day_snow(rain, warm)[:-1]]
         blocked[(warm > settings["melt_temperature_c"]) & (lying > 0)] = MELT
+        blocked[np.isnan(warm) & (blocked == 0)] = NO_TEMPERATURE
     if settings["exclude_ice"]:
         blocked[record.ice] = ICE
     if settings["zero_is_missing"]:
@@ -157,10 +150,10 @@ def blocked_days(record, drivers, settings):
 def degree_day_snow(precipitation: np.ndarray, temperature: np.ndarray) -> np.ndarray:
     """Snow store (mm water) of a degree-day balance: P falls as snow below 0 degC and melts by 3 mm/degC/day above.
 
-    S(t) = max(S(t-1) + P [T < 0] - 3 max(T, 0), 0).  Only to tell days with melt from days without; missing
-    precipitation counts as none.
+    S(t) = max(S(t-1) + P [T < 0] - 3 max(T, 0), 0).  Only to tell days with melt from days without; a day
+    of unknown precipitation or temperature adds or takes none.
     """
-    p, t = np.nan_to_num(np.asarray(precipitation, float)), np.asarray(temperature, float)
+    p, t = (np.nan_to_num(np.asarray(x, float)) for x in (precipitation, temperature))
     store, snow = np.zeros(p.size), 0.0
     for i in range(p.size):
         snow = max(snow + (p[i] if t[i] < 0 else 0.0) - 3.0 * max(t[i], 0.0), 0.0)
@@ -178,14 +171,9 @@ def antecedent_precipitation(
     Parameters
     ----------
     precipitation : pandas.Series or array-like
-        Daily mm; missing counts as none.
+        Daily mm (missing counts as none); the index comes back likewise.
     decay : float
         Share of the index that is left a day later, 0.8 to 0.98 in use.
-
-    Returns
-    -------
-    pandas.Series or numpy.ndarray
-        As the input.
     """
     if not 0 < decay < 1:
         raise ValueError(f"decay must lie between 0 and 1, found {decay}")

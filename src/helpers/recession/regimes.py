@@ -21,10 +21,7 @@ def year_values(fits: pd.DataFrame, value: str = "ln_k_ref") -> pd.DataFrame:
     fits : pandas.DataFrame
         Columns ``start`` and `value`; ``ln_k_ref`` is made from ``k_ref`` if absent.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Index year; columns ``value``, ``n``.
+    The index of the result is the year; its columns are ``value``, ``n``.
     """
     if value == "ln_k_ref" and value not in fits and "k_ref" in fits:
         fits = fits.assign(ln_k_ref=np.log(fits["k_ref"]))
@@ -218,10 +215,7 @@ def change_year(
 def placebo_tests(fits: pd.DataFrame) -> pd.DataFrame:
     """`regime_test` of ln k_ref at every date that leaves five years on either side of a record without a change.
 
-    Returns
-    -------
-    pandas.DataFrame
-        ``year, difference, p_value``.
+    Returns ``year, difference, p_value``.
     """
     rows = []
     for year in np.unique(fits["start"].dt.year)[MIN_YEARS : 1 - MIN_YEARS]:
@@ -236,10 +230,7 @@ def placebo_tests(fits: pd.DataFrame) -> pd.DataFrame:
 def period_means(fits: pd.DataFrame, periods: pd.DataFrame, *, value: str = "ln_k_ref") -> pd.DataFrame:
     """Mean of the yearly values in each period, with the 95 % interval of AR(1) errors.
 
-    Returns
-    -------
-    pandas.DataFrame
-        ``label, mean, lower, upper, n_years``; the interval is NaN with under 5 years.
+    Returns ``label, mean, lower, upper, n_years``; the interval is NaN with under 5 years.
     """
     years = year_values(fits, value)
     bounds = period_bounds(periods)

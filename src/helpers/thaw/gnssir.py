@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -20,7 +22,7 @@ BY_WINDOW = [
 ]
 
 
-def fractions_of_heights(path, windows: dict[str, tuple[str, str]]) -> pd.DataFrame:
+def fractions_of_heights(path: str | Path, windows: dict[str, tuple[str, str]]) -> pd.DataFrame:
     """Fractions by window and year of a file of daily reflector heights (m), July to September.
 
     Errors that last over days, as soil moisture gives them, are found in means of eight days and widen the sds.

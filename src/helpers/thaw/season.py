@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -105,7 +106,7 @@ def season_in_delay(stack: xr.Dataset, windows: dict, stable: xr.DataArray) -> x
 
 
 def season_rate(
-    record: xr.Dataset, years, season: tuple[str, str], zones: xr.DataArray | None = None
+    record: xr.Dataset, years: Sequence[int], season: tuple[str, str], zones: xr.DataArray | None = None
 ) -> list[xr.DataArray]:
     """Subsidence (mm) that the epoch's rate adds in a season of each year, and its sd; of zones their means.
 
