@@ -54,7 +54,7 @@ $(shell whole() { test -f "$$1" && while IFS= read -r f; do test -s "$$f" || ret
 TAKE = $$'import errno, fcntl, sys\ntry: fcntl.flock(9, int(sys.argv[1]))\nexcept OSError as e: sys.exit(e.errno == errno.EWOULDBLOCK or print("no file locks here: run one make at a time"))'
 LOCK = set -eu -o pipefail; exec 9>>$(1); python3 -c $(TAKE) 6 || { \
   echo "$(2): another make is at work on it, waiting"; python3 -c $(TAKE) 2; }; \
-  $(if $(findstring B,$(firstword -$(MAKEFLAGS))),,test -n "$$(find $^ -newer $@ 2>&1)" || exit 0)
+  $(if $(findstring B,$(firstword -$(MAKEFLAGS))),:,test -n "$$(find $^ -newer $@ 2>&1)" || exit 0)
 
 help: ## list the targets
 	@grep -hE '^[$$A-Za-z0-9_(]+[A-Za-z0-9_)]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^\$$\(NOTEBOOKS\)/NN_name/; s/^([^:]*):.*## /\1\t/' | expand -t 10

@@ -4,6 +4,7 @@ import ast
 import csv
 import itertools
 import json
+import os
 import re
 import subprocess
 import sys
@@ -189,6 +190,15 @@ def test_a_what_if_cannot_touch_the_figures():
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     given = re.findall(r"-p (\w+) (\S+)", said)
     assert ("min_days", "7") in given and given[-1] == ("out", "build/try"), given  # the last one counts
+
+
+def test_make_b_makes_all_anew(tmp_path):
+    """`make -B` asks for no newer prerequisite: the recipe behind the lock runs."""
+    recipe = f"include Makefile\nprobe:\n\t@$(call LOCK,{tmp_path}/lock,probe); touch {tmp_path}/ran\n"
+    outside = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+    command = ["make", "-f", "-", "-B", "-j1", "probe"]
+    subprocess.run(command, cwd=ROOT, input=recipe, text=True, check=True, env=outside)
+    assert (tmp_path / "ran").exists()
 
 
 def test_readme_table_is_complete():
