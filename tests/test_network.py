@@ -806,6 +806,32 @@ def test_few_dates_and_quiet_data_run(n, sd):
     assert network.atmosphere(out).sizes == {"time": n}
 
 
+def test_heights_known_in_few_places_cost_only_their_term():
+    """Heights on one column, or only where there is no phase: ramps as without heights, and stable ground is found."""
+    stack, _ = delayed_scene(3, n=20)
+    ramps = network.correct_delay(stack.drop_vars("height"))["unwrapped_phase"]
+    for known in (slice(0, 1), slice(0, 0)):
+        few = stack.copy(deep=True)
+        few["height"] = few["height"].where(few["x"].isin(few["x"][known]))
+        out = network.correct_delay(few)
+        assert "no height" in out.attrs["delay_height_term"]
+        np.testing.assert_allclose(out["unwrapped_phase"], ramps, atol=1e-4)
+        assert network.stable_ground(few).mean() > 0.3
+
+
+def test_a_void_at_the_reference_pixel_moves_nothing():
+    """The reference pixel without height: the correction elsewhere stays as it was, to the step to the next pixel."""
+    stack, _ = delayed_scene(3, n=20)
+    row, column = (int(np.abs(stack[k] - stack.attrs[f"reference_{k}"]).argmin()) for k in "yx")
+    void = stack.copy(deep=True)
+    void["height"][row, column] = np.nan
+    before, after = network.correct_delay(stack), network.correct_delay(void)
+    shift = np.abs((after["unwrapped_phase"] - before["unwrapped_phase"]).median(("y", "x")))
+    around = stack["height"][row - 1 : row + 2, column - 1 : column + 2] - stack["height"][row, column]
+    slope = graph.incidence(stack) @ before["delay_coefficient"].sel(term="height").values
+    assert (shift <= 1.05 * np.abs(slope) * float(np.abs(around).max()) / 1000 + 0.01).all()
+
+
 def test_a_mask_from_the_south_means_the_same_ground():
     """A mask whose rows run from south to north selects the same pixels."""
     stack, _ = delayed_scene(6)[:2]

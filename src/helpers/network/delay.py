@@ -61,16 +61,19 @@ def correct_delay(
     heights = known_height(stack)
     with_height = height and bool(heights.notnull().any())
     basis = delay_basis(stack, order, with_height)
+    index = sample(stack, mask) if basis.sizes["term"] else np.zeros(0, int)
+    if with_height and not mostly_known(heights, index):
+        with_height, basis = False, basis.drop_sel(term="height")
     days = dates(stack)
     out = stack.copy()
     out.attrs["delay_terms"] = ", ".join(basis["term"].values.tolist()) or "none"
     if height and not with_height:
-        out.attrs["delay_height_term"] = "not fitted: the stack has no height"
+        out.attrs["delay_height_term"] = "not fitted: no height on half of the pixels of the fit"
     elif with_height and (n_void := int(heights.isnull().sum())):
         out.attrs["delay_height_term"] = f"left out at {n_void} pixels without height"
     if basis.sizes["term"] == 0:
         return out
-    pairs, pair_cov = _pair_coefficients(stack, basis, mask)
+    pairs, pair_cov = _pair_coefficients(stack, basis, index, mask is None)
     coefficient, covariance = _to_dates(stack, pairs, pair_cov)
     coefficient, rate_variance = _without_motion(stack, coefficient, mask is None)
 
@@ -97,6 +100,11 @@ def known_height(stack: xr.Dataset) -> xr.DataArray:
     if "height" not in stack:
         return xr.full_like(stack["unwrapped_phase"].isel(pair=0, drop=True), np.nan, chunks=None)
     return stack["height"].transpose("y", "x").where(stack["height"] != stack["height"].rio.nodata).load()
+
+
+def mostly_known(heights: xr.DataArray, index: np.ndarray) -> bool:
+    """Whether at least half of the pixels (flat indices) have a height: with fewer, the ramps would suffer."""
+    return bool(np.isfinite(heights.values.ravel()[index]).mean() >= 0.5)
 
 
 def delay_basis(stack: xr.Dataset, order: int, with_height: bool) -> xr.DataArray:
@@ -155,17 +163,19 @@ def relative_to_reference(basis: xr.DataArray, stack: xr.Dataset) -> xr.DataArra
     """Basis relative to the reference pixel (else to its mean), where the correction must be zero."""
     if {"reference_y", "reference_x"} <= set(stack.attrs):
         at = basis.sel(y=stack.attrs["reference_y"], x=stack.attrs["reference_x"], method="nearest")
-        at = at.where(np.isfinite(at), 0)
+        # a void at the reference: the height of the nearest pixel that has one
+        apart = (basis["y"] - at["y"]) ** 2 + (basis["x"] - at["x"]) ** 2
+        near = basis.isel(apart.where(basis.notnull().all("term")).argmin(("y", "x")))
+        at = at.fillna(near.drop_vars(("y", "x")))
     else:
         at = basis.mean(("y", "x"))
     return (basis - at).drop_vars(("y", "x"), errors="ignore").transpose("term", "y", "x")
 
 
-def _pair_coefficients(stack, basis, mask):
+def _pair_coefficients(stack, basis, index, less_motion):
     """Robust fit per pair: coefficients (pair, term) and covariance (pair, term, term)."""
-    index = sample(stack, mask)
     phase = values_at(stack["unwrapped_phase"], index)
-    if mask is None:
+    if less_motion:
         phase = fit_motion(stack, phase)[1]
     columns = np.concatenate([np.ones((1, index.size)), values_at(basis, index)]).T
     usable = np.isfinite(columns).all(axis=1)

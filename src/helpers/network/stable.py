@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from helpers import timefunc
-from helpers.network.delay import delay_basis, known_height, relative_to_reference
+from helpers.network.delay import delay_basis, known_height, mostly_known, relative_to_reference
 from helpers.network.graph import dates
 from helpers.network.motion import fit_motion
 from helpers.network.pixels import by_blocks, values_at
@@ -51,7 +51,7 @@ def stable_ground(stack: xr.Dataset, *, share: float = 0.4, max_motion_mm: float
         return _marked(out, stack, 0.0)
     span = float(np.ptp(timefunc.years(days)))
     parameters[0] *= min(span, 3.0)  # rate over the span and seasonal swing, both in mm
-    with_height = bool(known_height(stack).notnull().any())
+    with_height = mostly_known(known_height(stack), index)
     columns = values_at(relative_to_reference(delay_basis(stack, 1, with_height), stack), index).T
     if not {"reference_y", "reference_x"} <= set(stack.attrs):
         columns = np.concatenate([np.ones((index.size, 1)), columns], axis=1)
