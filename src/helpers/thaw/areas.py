@@ -20,17 +20,15 @@ class Weighting:
     Parameters
     ----------
     pattern : "others" or None
-        None: the plain mean. "others": the area's drop is the slope of the drops against the root of the mean
-        full drop of the other years, times its mean. No noise is on both sides, and what is common to the
-        scene, such as the error of the reference, cancels.
+        None: the plain mean. "others": slope of the drops against the root of the mean full drop of the other
+        years, times its mean. No noise is on both sides, and what is common to the scene cancels.
     nuisance : (term, ...) DataArray, optional
-        Fields fitted beside the pattern, for example height and place, which delay may follow.
+        Fields fitted beside the pattern, for example height, which delay may follow.
     smooth_cells : float
-        Cosines of the (y, x) grid down to this wavelength (cells) are fitted beside the pattern: delay is
-        mostly longer than the pattern of thaw, so that what is left of it averages away. 0 fits none.
+        Cosines of the (y, x) grid down to this wavelength (cells) are fitted too, because delay is mostly longer
+        than the pattern of thaw. 0 fits none.
     noise_factor : float
-        Sd of the area's value over that of pixels with independent errors. Errors of neighbours are
-        alike; `noise_inflation` of `area_curve` estimates the factor without a model of the correlation.
+        Sd of the area's value over that of pixels with independent errors, from `noise_inflation`.
     """
 
     pattern: str | None = None
@@ -38,7 +36,7 @@ class Weighting:
     smooth_cells: float = 0.0
     noise_factor: float = 1.0
 
-    def sizes(self, full: xr.DataArray) -> xr.DataArray | None:
+    def sizes(self, full):
         """(year, ...) mean full drop of all years but one, where at least two of them are known."""
         if self.pattern is None:
             return None
@@ -47,15 +45,14 @@ class Weighting:
         others = full.notnull().sum("year") - full.notnull()
         return (full.sum("year") - full.fillna(0)) / others.where(others > 1)
 
-    def design(self, space: list[str], shape: tuple[int, ...]) -> np.ndarray:
+    def design(self, space, shape):
         """(pixel, column) what is fitted beside the pattern: a constant, nuisance fields, long waves."""
-        columns = [np.ones((1, int(np.prod(shape))))]
+        fields = [np.ones((1, *shape))]
         if self.nuisance is not None:
-            nuisance = without_coords(self.nuisance).transpose(..., *space).values
-            columns.append(nuisance.reshape(-1, columns[0].shape[1]))
+            fields.append(without_coords(self.nuisance).transpose(..., *space).values)
         if self.smooth_cells:
-            columns.append(_long_waves(shape, self.smooth_cells).reshape(-1, columns[0].shape[1]))
-        return np.concatenate(columns).T
+            fields.append(_long_waves(shape, self.smooth_cells))
+        return np.concatenate([field.reshape(-1, int(np.prod(shape))) for field in fields]).T
 
 
 PLAIN_MEAN = Weighting()
@@ -80,19 +77,16 @@ def area_means(values: xr.DataArray, std: xr.DataArray, areas: xr.DataArray) -> 
     -------
     Dataset
         mean, mean_std (..., zone) in mm; NaN where less than `MIN_COVERAGE` of an area is seen. The sd is that of
-        independent pixels: multiply it by the
-        `noise_inflation` of the zone's displacement.
+        independent pixels: multiply it by the `noise_inflation` of the zone's displacement.
     """
     parts = []
     for mask in areas:
         inside = values.notnull() & mask.drop_vars("zone", errors="ignore")
         count = inside.sum(("y", "x"))
         count = count.where(count >= max(MIN_COVERAGE * float(mask.sum()), 1))
-        variance = np.square(std.where(inside)).sum(("y", "x"))
-        mean = values.where(inside).sum(("y", "x")) / count
-        parts.append(xr.Dataset({"mean": mean, "mean_std": np.sqrt(variance) / count}))
-    out = xr.concat(parts, areas["zone"], coords="minimal", compat="override")
-    return out.transpose(..., "zone")
+        error = np.sqrt(np.square(std.where(inside)).sum(("y", "x"))) / count
+        parts.append(xr.Dataset({"mean": values.where(inside).sum(("y", "x")) / count, "mean_std": error}))
+    return xr.concat(parts, areas["zone"], coords="minimal", compat="override").transpose(..., "zone")
 
 
 def area_curve(
@@ -112,32 +106,30 @@ def area_curve(
     Returns
     -------
     Dataset
-        mean, mean_std (time) in mm: slope against the root of the pattern times its mean, the sd as if errors were
-        independent between pixels. Only pixels seen on all dates of a season take part in it; NaN on dates that
-        few pixels saw.
+        mean, mean_std (time) in mm, the sd as if errors were independent between pixels. Only pixels seen on all
+        dates of a season take part in it; NaN on dates that few pixels saw.
     """
     up, full = without_coords(displacement).transpose("time", ...), without_coords(full)
-    years = displacement["time"].dt.year.values
+    years, space = displacement["time"].dt.year.values, up.dims[1:]
     known = up.notnull()
-    count = known.sum(up.dims[1:])
+    count = known.sum(space)
     thin = count < 0.8 * count.max()  # a date that few pixels saw would cost its season most of them
     whole = [(known | thin).isel(time=years == y).all("time") for y in np.unique(years)]
     full = full.where(xr.concat(whole, "year"))
     weights = area_weights(full.notnull().expand_dims(window=1), weighting.sizes(full), weighting)
-    weights = weights.isel(form=0, window=0)
-    weights = weights.isel(year=xr.DataArray(np.searchsorted(np.unique(years), years), dims="time"))
-    mean = (weights * up.fillna(0)).sum(up.dims[1:]).where(~thin & weights.notnull().all(up.dims[1:]))
-    error = np.sqrt(np.square(weights * without_coords(std).fillna(0)).sum(up.dims[1:])).where(mean.notnull())
+    year = xr.DataArray(np.searchsorted(np.unique(years), years), dims="time")
+    weights = weights.isel(form=0, window=0, year=year)
+    mean = (weights * up.fillna(0)).sum(space).where(~thin & weights.notnull().all(space))
+    error = np.sqrt(np.square(weights * without_coords(std).fillna(0)).sum(space)).where(mean.notnull())
     return xr.Dataset({"mean": mean, "mean_std": error}).assign_coords(time=displacement["time"])
 
 
 def noise_inflation(values: xr.DataArray, std: xr.DataArray) -> xr.DataArray:
     """Noise of single dates about a smooth season, over their stated sds.
 
-    Each date is held against the line between its neighbours in the season. The bend of the season that
-    all years share, a cubic of the day of the year, is taken off. The rest is noise of single dates, with
-    the correlation of neighbouring pixels in it, whatever its form. Errors that last over
-    several dates are not seen.
+    Each date is held against the line between its neighbours in the season, less the bend that all years share, a
+    cubic of the day of the year. The rest is noise of single dates, with the correlation of neighbouring pixels in
+    it. Errors that last over several dates are not seen.
 
     Parameters
     ----------
@@ -172,12 +164,11 @@ def noise_inflation(values: xr.DataArray, std: xr.DataArray) -> xr.DataArray:
 def _long_waves(shape, smooth_cells):
     """(mode, y, x) cosines of a grid with wavelengths of at least `smooth_cells`, without the constant."""
     y, x = (np.pi * (np.arange(n) + 0.5) / n for n in shape)
-    waves = [np.arange(int(2 * n / smooth_cells) + 1) for n in shape]
-    kept = [
-        (i, j) for i in waves[0] for j in waves[1]
-        if 0 < np.hypot(i / (2 * shape[0]), j / (2 * shape[1])) <= 1 / smooth_cells
-    ]  # fmt: skip
-    return np.array([np.outer(np.cos(i * y), np.cos(j * x)) for i, j in kept]).reshape(-1, *shape)
+    i, j = (v.ravel() for v in np.indices([int(2 * n / smooth_cells) + 1 for n in shape]))
+    long = np.hypot(i / (2 * shape[0]), j / (2 * shape[1])) <= 1 / smooth_cells
+    kept = (v[long & (i + j > 0), None] for v in (i, j))
+    rows, columns = (np.cos(n * at) for n, at in zip(kept, (y, x), strict=True))
+    return rows[:, :, None] * columns[:, None]
 
 
 def area_weights(valid, sizes, weighting: Weighting, forms=(ROOT,)):

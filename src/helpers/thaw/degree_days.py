@@ -1,10 +1,10 @@
-"""Degree days of thaw, and the fraction of a season's thaw they put into a window; used by `thaw`."""
+"""Degree days of thaw, and the fraction of a season's thaw they put into a window; part of `thaw`."""
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ LAGS_DAYS = (0, 5, 10, 15, 20, 30, 40)
 
 @dataclass(frozen=True)
 class Heat:
-    """Running sum of positive degrees (time, ...) from its first day, after the checks of `of`."""
+    """Sum of positive degrees (time, ...) up to each day from `start` on, that day not in it."""
 
     total: xr.DataArray
     start: pd.Timestamp
@@ -30,40 +30,43 @@ class Heat:
             raise ValueError(f"temperature: dims {temperature.dims}; it needs 'time'")
         times = pd.DatetimeIndex(temperature["time"].values)
         if times.size < 2 or np.any(np.diff(times) != pd.Timedelta(days=1)):
-            raise ValueError(
-                "temperature: needs a complete daily calendar; reindex to daily and fill the gaps"
-            )
+            raise ValueError("temperature: needs a complete daily calendar; reindex to daily and fill gaps")
         if bool(temperature.isnull().any()):
             raise ValueError("temperature: has NaN; fill the gaps before (degree days are sums)")
         if float(temperature.max()) > 100:
             raise ValueError("temperature: values above 100; give degrees Celsius, not kelvin")
         daily = temperature.drop_vars([c for c in temperature.coords if "time" in temperature[c].dims])
-        return cls(daily.astype(float).clip(0).cumsum("time").transpose("time", ...), times[0].normalize())
+        total = daily.astype(float).clip(0).cumsum("time").transpose("time", ...)
+        return cls(total.pad(time=(1, 0), constant_values=0.0), times[0].normalize())
 
     @cached_property
     def area_mean(self) -> Heat:
         """Heat without trailing dims."""
         return Heat(self.total.mean([d for d in self.total.dims if d != "time"]), self.start)
 
-    def index(self, years, dates, power: float = 0.5, lag_days: float = 0) -> xr.DataArray:
-        """(year, date, ...) thaw index: degree days from 1 January to each "mm-dd" less the lag, to a power.
+    def index(self, years, limits, power: float, lag_days: float) -> xr.DataArray:
+        """(year, window, ...) rise of the thaw index between the limits of each window, ("mm-dd", "mm-dd").
 
         I(t) = [sum over days from 1 January to t - lag of max(T, 0)]^p; p = 0.5 is the Stefan form.
         """
-        first = np.array([(pd.Timestamp(f"{y}-01-01") - self.start).days for y in years])
-        days = np.array([[day_of_year(y, d) for d in dates] for y in years])
-        last = np.maximum(first[:, None] + np.round(days - lag_days).astype(int), first[:, None])
-        short = (first < 0) | (last.max(axis=1) >= self.total.sizes["time"])
+        first = np.array([(pd.Timestamp(f"{y}-01-01") - self.start).days for y in years])[:, None, None]
+        days = np.array([[[day_of_year(y, e) for e in limit] for limit in limits] for y in years])
+        last = np.maximum(first + np.round(days - lag_days).astype(int), first) + 1
+        short = ((first < 0) | (last >= self.total.sizes["time"])).any(axis=(1, 2))
         if short.any():
             missing = [int(y) for y in np.asarray(years)[short]]
             raise ValueError(f"temperature: does not cover {missing}; extend it or leave those years out")
-        values = self.total.values
-        later = (first > 0).reshape(-1, *[1] * (values.ndim - 1))
-        before = np.where(later, values[np.maximum(first - 1, 0)], 0)
-        sums = np.power(np.clip(values[last] - before[:, None], 0, None), power)
-        return xr.DataArray(sums, dims=("year", "date", *self.total.dims[1:]))
+        sums = np.power(np.clip(self.total.values[last] - self.total.values[first], 0, None), power)
+        return xr.DataArray(sums[:, :, 1] - sums[:, :, 0], dims=("year", "window", *self.total.dims[1:]))
+
+    def fraction(self, years, fractions: xr.Dataset, curve: tuple[float, float]) -> xr.DataArray:
+        """(year, window, ...) thaw index of each window of `fractions` over that of the full season, no coords."""
+        inside = self.index(years, window_limits(fractions), *curve)
+        whole = inside.isel(window=list(fractions["window"].values).index("full"))
+        return (inside / whole.where(whole > 0)).transpose("year", "window", ...)
 
 
+@cache
 def day_of_year(year, month_day) -> float:
     """Days since 1 January of a "mm-dd" date."""
     try:
@@ -72,63 +75,12 @@ def day_of_year(year, month_day) -> float:
         raise ValueError(f"'{month_day}' is not a 'mm-dd' date of {year}") from error
 
 
-@dataclass(frozen=True)
-class Windows:
-    """Calendar limits of windows, and the position of the full season among them."""
-
-    limits: tuple[tuple[str, str], ...]
-    full: int
-
-    @classmethod
-    def of(cls, fractions: xr.Dataset) -> Windows:
-        """Limits from the coordinates window_start and window_end."""
-        ends = (fractions[k].values.tolist() for k in ("window_start", "window_end"))
-        return cls(tuple(zip(*ends, strict=True)), list(fractions["window"].values).index("full"))
-
-    def _ends(self):
-        dates = sorted(set(itertools.chain(*self.limits)))
-        return dates, *([dates.index(limit[k]) for limit in self.limits] for k in (0, 1))
-
-    def degree_day_fraction(self, heat: Heat, years, power: float, lag: float) -> xr.DataArray:
-        """(year, window, ...) thaw index of each window over that of the full season, without coords."""
-        dates, start, end = self._ends()
-        index = heat.index(years, dates, power, lag)
-        inside = (index.isel(date=end) - index.isel(date=start)).rename(date="window")
-        whole = inside.isel(window=self.full)
-        return (inside / whole.where(whole > 0)).transpose("year", "window", ...)
-
-    def season_index(self, heat: Heat, years, power: float, lag: float) -> xr.DataArray:
-        """(year, ...) thaw index of the full season."""
-        index = heat.index(years, self.limits[self.full], power, lag)
-        return index.isel(date=1) - index.isel(date=0)
-
-    def choose_curve(self, part, whole, cv_total, heat: Heat, years) -> tuple[float, float]:
-        """Power and lag with the least left-out error in units of each window's interannual spread.
-
-        part, whole : (year, window) area means of the drop and of the full drop, NaN where unseen.
-        """
-        weight = np.where(np.isfinite(cv_total) & (cv_total > 0), cv_total, np.inf) ** -2.0
-        weight[self.full] = 0
-        dates, start, end = self._ends()
-        best = np.inf, 0.5, 0.0
-        for lag in LAGS_DAYS:
-            sums = heat.index(years, dates, 1.0, lag).values
-            for power in POWERS:
-                rise = np.power(sums, power)
-                inside = rise[:, end] - rise[:, start]
-                with np.errstate(invalid="ignore", divide="ignore"):
-                    form = inside / np.where(inside > 0, inside, np.nan)[:, [self.full]]
-                error = left_out_error(part, whole, form)
-                used = (weight > 0) & np.isfinite(error)
-                value = np.mean((weight * error)[used]) if used.any() else np.inf
-                if value < best[0]:
-                    best = value, float(power), float(lag)
-        if not np.isfinite(best[0]):
-            raise ValueError("temperature: no degree days of thaw in the windows; is it in degrees Celsius?")
-        return best[1:]
+def window_limits(fractions: xr.Dataset) -> list[tuple[str, str]]:
+    """Calendar limits of the windows."""
+    return list(zip(*(fractions[f"window_{k}"].values.tolist() for k in ("start", "end")), strict=True))
 
 
-def left_out_error(part, whole, form) -> np.ndarray:
+def _left_out_error(part, whole, form):
     """(window,) mean squared error of a left-out year over the squared mean drop.
 
     Year y is predicted by kappa_y form_y whole_y, kappa_y = sum_{k != y} part_k / sum_{k != y} form_k whole_k.
@@ -144,7 +96,7 @@ def left_out_error(part, whole, form) -> np.ndarray:
 
 
 def fit_degree_days(fractions: xr.Dataset, temperature: xr.DataArray | Heat) -> xr.Dataset:
-    """Choose power and lag of the degree-day curve by leaving years out.
+    """Choose power and lag of the degree-day curve: least left-out error in units of each window's interannual spread.
 
     Parameters
     ----------
@@ -156,19 +108,30 @@ def fit_degree_days(fractions: xr.Dataset, temperature: xr.DataArray | Heat) -> 
     Returns
     -------
     Dataset
-        power, lag_days; kappa (window): observed over degree-day fraction, which takes up a
-        constant bias of the temperature; cv_year, cv_total (window): relative error for an unseen
-        year with and without the observation noise removed; mean (window): degree-day fraction
-        over the calibration years; gain (window): 1 - squared error over that of a constant.
+        power, lag_days; by window kappa, observed over degree-day fraction, which takes up a constant bias of the
+        temperature; cv_year, cv_total, relative error for an unseen year with and without the observation noise
+        removed; mean, degree-day fraction over the calibration years; gain, 1 - squared error over that of a constant.
     """
-    windows = Windows.of(fractions)
     heat, years = Heat.of(temperature).area_mean, fractions["year"].values
     whole = np.broadcast_to(fractions["full_mean"].values[:, None], fractions["fraction"].T.shape)
     part = fractions["fraction"].transpose("year", "window").values * whole
     whole = np.where(np.isfinite(part), whole, np.nan)
-    power, lag = windows.choose_curve(part, whole, fractions["cv_total"].values, heat, years)
-    form = windows.degree_day_fraction(heat, years, power, lag).values
-    error, constant = (left_out_error(part, whole, v) for v in (form, np.ones_like(form)))
+    spread = fractions["cv_total"].values
+    weight = np.where(np.isfinite(spread) & (spread > 0), spread, np.inf) ** -2.0
+    weight[fractions["window"].values == "full"] = 0
+
+    def misfit(curve):
+        error = _left_out_error(part, whole, heat.fraction(years, fractions, curve).values)
+        used = (weight > 0) & np.isfinite(error)
+        return np.mean((weight * error)[used]) if used.any() else np.inf
+
+    curves = [(float(power), float(lag)) for lag, power in itertools.product(LAGS_DAYS, POWERS)]
+    misfits = [misfit(curve) for curve in curves]
+    if not np.isfinite(min(misfits)):
+        raise ValueError("temperature: no degree days of thaw in the windows; is it in degrees Celsius?")
+    power, lag = curves[np.argmin(misfits)]
+    form = heat.fraction(years, fractions, (power, lag)).values
+    error, constant = (_left_out_error(part, whole, v) for v in (form, np.ones_like(form)))
     n = fractions["n_years"].values
     # the left-out error also holds that of a mean of n - 1 years: E = s^2 [1 + 1 / (n - 1)] = s^2 n / (n - 1)
     total = error * (n - 1) / np.where(n > 0, n, 1)

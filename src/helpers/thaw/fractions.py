@@ -14,17 +14,12 @@ SLOPE_STD = 0.3  # of a slope between pixels not yet seen: as far as the fractio
 
 
 def fraction(
-    displacement: xr.DataArray,
-    std: xr.DataArray | float,
-    windows: dict[str, tuple[str, str]],
-    *,
-    edge_days: float = 0.0,
-    **options,
+    displacement: xr.DataArray, std: xr.DataArray | float, windows: dict, *, edge_days: float = 0.0, **options
 ) -> xr.Dataset:
-    """Fraction of the full thaw-season drop that falls into each window, year by year.
+    """Fraction of the full thaw-season drop that falls into each window: `drops`, then `fraction_of_drops`.
 
-    `drops` followed by `fraction_of_drops`. Give it the displacement of unconstrained summer interferograms: a
-    fitted sinusoid has the same fractions every year by construction.
+    Give it the displacement of unconstrained summer interferograms: a fitted sinusoid has the same fractions every
+    year by construction.
 
     Parameters
     ----------
@@ -36,8 +31,7 @@ def fraction(
     Returns
     -------
     Dataset
-        drop, drop_std (year, window, y, x) in mm; fraction (window, year); fraction_mean,
-        cv_year, cv_noise, cv_pixel (window) and the rest of `fraction_of_drops`.
+        drop, drop_std (year, window, y, x) in mm, and what `fraction_of_drops` gives.
     """
     seen = drops(displacement, std, windows, edge_days=edge_days)
     options.setdefault("noise_correlation", seen["noise_correlation"])
@@ -64,7 +58,7 @@ def fraction_of_drops(
     noise_correlation : (window, window_2) DataArray, optional
         Correlation of the noise of two windows; without it only "full" with itself is correlated.
     weighting : Weighting
-        How pixels make up the area's drop; the plain mean unless given.
+        How pixels make up the area's drop.
     draws, rng
         Bootstrap over years (not pixels: they share the weather); none with 0 draws.
 
@@ -72,20 +66,16 @@ def fraction_of_drops(
     -------
     Dataset
         fraction, fraction_noise (window, year): ratio of area means and its noise sd.
-        fraction_mean (window): ratio of the sums over years, so that noise in the denominator
-        does not bias it. A slope weighs pixels by the contrast of their pattern, not alike, and ground that
-        sinks more need not sink at the same time: weighting_std is what the mean changes, noise apart, when the
-        pattern itself takes the place of its root, or the pattern and its square, which allow for a fraction that
-        changes with the drop. It returns every year. fraction_mean_std is that and the delta method's in squares;
-        fraction_mean_boot_std, by bootstrap, has the years alone.
+        fraction_mean (window): ratio of the sums over years, not biased by noise in the denominator.
+        weighting_std: change of that, noise apart, when the pattern itself, or the pattern and its square, takes the
+        place of its root: a slope does not weigh pixels alike, and ground that sinks more need not sink at the same
+        time. fraction_mean_std: that and the delta method's; fraction_mean_boot_std: of the years alone.
         cv_year: interannual sd over mean, noise removed (Paule and Mandel), with its 95 % interval
-        cv_year_lower and cv_year_upper (Viechtbauer 2007, doi:10.1002/sim.2514, known noise, normal
-        years): lower 0 means that it cannot be told from zero, and upper is its limit.
+        cv_year_lower and cv_year_upper (Viechtbauer 2007, doi:10.1002/sim.2514, known noise, normal years).
         cv_noise: what noise alone gives one year; cv_total: both.
-        cv_pixel: lasting spread between pixels, in proportion to their drop, and
-        lasting_std: lasting misfit in mm that is not; both without noise.
-        pixel_slope: how much of the difference between pixels in their full drops the scaled drops of the
-        window show; below 1 where ground that sinks more does so later. n_years (window).
+        cv_pixel, lasting_std: lasting spread between pixels in proportion to their drop, and in mm; without noise.
+        pixel_slope: how much of the difference between pixels in their full drops the scaled drops of the window
+        show; below 1 where ground that sinks more does so later. n_years (window).
         full_mean, full_mean_std (year): area mean of the full drop and its noise in mm.
     """
     check_drop(drop, std)
@@ -93,55 +83,48 @@ def fraction_of_drops(
     correlation = without_coords(correlation_with_full(drop, noise_correlation))
     at = list(drop["window"].values).index("full")
     drop, std = without_coords(drop), without_coords(std)  # aligning labels takes longer than the sums
-    areal = _area_drops(drop, std, at, weighting)
-    part, whole, var_part, var_whole = (areal[k] for k in ("part", "whole", "var_part", "var_whole"))
-    # F = drop_window / drop_full with the noise variance of a ratio, by the delta method:
-    # var F = [var_w + F^2 var_f - 2 F cov_wf] / drop_full^2
+    part, whole, var_part, var_whole, weighting_std = _area_drops(drop, std, at, weighting)
     cov = correlation * np.sqrt(var_part * var_whole)
-    ratio = part / whole
-    noise = var_part + ratio**2 * var_whole - 2 * ratio * cov
 
-    pixel = _lasting_spread(drop, ratio, at, weighting.nuisance)
-    seen = part.notnull()
+    def noise_of(fraction):
+        # F = drop_window / drop_full, delta method: var F = [var_w + F^2 var_f - 2 F cov_wf] / drop_full^2
+        return (var_part + fraction**2 * var_whole - 2 * fraction * cov).clip(0)
+
+    ratio, seen = part / whole, part.notnull()
     n_years = seen.sum("year")
     mean = part.sum("year") / whole.where(seen).sum("year")
-    slope = _pixel_slope(drop / mean, drop.isel(window=at), weighting.nuisance)
+    cv_pixel, lasting_std = _lasting_spread(drop, ratio, at, weighting.nuisance)
     # variance components: total s^2 = tau^2 (years) + noise, each in units of the mean full drop
     size = whole.where(seen).mean("year")
     total = np.square(part - mean * whole).sum("year") / (n_years - 1).where(n_years > 1) / size**2
-    noise_year = (var_part + mean**2 * var_whole - 2 * mean * cov).clip(0) / size**2
+    noise_year = noise_of(mean) / size**2
     noise_mean = noise_year.mean("year")
     between = np.sqrt(_between_years((part - mean * whole) / size, noise_year)) / abs(mean)
-    out = xr.Dataset(
-        {
-            "fraction": ratio.transpose("window", "year"),
-            "fraction_noise": (np.sqrt(noise.clip(0)) / abs(whole)).transpose("window", "year"),
-            "fraction_mean": mean,
-            # years alike beyond their noise are luck: the noise is known
-            "fraction_mean_std": np.sqrt(
-                np.maximum(total, noise_mean) / n_years + areal["weighting_std"] ** 2
-            ),
-            "weighting_std": areal["weighting_std"],
-            "cv_year": between[0],
-            "cv_year_lower": between[1],
-            "cv_year_upper": between[2],
-            "cv_noise": np.sqrt(noise_mean.clip(0)) / abs(mean),
-            "cv_total": np.sqrt(total) / abs(mean),
-            "cv_pixel": pixel[0],
-            "lasting_std": pixel[1],
-            "pixel_slope": slope,
-            "n_years": n_years,
-            "full_mean": whole.isel(window=at),
-            "full_mean_std": np.sqrt(var_whole.isel(window=at)),
-        }
-    )
+    # years alike beyond their noise are luck: the noise is known
+    variance_mean = np.maximum(total, noise_mean) / n_years + weighting_std**2
+    variables = {
+        "fraction": ratio.transpose("window", "year"),
+        "fraction_noise": (np.sqrt(noise_of(ratio)) / abs(whole)).transpose("window", "year"),
+        "fraction_mean": mean,
+        "fraction_mean_std": np.sqrt(variance_mean),
+        "weighting_std": weighting_std,
+        **dict(zip(("cv_year", "cv_year_lower", "cv_year_upper"), between, strict=True)),
+        "cv_noise": np.sqrt(noise_mean.clip(0)) / abs(mean),
+        "cv_total": np.sqrt(total) / abs(mean),
+        "cv_pixel": cv_pixel,
+        "lasting_std": lasting_std,
+        "pixel_slope": _pixel_slope(drop / mean, drop.isel(window=at), weighting.nuisance),
+        "n_years": n_years,
+        "full_mean": whole.isel(window=at),
+        "full_mean_std": np.sqrt(var_whole.isel(window=at)),
+    }
     if draws:
-        out["fraction_mean_boot_std"] = _bootstrap_years(part, whole, draws, rng)
-    return out.assign_coords(coords)
+        variables["fraction_mean_boot_std"] = _bootstrap_years(part, whole, draws, rng)
+    return xr.Dataset(variables).assign_coords(coords)
 
 
-def _area_drops(drop, std, at, weighting) -> dict[str, xr.DataArray]:
-    """Drop of the area in each window and in the full season over the same pixels, noise variances, weighting_std."""
+def _area_drops(drop, std, at, weighting):
+    """Drop of the area by window and in the full season over the same pixels, noise variances, weighting_std."""
     space = [d for d in drop.dims if d not in ("year", "window")]
     full, full_std = drop.isel(window=at), std.isel(window=at)
     both = drop.notnull() & full.notnull()
@@ -150,37 +133,40 @@ def _area_drops(drop, std, at, weighting) -> dict[str, xr.DataArray]:
     part, whole, weights = (v.isel(form=0) for v in (*sums, weights))
     factor = weighting.noise_factor**2
     variances = [(factor * np.square(weights * v).sum(space)).where(part.notnull()) for v in (std, full_std)]
-    out = {"part": part, "whole": whole, "var_part": variances[0], "var_whole": variances[1]}
-    return out | {"weighting_std": _of_weighting(*sums)}
+    return part, whole, *variances, _of_weighting(*sums)
 
 
 def _between_years(apart, noise):
     """(estimate | lower | upper, window) variance between years from departures of known noise variance.
 
-    The weighted sum of squares Q about the weighted mean falls as the variance between years that it
-    supposes grows; it equals n - 1 at the estimate and the quantiles of chi-square at the limits. Where
-    years differ less than their noise lets expect, the upper limit is not led to zero by that luck: its level
-    is divided by the probability of so small a Q without any change (Read 2002, doi:10.1088/0954-3899/28/10/313).
+    Q about the weighted mean falls as the variance that it supposes grows; it equals n - 1 at the estimate and the
+    quantiles of chi-square at the limits. Where years differ less than their noise lets expect, the level of the
+    upper limit is divided by the probability of so small a Q (Read 2002, doi:10.1088/0954-3899/28/10/313).
     """
-    out = np.full((3, apart.sizes["window"]), np.nan)
-    pairs = (v.transpose("window", "year").values for v in (apart, noise))
-    for i, (z, v) in enumerate(zip(*pairs, strict=True)):
+
+    def excess(tau2, target, z, v):
+        # Q(tau^2) = sum w (z - sum w z / sum w)^2 with w = 1 / (tau^2 + v)
+        weight = 1 / (tau2 + v + 1e-12)
+        return np.sum(weight * np.square(z - np.sum(weight * z) / weight.sum())) - target
+
+    def solve(z, v):
         known = np.isfinite(z) & np.isfinite(v)
         z, v, free = z[known], v[known], int(known.sum()) - 1
         if free < 1:
-            continue
-
-        def excess(tau2, target, z=z, v=v):
-            # Q(tau^2) = sum w (z - sum w z / sum w)^2 with w = 1 / (tau^2 + v)
-            weight = 1 / (tau2 + v + 1e-12)
-            return np.sum(weight * np.square(z - np.sum(weight * z) / weight.sum())) - target
-
+            return np.full(3, np.nan)
         top = 1e4 * (np.var(z) + v.max()) + 1e-12
-        luck = stats.chi2.cdf(excess(0.0, 0.0), free)
-        for k, target in enumerate((free, *stats.chi2.ppf([0.975, 0.025 * luck], free))):
-            above = excess(0.0, target) > 0
-            out[k, i] = optimize.brentq(excess, 0.0, top, args=(target,), xtol=1e-9) if above else 0.0
-    return xr.DataArray(out, dims=("limit", "window"))
+        luck = stats.chi2.cdf(excess(0.0, 0.0, z, v), free)
+        given = [(target, z, v) for target in (free, *stats.chi2.ppf([0.975, 0.025 * luck], free))]
+        above = [excess(0.0, *g) > 0 for g in given]
+        roots = (
+            optimize.brentq(excess, 0.0, top, g, 1e-9) if a else 0.0
+            for a, g in zip(above, given, strict=True)
+        )
+        return np.array(list(roots))
+
+    return xr.apply_ufunc(
+        solve, apart, noise, input_core_dims=[["year"]] * 2, output_core_dims=[["limit"]], vectorize=True
+    ).transpose("limit", ...)
 
 
 def _of_weighting(part, whole):
@@ -196,27 +182,24 @@ def _of_weighting(part, whole):
 
 def _bootstrap_years(part, whole, draws, rng):
     """Sd of the ratio of sums when years are drawn with replacement, for n - 1 degrees of freedom."""
-    rng = np.random.default_rng(0) if rng is None else rng
     n = part.sizes["year"]
-    counts = xr.DataArray(rng.multinomial(n, np.full(n, 1 / n), draws), dims=("draw", "year"))
-    top = (counts * part.fillna(0)).sum("year")
-    bottom = (counts * whole.where(part.notnull()).fillna(0)).sum("year")
+    counts = (np.random.default_rng(0) if rng is None else rng).multinomial(n, np.full(n, 1 / n), draws)
+    whole, counts = whole.where(part.notnull()), xr.DataArray(counts, dims=("draw", "year"))
+    top, bottom = ((counts * v.fillna(0)).sum("year") for v in (part, whole))
     return (top / bottom.where(bottom != 0)).std("draw") * np.sqrt(n / max(n - 1, 1))
 
 
 def _lasting_spread(drop, ratio, at, nuisance=None):
     """What lasts at a pixel from year to year: relative spread of its fraction, and a misfit in mm.
 
-    Products of a pixel's misfits in different years: their noises are independent, so none has to be
-    known, let alone removed. Their part in proportion to the squared drop is a fraction of its own, the
-    rest an error that returns every season.
+    Products of a pixel's misfits in different years: their noises are independent, so none has to be known. Their
+    part in proportion to the squared drop is a fraction of its own, the rest an error that returns every season.
     """
     space = [d for d in drop.dims if d not in ("year", "window")]
     expected = ratio * drop.isel(window=at)
     misfit = drop - expected
     seen = misfit.notnull()
-    # what follows height and place may be delay of every season
-    for field in nuisance if nuisance is not None else ():
+    for field in nuisance if nuisance is not None else ():  # what follows them may be delay of every season
         field = without_coords(field)
         field = field - (field * seen).sum(space) / seen.sum(space)
         power = np.square(field.where(seen)).sum(space)
@@ -229,8 +212,7 @@ def _lasting_spread(drop, ratio, at, nuisance=None):
     relative = (around * error).sum(space) / power.where(power > 0)
     variance = np.square(error - error.mean(space) - relative * around).mean(space) / power.where(power > 0)
     relative = relative.where(relative > 3 * np.sqrt(variance), 0.0)  # neighbours are alike: more than two sd
-    left = (error - relative * size).mean(space).clip(0).fillna(0)
-    return np.sqrt(relative), np.sqrt(left)
+    return np.sqrt(relative), np.sqrt((error - relative * size).mean(space).clip(0).fillna(0))
 
 
 def _pixel_slope(scaled, full, nuisance=None):
@@ -279,9 +261,8 @@ def hierarchical(
 ) -> xr.Dataset:
     """Fractions as a field: a mean, a slope with height, years and cells that depart from it.
 
-    ln F of a height band and year = mu + beta (height - mean) + alpha_year + u + noise, with normal
-    alpha and u and known noise, by restricted maximum likelihood for each window. The prediction
-    for an unseen year carries the variance of alpha.
+    ln F of a height band and year = mu + beta (height - mean) + alpha_year + u + noise, with normal alpha and u and
+    known noise, by restricted maximum likelihood for each window.
 
     Parameters
     ----------
@@ -297,25 +278,19 @@ def hierarchical(
     Returns
     -------
     Dataset
-        `fractions` with fraction_mean and fraction_mean_std (window, ...) as fields, cv_year and
-        cv_pixel replaced, and slope_per_km, slope_per_km_std (window). Can be given to `scale`.
+        `fractions` with fraction_mean and fraction_mean_std (window, ...) as fields, cv_year and cv_pixel replaced,
+        and slope_per_km, slope_per_km_std (window). Can be given to `scale`.
     """
     edges = np.nanquantile(height.values, np.linspace(0, 1, bands + 1))
     band = xr.DataArray(np.digitize(height, edges[1:-1]), height.coords, height.dims).where(height.notnull())
     kilometres = (height - height.mean()) / 1000
-    drop, std = fractions["drop"], fractions["drop_std"]
-    cells = [
-        fraction_of_drops(
-            drop.where(band == b), std.where(band == b), draws=0,
-            noise_correlation=fractions.get("noise_correlation"), weighting=weighting,
-        ).assign(z=kilometres.where(band == b).mean())
-        for b in range(bands)
-    ]  # fmt: skip
-    cells = xr.concat(cells, "band")
-    by_window = []
+    data = fractions["drop"], fractions["drop_std"]
+    options = {"noise_correlation": fractions.get("noise_correlation"), "weighting": weighting, "draws": 0}
+    cells = [fraction_of_drops(*(v.where(band == b) for v in data), **options) for b in range(bands)]
+    cells = [cell.assign(z=kilometres.where(band == b).mean()) for b, cell in enumerate(cells)]
+    cells, by_window = xr.concat(cells, "band"), []
     for name in fractions["window"].values:
-        cell = cells.sel(window=name)
-        beta, covariance, year_var = _fit_mixed(cell, known=name == "full")
+        beta, covariance, year_var = _fit_mixed(cells.sel(window=name), known=name == "full")
         mean = np.exp(beta[0] + beta[1] * kilometres)
         # variance of beta_0 + beta_1 z
         variance = covariance[0, 0] + 2 * covariance[0, 1] * kilometres + covariance[1, 1] * kilometres**2
@@ -329,16 +304,15 @@ def hierarchical(
     relative = fractions["fraction"] / fractions["fraction_mean"]
     ratio = (out["fraction_mean"] * relative).transpose("window", "year", ...)
     at = list(fractions["window"].values).index("full")
-    out["cv_pixel"], out["lasting_std"] = _lasting_spread(*map(without_coords, (drop, ratio)), at)
+    out["cv_pixel"], out["lasting_std"] = _lasting_spread(without_coords(data[0]), without_coords(ratio), at)
     return out
 
 
 def _fit_mixed(cell, known):
-    """Restricted maximum likelihood of ln F with years and cells as random effects."""
+    """Restricted maximum likelihood of ln F with years and cells as random effects: beta, its covariance, alpha's."""
     if known:
         return np.zeros(2), np.zeros((2, 2)), 0.0
-    table = cell[["fraction", "fraction_noise"]].to_dataframe().reset_index()
-    table["z"] = table["band"].map(dict(enumerate(cell["z"].values)))
+    table = cell[["fraction", "fraction_noise", "z"]].to_dataframe().reset_index()
     table = table[(table["fraction"] > 0) & np.isfinite(table["fraction_noise"])]
     if len(table) < 6:
         return np.full(2, np.nan), np.full((2, 2), np.nan), np.nan
@@ -348,20 +322,17 @@ def _fit_mixed(cell, known):
     same_year = np.equal.outer(table["year"].to_numpy(), table["year"].to_numpy())
 
     def solve(log_variances):
-        year_var, cell_var = np.exp(log_variances)
+        year_var, cell_var = np.exp(np.clip(log_variances, -18, 4))
         inverse = np.linalg.inv(year_var * same_year + np.diag(noise + cell_var))
         normal = design.T @ inverse @ design
         beta = np.linalg.solve(normal, design.T @ inverse @ y)
         residual = y - design @ beta
         # -2 ln L = r' V^-1 r + ln |V| + ln |X' V^-1 X|
         misfit = residual @ inverse @ residual - np.linalg.slogdet(inverse)[1]
-        return misfit + np.linalg.slogdet(normal)[1], beta, np.linalg.inv(normal)
+        return misfit + np.linalg.slogdet(normal)[1], beta, np.linalg.inv(normal), float(year_var)
 
     start = np.log([max(y.var(), 1e-6)] * 2)
-    found = optimize.minimize(lambda v: solve(np.clip(v, -18, 4))[0], start, method="Nelder-Mead")
-    log_variances = np.clip(found.x, -18, 4)
-    _, beta, covariance = solve(log_variances)
-    return beta, covariance, float(np.exp(log_variances[0]))
+    return solve(optimize.minimize(lambda v: solve(v)[0], start, method="Nelder-Mead").x)[1:]
 
 
 def check_drop(drop, std):
@@ -375,7 +346,6 @@ def check_drop(drop, std):
 
 def correlation_with_full(drop, matrix):
     """Correlation of the noise of each window with that of the full season."""
-    names = drop["window"].values
     if matrix is None:
-        return xr.DataArray((names == "full").astype(float), dims="window", coords={"window": names})
-    return matrix.sel(window=names, window_2="full", drop=True).drop_vars("window_2", errors="ignore")
+        return (drop["window"] == "full").astype(float)
+    return matrix.sel(window=drop["window"].values, window_2="full", drop=True)

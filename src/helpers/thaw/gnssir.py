@@ -11,15 +11,8 @@ import xarray as xr
 from .areas import Weighting, noise_inflation
 from .fractions import fraction
 
-BY_WINDOW = [
-    "fraction_mean",
-    "fraction_mean_std",
-    "cv_year",
-    "cv_year_lower",
-    "cv_year_upper",
-    "cv_noise",
-    "n_years",
-]
+BY_WINDOW = ["fraction_mean", "fraction_mean_std", "cv_year", "cv_year_lower", "cv_year_upper"]
+BY_WINDOW += ["cv_noise", "n_years"]
 
 
 def fractions_of_heights(path: str | Path, windows: dict[str, tuple[str, str]]) -> pd.DataFrame:

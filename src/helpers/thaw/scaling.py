@@ -9,7 +9,7 @@ import xarray as xr
 from scipy import special, stats
 
 from .areas import without_coords
-from .degree_days import Heat, Windows, fit_degree_days
+from .degree_days import Heat, fit_degree_days, window_limits
 
 MIN_FRACTION = 0.2  # below it the noise of one date grows more than fivefold
 MAX_CV = 0.33  # above it the interval of a ratio is as long as the ratio
@@ -31,9 +31,9 @@ class Calibration:
         """Check the method and its needs; fit the degree days unless given."""
         if method not in ("constant", "degree_day", "joint"):
             raise ValueError(f"method: {method!r}; use 'constant', 'degree_day' or 'joint'")
-        if method != "constant" and temperature is None:
-            raise ValueError(f"method {method!r} needs `temperature`: daily degrees Celsius")
         if temperature is None:
+            if method != "constant":
+                raise ValueError(f"method {method!r} needs `temperature`: daily degrees Celsius")
             return cls(fractions, method, None, None)
         heat = Heat.of(temperature)
         return cls(fractions, method, heat, degree_days or fit_degree_days(fractions, heat))
@@ -48,25 +48,25 @@ class Calibration:
         """Power and lag of the degree-day curve."""
         return float(self.degree_days["power"]), float(self.degree_days["lag_days"])
 
-    def of_windows(self, names) -> xr.Dataset:
-        """Fractions of these windows, without labels."""
-        return without_coords(self.fractions.sel(window=names))
+    def of_windows(self, names, data=None) -> xr.Dataset:
+        """Fractions, or other data, of these windows, without labels."""
+        return without_coords((self.fractions if data is None else data).sel(window=names))
 
     def thaw_fraction(self, names, years) -> xr.DataArray:
         """(year, window, ...) degree-day fraction."""
-        every = list(self.fractions["window"].values)
-        form = Windows.of(self.fractions).degree_day_fraction(self.heat, years, *self.curve)
-        return form.isel(window=[every.index(w) for w in names])
+        form = self.heat.fraction(years, self.fractions, self.curve)
+        return self.of_windows(names, form.assign_coords(window=self.fractions["window"].values))
+
+    def season_index(self, years, heat=None) -> xr.DataArray:
+        """(year, ...) thaw index of the full season."""
+        full = window_limits(self.fractions.sel(window=["full"]))
+        return (heat or self.heat).index(years, full, *self.curve).isel(window=0)
 
     def divisor(self, names, years) -> xr.DataArray:
         """Fraction by which a drop is divided: the mean one, or kappa * degree-day fraction of the year."""
         if not self.dated:
             return self.of_windows(names)["fraction_mean"]
-        return without_coords(self.degree_days["kappa"].sel(window=names)) * self.thaw_fraction(names, years)
-
-    def season_index(self, years) -> xr.DataArray:
-        """(year, ...) thaw index of the full season."""
-        return Windows.of(self.fractions).season_index(self.heat, years, *self.curve)
+        return self.of_windows(names, self.degree_days["kappa"]) * self.thaw_fraction(names, years)
 
     def relative_variances(self, names, *, area_mean: bool) -> xr.Dataset:
         """Variances of the fraction over its square, by source; that of the full season with itself is 0.
@@ -74,37 +74,31 @@ class Calibration:
         year: of an unseen year; estimation: of the mean fraction; pixel: between pixels; total: with noise, for the
         degrees of freedom; lasting: mm2, a pixel's error of every season.
         """
-        f = self.of_windows(names)
-        known = xr.DataArray(np.asarray(names) == "full", dims="window")
-        spread = without_coords(self.degree_days.sel(window=names)) if self.dated else f
-        estimation = (f["fraction_mean_std"] / f["fraction_mean"]) ** 2
+        f, unknown = self.of_windows(names), xr.DataArray(np.asarray(names) != "full", dims="window")
+        estimation, spread = (f["fraction_mean_std"] / f["fraction_mean"]) ** 2, f
         if self.dated:
+            spread = self.of_windows(names, self.degree_days)
             total = np.maximum(spread["cv_total"], f["cv_noise"])
             estimation = total**2 / f["n_years"] + (f["weighting_std"] / f["fraction_mean"]) ** 2
-        none = xr.zeros_like(f["cv_pixel"])
-        return xr.Dataset(
-            {
-                "year": (spread["cv_year"] ** 2).where(~known, 0.0),
-                "estimation": estimation.where(~known, 0.0),
-                "pixel": none if area_mean else f["cv_pixel"].fillna(0) ** 2,
-                "total": (spread["cv_total"] ** 2).where(~known, 0.0),
-                "lasting": none if area_mean else f["lasting_std"].fillna(0) ** 2,
-                "freedom": (f["n_years"] - (2 if self.dated else 1)).clip(1),
-                "cv_year": spread["cv_year"],
-                "pixel_slope": f["pixel_slope"],
-            }
-        )
+        of_years = {
+            "year": spread["cv_year"] ** 2,
+            "total": spread["cv_total"] ** 2,
+            "estimation": estimation,
+        }
+        pixel = {"pixel": f["cv_pixel"].fillna(0) ** 2, "lasting": f["lasting_std"].fillna(0) ** 2}
+        out = xr.Dataset({k: v.where(unknown, 0.0) for k, v in of_years.items()})
+        out = out.assign({k: xr.zeros_like(v) if area_mean else v for k, v in pixel.items()})
+        freedom = (f["n_years"] - (2 if self.dated else 1)).clip(1)
+        return out.assign(freedom=freedom, cv_year=spread["cv_year"], pixel_slope=f["pixel_slope"])
 
     def drift(self, names, years) -> xr.DataArray:
         """Relative change of the mean degree-day fraction from the calibration years to the years given."""
-        form = self.thaw_fraction(names, years)
-        mean = without_coords(self.degree_days["mean"].sel(window=names))
+        form, mean = self.thaw_fraction(names, years), self.of_windows(names, self.degree_days["mean"])
         return form.mean([d for d in form.dims if d != "window"]) / mean - 1
 
     def coefficient_variance(self) -> float:
         """Interannual variance of the full drop per unit of thaw index, noise removed, over the squared mean."""
-        windows, years = Windows.of(self.fractions), self.fractions["year"].values
-        index = windows.season_index(self.heat.area_mean, years, *self.curve).values
+        index = self.season_index(self.fractions["year"].values, self.heat.area_mean).values
         value, noise = (self.fractions[k].values for k in ("full_mean", "full_mean_std"))
         seen = np.isfinite(value) & np.isfinite(index)
         value, noise, index = value[seen], noise[seen] ** 2, index[seen]
@@ -129,14 +123,12 @@ def scale(
     drop, std : (year, window, ...) DataArrays
         Drop in windows of any years and its sd, mm, positive = subsidence; windows of `fraction`.
     fraction : Dataset
-        From `fraction`, `fraction_of_drops` or `hierarchical`; needs window_start and window_end
-        for the methods with temperature.
+        From `fraction`, `fraction_of_drops` or `hierarchical`.
     method : {"constant", "degree_day", "joint"}
-        "constant" divides by the mean fraction; with `temperature` its interval also holds the
-        drift of the fraction which the degree days of each year imply. "degree_day" divides by the
-        degree-day fraction of the year. "joint" fits one thaw coefficient per pixel to all windows
-        of all years given, without a division by a small number, and lets each year depart from
-        it as far as the calibration years do.
+        "constant" divides by the mean fraction; with `temperature` its interval also holds the drift of the fraction
+        which the degree days imply. "degree_day" divides by the degree-day fraction of the year. "joint" fits one
+        thaw coefficient per pixel to all windows of all years given, and lets each year depart from it as far as
+        the calibration years do.
     temperature : (time, ...) DataArray, optional
         Daily, degrees Celsius, complete in the years of `drop` and of `fraction`.
     area_mean : bool
@@ -145,50 +137,40 @@ def scale(
     Returns
     -------
     Dataset
-        full_season, full_season_std, full_season_lower, full_season_upper in mm, with dims
-        (year, window, ...), for "joint" (year, ...). The 95 % interval solves the quadratic of a ratio
-        (Fieller), hence is not symmetric. Its sources in mm: std_noise (measurement), std_year (years
-        differ), std_estimation (mean fraction known from few noisy years), std_pixel (pixels differ).
-        pixel_slope of the window, of "joint" by pixel, for `empirical_bayes`.
-        refused (bool) and reason (str) by window. degrees_of_freedom. For "degree_day" and
-        "joint" power and lag_days.
+        full_season, full_season_std, full_season_lower, full_season_upper (year, window, ...) in mm, for "joint"
+        (year, ...). The 95 % interval solves the quadratic of a ratio (Fieller). Its sources in mm: std_noise
+        (measurement), std_year (years differ), std_estimation (mean fraction known from few noisy years), std_pixel
+        (pixels differ). pixel_slope, for `empirical_bayes`; degrees_of_freedom; refused and reason by window.
+        Attributes power and lag_days of the methods with temperature.
     """
     calibration = Calibration.of(fraction, method, temperature)
     estimate, reason = estimate_season(drop, std, calibration, area_mean=area_mean)
     out = with_interval(without_coords(estimate)).assign_coords(estimate.coords)
-    limits = {k: f"full_season_{k}" for k in ("std", "lower", "upper")}
-    out = out.rename(value="full_season", **limits)
-    for name in ("full_season", *limits.values()):
+    names = {"value": "full_season"} | {k: f"full_season_{k}" for k in ("std", "lower", "upper")}
+    out = out.rename(names)
+    for name in names.values():
         out[name].attrs = {"units": "mm", "long_name": "full thaw-season drop, positive = sinking"}
-    out["refused"], out["reason"] = reason != "", reason
-    names = ("power", "lag_days") if calibration.dated else ()
-    out.attrs = {"method": method} | {k: float(calibration.degree_days[k]) for k in names}
-    return out
+    curve = zip(("power", "lag_days"), calibration.curve, strict=True) if calibration.dated else ()
+    return out.assign(refused=reason != "", reason=reason).assign_attrs(method=method, **dict(curve))
 
 
 def add_rate(scaled: xr.Dataset, rate: xr.DataArray, rate_std: xr.DataArray) -> xr.Dataset:
     """Scaled seasons with the epoch's rate over the season (mm) added again, its sd in the limits and as std_rate."""
-    value, out = scaled["full_season"], scaled.copy()
-    half = {k: np.hypot(value - scaled[f"full_season_{k}"], 1.96 * rate_std) for k in ("lower", "upper")}
-    out["full_season"] = value + rate
-    out["full_season_lower"] = out["full_season"] - half["lower"]
-    out["full_season_upper"] = out["full_season"] + half["upper"]
-    out["full_season_std"] = np.hypot(scaled["full_season_std"], rate_std)
-    out["std_rate"] = rate_std
+    value, std = scaled["full_season"] + rate, np.hypot(scaled["full_season_std"], rate_std)
+    out = scaled.assign(full_season=value, full_season_std=std, std_rate=rate_std)
+    for name, sign in (("full_season_lower", -1), ("full_season_upper", 1)):
+        out[name] = value + sign * np.hypot(scaled["full_season"] - scaled[name], 1.96 * rate_std)
     return out
 
 
-def estimate_season(
-    drop, std, calibration: Calibration, *, area_mean: bool, separate: bool = False
-) -> tuple[xr.Dataset, xr.DataArray]:
+def estimate_season(drop, std, calibration: Calibration, *, area_mean: bool, separate: bool = False):
     """Value, noise variance and relative variances of the full-season drop; reason of refusal by window.
 
     With `separate` the joint method takes every window by itself, as if it were the only one.
     """
     names, years = drop["window"].values, drop["year"].values
-    unknown = set(names) - set(calibration.fractions["window"].values)
-    if unknown:
-        known = list(calibration.fractions["window"].values)
+    known = list(calibration.fractions["window"].values)
+    if unknown := set(names) - set(known):
         raise ValueError(f"windows {sorted(unknown)} of drop are not in fraction: {known}")
     outer = {k: c for k, c in drop.coords.items() if "year" not in c.dims}
     variances = calibration.relative_variances(names, area_mean=area_mean)
@@ -197,59 +179,42 @@ def estimate_season(
     divisor = calibration.divisor(names, years)
     if calibration.method == "joint":
         design = xr.Dataset({"divisor": divisor, "index": calibration.season_index(years)})
-        correlation = None
-        if not separate and "noise_correlation" in calibration.fractions and len(names) > 1:
-            matrix = calibration.fractions["noise_correlation"]
-            correlation = without_coords(matrix.sel(window=names, window_2=names))
+        matrix = calibration.fractions.get("noise_correlation") if not separate and len(names) > 1 else None
+        if matrix is not None:
+            matrix = without_coords(matrix.sel(window=names, window_2=names))
         cv2 = calibration.coefficient_variance()
-        estimate = _joint(drop, std, design, variances, cv2, correlation, separate)
+        estimate = _joint(drop, std, design, variances, cv2, matrix, separate)
     else:
-        relative = variances["year"]
         if calibration.heat is not None and not calibration.dated:
             # that of single years is in cv_year already; what lasts over all the years given is not
-            relative = relative + calibration.drift(names, years) ** 2
-        estimate = xr.Dataset(
-            {
-                "value": drop / divisor,
-                "noise": (std**2 + variances["lasting"]) / divisor**2,
-                "relative_year": relative,
-                "relative_estimation": variances["estimation"],
-                "relative_pixel": variances["pixel"],
-                "relative_total": variances["total"],
-                "freedom": variances["freedom"],
-                "pixel_slope": variances["pixel_slope"],
-                "weight_own": 1 / divisor,
-            }
-        )
+            variances["year"] = variances["year"] + calibration.drift(names, years) ** 2
+        estimate = variances.drop_vars(["lasting", "cv_year"])
+        estimate = estimate.rename({k: f"relative_{k}" for k in ("year", "estimation", "pixel", "total")})
+        noise = (std**2 + variances["lasting"]) / divisor**2
+        estimate = estimate.assign(value=drop / divisor, noise=noise, weight_own=1 / divisor)
     kept = {k: c for k, c in outer.items() if set(c.dims) <= set(estimate.dims)}
     return estimate.assign_coords(kept | {"year": years}), reason.assign_coords(window=names)
 
 
-def _refusals(f, names, variances) -> xr.DataArray:
+def _refusals(f, names, variances):
     """(window) why a window cannot be scaled; empty where it can."""
     t = stats.t.ppf(QUANTILE, np.maximum(variances["freedom"].values, 1))
     by_window = (variances["year"] + variances["estimation"], variances["pixel"], f["fraction_mean"])
-    spread, pixel, mean = (v.mean([d for d in v.dims if d != "window"]) for v in by_window)
+    spread, pixel, mean = (v.mean([d for d in v.dims if d != "window"]).values for v in by_window)
     # the quadratic of a ratio is bounded while t^2 cv^2 < 1, t^2 and z^2 for the terms found from few and many
     bounded = spread * t**2 + pixel * stats.norm.ppf(QUANTILE) ** 2 < 1
-    cv_year = variances["cv_year"]
-    reasons = [
-        ""
-        if name == "full"
-        else _reason(float(mean[i]), float(cv_year[i]), int(f["n_years"][i]), bool(bounded[i]))
-        for i, name in enumerate(np.asarray(names).tolist())
-    ]
+    cv, n, reasons = variances["cv_year"].values, f["n_years"].values, []
+    change = "fraction changes by {:.0f} % from year to year, above {:.0f} %"
+    for i in range(len(names)):
+        rules = {
+            f"{n[i]:.0f} calibration years, {MIN_YEARS} needed": n[i] >= MIN_YEARS,
+            f"fraction {mean[i]:.2f} below {MIN_FRACTION:.2f}": mean[i] >= MIN_FRACTION,
+            change.format(100 * cv[i], 100 * MAX_CV): cv[i] <= MAX_CV,
+            "the fraction is too uncertain: the interval of a ratio has no upper end": bounded[i],
+        }
+        broken = [why for why, holds in rules.items() if not holds and names[i] != "full"]
+        reasons.append(broken[0] if broken else "")
     return xr.DataArray(reasons, dims="window")
-
-
-def _reason(fraction, cv_year, n_years, bounded) -> str:
-    if n_years < MIN_YEARS:
-        return f"{n_years} calibration years, {MIN_YEARS} needed"
-    if not fraction >= MIN_FRACTION:
-        return f"fraction {fraction:.2f} below {MIN_FRACTION:.2f}"
-    if not cv_year <= MAX_CV:
-        return f"fraction changes by {100 * cv_year:.0f} % from year to year, above {100 * MAX_CV:.0f} %"
-    return "" if bounded else "the fraction is too uncertain: the interval of a ratio has no upper end"
 
 
 def _positive(variance, sd):
@@ -302,15 +267,14 @@ def _joint(drop, std, design, variances, cv2, correlation, separate):
     lasting = np.square((level_weight * gain.fillna(0) * np.sqrt(variances["lasting"])).sum("year"))
     by_year = ((misfit * prior**2).fillna(0) / inner).where(used, 1.0)  # share of it that weather brings
     own_weight = keep + (1 - keep) * level_weight
+    of_years = {k: np.square(over(steady * np.sqrt(variances[k]))) for k in ("estimation", "pixel")}
+    of_years |= {"year": 0.0, "total": over(steady * variances["total"])}
     return xr.Dataset(
-        {
+        {f"relative_{k}": v + 0 * value for k, v in of_years.items()}
+        | {
             "value": value * index,
             "noise": (posterior + over(lasting)) * index**2,
             "noise_year": posterior * by_year * index**2,
-            "relative_year": 0 * value,
-            "relative_estimation": np.square(over(steady * np.sqrt(variances["estimation"]))) + 0 * value,
-            "relative_pixel": np.square(over(steady * np.sqrt(variances["pixel"]))) + 0 * value,
-            "relative_total": over(steady * variances["total"]) + 0 * value,
             "freedom": variances["freedom"] if separate else variances["freedom"].min(),
             "pixel_slope": over(steady * variances["pixel_slope"]),
             "weight_own": own_weight * index * over(gain.fillna(0)),
@@ -325,10 +289,10 @@ def _own_change(own, inner, prior):
     """
     weight = (1 / inner**2).where(own.notnull(), 0.0)
     n = own.notnull().sum("year")
+    kept = (n - 1) / n.where(n > 1)  # of the variance about a mean of n years
     mean = (own / inner).sum("year") / (1 / inner).where(own.notnull()).sum("year")
-    excess = np.square(own - mean) - inner * ((n - 1) / n.where(n > 1))
-    expected = prior**2 * ((n - 1) / n.where(n > 1))
-    found = (weight * excess).sum() / (weight * expected).where(n > 1).sum()
+    excess = np.square(own - mean) - inner * kept
+    found = (weight * excess).sum() / (weight * (prior**2 * kept)).where(n > 1).sum()
     return max(float(found), 0.0) if np.isfinite(found) else 0.0
 
 
@@ -336,9 +300,8 @@ def _quadratic(parts, correlation):
     """Variance p' R p of a sum over windows, R the correlation of their noise; independent if None."""
     if correlation is None:
         return np.square(parts).sum("window")
-    return (
-        (xr.dot(parts, correlation, dim="window") * parts.rename(window="window_2")).sum("window_2").clip(0)
-    )
+    pairs = xr.dot(parts, correlation, dim="window") * parts.rename(window="window_2")
+    return pairs.sum("window_2").clip(0)
 
 
 def with_interval(estimate: xr.Dataset, extra_noise=0.0) -> xr.Dataset:
@@ -349,11 +312,9 @@ def with_interval(estimate: xr.Dataset, extra_noise=0.0) -> xr.Dataset:
     relative = estimate["relative_year"] + estimate["relative_estimation"] + estimate["relative_pixel"]
     square = value**2
     variance = noise + square * relative
-    # Satterthwaite: only the variance between years was estimated from few years:
-    # freedom = n variance^2 / (value^2 cv_total^2)^2
+    # Satterthwaite, only the variance between years is from few years: n variance^2 / (value^2 cv_total^2)^2
     uncertain = (square * estimate["relative_total"]) ** 2
-    freedom = estimate["freedom"] * variance**2 / uncertain.where(uncertain > 0)
-    freedom = freedom.fillna(1e6).clip(1, 1e6)
+    freedom = (estimate["freedom"] * variance**2 / uncertain.where(uncertain > 0)).fillna(1e6).clip(1, 1e6)
     t = student(freedom)
     # Fieller: x with (value - x)^2 = t^2 (noise + relative x^2), i.e. x = (value -+ root) / (1 - relative t^2)
     bounded = (1 - relative * t**2).where(relative * t**2 < 1)

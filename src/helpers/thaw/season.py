@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from helpers import sbas, space
-from helpers.timefunc import DAYS_PER_YEAR
+from helpers.timefunc import DAYS_PER_YEAR, annual, mm_per_radian
 
 from .degree_days import day_of_year
 
@@ -35,20 +35,21 @@ def season_series(stack: xr.Dataset, like: xr.Dataset) -> xr.Dataset:
     first, second = (pd.DatetimeIndex(stack[k].values) for k in ("reference", "secondary"))
     inside = first.year == second.year
     inside &= (first.strftime("%m-%d") >= "04-20") & (second.strftime("%m-%d") <= "10-31")
-    runs = [
-        sbas.invert(stack.isel(pair=np.flatnonzero(inside & (first.year == year))), None)
-        for year in np.unique(first[inside].year)
-    ]
-    run = xr.concat([r[["displacement", "displacement_std"]] for r in runs], "time")
-    delay = stack["atmosphere_std"].sel(time=run["time"])
-    up = xr.Dataset({"up": run["displacement"], "std": np.hypot(run["displacement_std"], delay)})
-    return space.resample((up / stack["los_up"]).transpose("time", "y", "x"), like)
+    pairs = [np.flatnonzero(inside & (first.year == year)) for year in np.unique(first[inside].year)]
+    runs = [sbas.invert(stack.isel(pair=p), None)[["displacement", "displacement_std"]] for p in pairs]
+    run = xr.concat(runs, "time")
+    std = np.hypot(run["displacement_std"], stack["atmosphere_std"].sel(time=run["time"]))
+    up = xr.Dataset({"up": run["displacement"], "std": std}) / stack["los_up"]
+    return space.resample(up.transpose("time", "y", "x"), like)
 
 
-def epoch_number(record: xr.Dataset, dates) -> list[int]:
-    """Position of the epoch that each date lies in; the last one after all ends."""
+def _of_epoch(record, dates):
+    """Rate and sd of the epoch that each date lies in, by position; of the last epoch after all ends."""
     ends = [np.datetime64(str(e).split("/")[1]) for e in record["epoch"].values]
-    return [next((i for i, end in enumerate(ends) if t <= end), -1) for t in dates]
+    at = [next((i for i, end in enumerate(ends) if t <= end), -1) for t in dates.values]
+    at = xr.DataArray(at, dims=dates.dims)
+    rates = (record[v].isel(epoch=at) for v in ("rate", "rate_std"))
+    return [v.drop_vars(["epoch", "label"], errors="ignore").assign_coords(dates.coords) for v in rates]
 
 
 def without_rate(
@@ -66,13 +67,12 @@ def without_rate(
         Zero of each date, and the pixels to keep beside it.
     """
     time = series["time"]
-    epoch = xr.DataArray(epoch_number(record, time.values), dims="time")
     start = time.dt.floor("D").groupby("time.year").first().sel(year=time.dt.year)
     years = (time - start) / np.timedelta64(1, "D") / DAYS_PER_YEAR
-    rate, rate_std = (record[v].isel(epoch=epoch).assign_coords(time=time) for v in ("rate", "rate_std"))
+    rate, rate_std = _of_epoch(record, time)
     up = series["up"] - series["up"].where(stable).mean(("y", "x")) - rate * years
     out = xr.Dataset({"up": up.where(ground | stable), "std": np.hypot(series["std"], rate_std * years)})
-    return out.drop_vars(["year", "epoch", "label"], errors="ignore")
+    return out.drop_vars("year", errors="ignore")
 
 
 def season_in_delay(stack: xr.Dataset, windows: dict, stable: xr.DataArray) -> xr.DataArray:
@@ -83,22 +83,22 @@ def season_in_delay(stack: xr.Dataset, windows: dict, stable: xr.DataArray) -> x
     s [sin(2 pi t2) - sin(2 pi t1)] + c [cos(2 pi t2) - cos(2 pi t1)].
     """
     coords = {"window": list(windows), "y": stable["y"], "x": stable["x"]}
-    removed = xr.DataArray(np.zeros([len(v) for v in coords.values()]), coords, tuple(coords))
+    removed = xr.DataArray(0.0, coords, tuple(coords))
     if "delay_coefficient" not in stack:
         return removed
     coefficient = stack["delay_coefficient"].transpose(..., "term")
     dates = coefficient[coefficient.dims[0]].values
-    t = (dates - dates[0]) / np.timedelta64(1, "D") / 365.25
-    annual = np.column_stack([np.ones_like(t), t, np.sin(2 * np.pi * t), np.cos(2 * np.pi * t)])
-    fitted = np.linalg.lstsq(annual, coefficient.values, rcond=None)[0][2:]
-    edges = [[day_of_year(2001, e) / 365.25 for e in limit] for limit in windows.values()]
-    phase = 2 * np.pi * (np.array(edges) - (pd.Timestamp(dates[0]).day_of_year - 1) / 365.25)
-    step = np.stack([np.diff(np.sin(phase))[:, 0], np.diff(np.cos(phase))[:, 0]], axis=-1) @ fitted
+    t = (dates - dates[0]) / np.timedelta64(1, "D") / DAYS_PER_YEAR
+    design = np.column_stack([np.ones_like(t), t, annual(t)])
+    fitted = np.linalg.lstsq(design, coefficient.values, rcond=None)[0][2:]
+    edges = np.array([[day_of_year(2001, e) / DAYS_PER_YEAR for e in limit] for limit in windows.values()])
+    t = edges - (pd.Timestamp(dates[0]).day_of_year - 1) / DAYS_PER_YEAR
+    step = (annual(t[:, 1]) - annual(t[:, 0])) @ fitted
     u = (stack["x"] - stack["x"].mean()) * np.cos(np.radians(float(stack["y"].mean())))
     v = stack["y"] - stack["y"].mean()
     half = max(float(u.max() - u.min()), float(v.max() - v.min())) / 2
     columns = {"east": u / half, "north": v / half, "height": stack["height"] / 1000}
-    to_mm = 1000 * stack.attrs["wavelength_m"] / (4 * np.pi) / stack["los_up"]
+    to_mm = mm_per_radian(stack.attrs["wavelength_m"]) / stack["los_up"]
     for k, term in enumerate(stack["term"].values):
         if term in columns:
             removed = removed + xr.DataArray(step[:, k], {"window": list(windows)}) * columns[term] * to_mm
@@ -112,12 +112,9 @@ def season_rate(
 
     The sd of a zone is the mean sd of its pixels, because neighbours share the rate's errors.
     """
-    length = (pd.Timestamp(f"2001-{season[1]}") - pd.Timestamp(f"2001-{season[0]}")).days / 365.25
-    middle = [np.datetime64(f"{y}-08-01") for y in years]
-    at = xr.DataArray(epoch_number(record, middle), {"year": years}, "year")
-    of_years = (record[v].isel(epoch=at, drop=True) for v in ("rate", "rate_std"))
-    of_years = (v.drop_vars(["epoch", "label"], errors="ignore") for v in of_years)
-    out = [sign * length * v for v, sign in zip(of_years, (-1, 1), strict=True)]
+    length = (day_of_year(2001, season[1]) - day_of_year(2001, season[0])) / DAYS_PER_YEAR
+    middle = xr.DataArray([np.datetime64(f"{y}-08-01") for y in years], {"year": years}, "year")
+    out = [sign * length * v for v, sign in zip(_of_epoch(record, middle), (-1, 1), strict=True)]
     if zones is None:
         return out
     return [xr.concat([v.where(z).mean(("y", "x")) for z in zones], zones["zone"]) for v in out]
@@ -143,8 +140,8 @@ def drops(
     windows : dict
         Name to ("mm-dd", "mm-dd"); "full" is the whole season, `FULL_SEASON` if absent.
     edge_days : float
-        0 interpolates between the two dates around a limit of a window. Above 0 a local line
-        through the dates within that distance is used: right for daily, noisy series.
+        0 interpolates between the two dates around a limit of a window. Above 0 a local line through the dates
+        within that distance is used: right for daily, noisy series.
     max_gap_days : float
         Two dates farther apart do not say what lies between them: NaN.
     outside_days : float
@@ -153,23 +150,22 @@ def drops(
     Returns
     -------
     Dataset
-        drop, drop_std (year, window, ...) in mm, positive = subsidence; noise_correlation
-        (window, window_2), from the dates that windows share; coords window_start, window_end.
+        drop, drop_std (year, window, ...) in mm, positive = subsidence; noise_correlation (window, window_2), from
+        the dates that windows share; coords window_start, window_end.
     """
     limits = _check_windows(windows)
     _check_time(displacement)
-    trailing = [d for d in displacement.dims if d != "time"]
-    data = displacement.transpose("time", *trailing)
-    std = (xr.zeros_like(data, dtype=float) + std).transpose("time", *trailing)
+    data = displacement.transpose("time", ...)
+    std = xr.zeros_like(data, dtype=float) + std
+    std = std.transpose(*data.dims)
     values = data.values.reshape(data.sizes["time"], -1).astype(float)
-    sigma2 = np.square(std.values.reshape(values.shape).astype(float))
+    sigma2 = np.square(std.values.reshape(values.shape))
     if np.any(np.isnan(sigma2[np.isfinite(values)])):
         raise ValueError("std: NaN where displacement has a value; give every datum its standard deviation")
     times = pd.DatetimeIndex(data["time"].values)
     years = np.unique(times.year)
-    shape = (years.size, len(limits), values.shape[1])
-    drop, variance = np.full(shape, np.nan), np.full(shape, np.nan)
-    pair_sum = np.zeros((len(limits),) * 2)
+    drop = np.full((years.size, len(limits), values.shape[1]), np.nan)
+    variance, pair_sum = drop.copy(), np.zeros((len(limits),) * 2)
     for i, year in enumerate(years):
         rows = np.flatnonzero(times.year == year)
         days = (times[rows] - pd.Timestamp(f"{year}-01-01")).days.to_numpy(float)
@@ -185,24 +181,17 @@ def drops(
         seen = np.isfinite(variance[i]).all(axis=0)
         pair_sum += np.einsum("wtp,vtp->wv", step[..., seen], weighted[..., seen])
     root = np.sqrt(np.clip(np.diag(pair_sum), 1e-300, None))
-    dims, size = ("year", "window", *trailing), (*shape[:2], *data.shape[1:])
-    variables = {
-        "drop": (dims, drop.reshape(size)),
-        "drop_std": (dims, np.sqrt(np.clip(variance, 0, None)).reshape(size)),
-        "noise_correlation": (("window", "window_2"), pair_sum / np.outer(root, root)),
-    }
-    out = xr.Dataset(variables, _drop_coords(years, limits, data))
-    for name, long_name in (("drop", "thaw-season drop, positive = sinking"), ("drop_std", "its sd")):
-        out[name].attrs = {"units": "mm", "long_name": long_name}
+    coords = {"year": years, "window": list(limits), "window_2": list(limits)}
+    for name, ends in zip(("window_start", "window_end"), zip(*limits.values(), strict=True), strict=True):
+        coords[name] = "window", list(ends)
+    coords |= {k: c for k, c in data.coords.items() if "time" not in c.dims}
+    out = xr.Dataset({"noise_correlation": (("window", "window_2"), pair_sum / np.outer(root, root))}, coords)
+    named = {"drop": (drop, "thaw-season drop, positive = sinking")}
+    named["drop_std"] = np.sqrt(np.clip(variance, 0, None)), "its sd"
+    for name, (array, what) in named.items():
+        shaped = array.reshape(*array.shape[:2], *data.shape[1:])
+        out[name] = ("year", "window", *data.dims[1:]), shaped, {"units": "mm", "long_name": what}
     return out
-
-
-def _drop_coords(years, limits, data) -> dict:
-    ends = {
-        f"window_{k}": ("window", [v[i] for v in limits.values()]) for i, k in enumerate(("start", "end"))
-    }
-    names = {"year": years, "window": list(limits), "window_2": list(limits)}
-    return names | ends | {k: c for k, c in data.coords.items() if "time" not in c.dims}
 
 
 def _check_windows(windows):
@@ -230,19 +219,17 @@ def _edge_weights(days, targets, valid, edge_days, max_gap, outside):
     targets = np.clip(targets, first, last)
     if edge_days > 0:
         return np.stack([_local_line(days - target, valid, edge_days) for target in targets])
-    n, pixels = valid.shape
-    out = np.zeros((targets.size, n, pixels))
-    column = np.arange(pixels)
-    for e, target in enumerate(targets):
+    out, pixel = np.zeros((targets.size, *valid.shape)), np.arange(valid.shape[1])
+    for weights, target in zip(out, targets, strict=True):
         before, after = valid & (days <= target)[:, None], valid & (days >= target)[:, None]
-        i, j = n - 1 - np.argmax(before[::-1], axis=0), np.argmax(after, axis=0)
+        i, j = days.size - 1 - np.argmax(before[::-1], axis=0), np.argmax(after, axis=0)
         gap = days[j] - days[i]
         known = before.any(axis=0) & after.any(axis=0) & (gap <= max_gap)
         # linear between the dates i and j: weight of j is (target - t_i) / (t_j - t_i)
         right = np.where(gap > 0, (target - days[i]) / np.where(gap > 0, gap, 1), 0.0)
-        out[e, i, column] += 1 - right
-        out[e, j, column] += right
-        out[e][:, ~known] = np.nan
+        weights[i, pixel] += 1 - right
+        weights[j, pixel] += right
+        weights[:, ~known] = np.nan
     return out
 
 

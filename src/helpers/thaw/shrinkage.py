@@ -10,10 +10,8 @@ import xarray as xr
 def empirical_bayes(scaled: xr.Dataset, *, classes: xr.DataArray | None = None) -> xr.Dataset:
     """Empirical-Bayes estimate of noisy pixels: shrunk toward the mean of their class in the same year.
 
-    A prior from other years would assume that nothing changed; the neighbours of the same year do
-    not. Only how far pixels of a class differ, in proportion to their mean, is asked of all years given.
-    What is independent between pixels (noise, own fraction) is shrunk; the error that a whole year
-    shares keeps its proportion.
+    Only how far pixels of a class differ, in proportion to their mean, is asked of all years given. What is
+    independent between pixels (noise, own fraction) is shrunk; the error that a year shares keeps its proportion.
 
     Parameters
     ----------
@@ -25,10 +23,9 @@ def empirical_bayes(scaled: xr.Dataset, *, classes: xr.DataArray | None = None) 
     Returns
     -------
     Dataset
-        shrunk, shrunk_std in mm and weight (of the pixel's own value), dims as full_season. The sd is the
-        posterior one, with what is not known of the weight in it (Morris 1983, doi:10.1080/01621459.1983.10477920).
-        The unshrunk values stay the reference. The sd is that of a pixel drawn from its class: where heights or
-        surfaces of a class sink differently, its parts are biased toward each other and the sd does not say so.
+        shrunk, shrunk_std in mm and weight (of the pixel's own value), dims as full_season. The sd is the posterior
+        one of a pixel drawn from its class, with what is not known of the weight in it (Morris 1983,
+        doi:10.1080/01621459.1983.10477920); parts of a class that sink differently are biased toward each other.
     """
     value, common = scaled["full_season"], np.hypot(scaled["std_year"], scaled["std_estimation"])
     noise = scaled["std_noise"] ** 2 + scaled["std_pixel"] ** 2
@@ -37,28 +34,24 @@ def empirical_bayes(scaled: xr.Dataset, *, classes: xr.DataArray | None = None) 
     groups = [xr.ones_like(value.isel({d: 0 for d in value.dims if d not in space}), dtype=bool)]
     if classes is not None:
         groups = [classes == v for v in pd.unique(classes.values.ravel()) if v == v and v != ""]
-    shrunk, std, weight = (xr.full_like(value, np.nan) for _ in range(3))
+    out = xr.Dataset({k: xr.full_like(value, np.nan) for k in ("shrunk", "shrunk_std", "weight")})
     for inside in groups:
         v, e = value.where(inside), noise.where(inside)
-        n = v.notnull().sum(space)
-        # Weights from the class-wide noise: a pixel's std_pixel grows with its own value.
-        level = e.mean(space)
-        mean = v.mean(space)
-        # Pixels differ in proportion to the mean, alike in every year: one number is better known.
-        size = _known_mean(mean, level / n + np.square(common.where(inside)).mean(space))
-        size = np.maximum(size**2, level / n)
+        n, mean = v.notnull().sum(space), v.mean(space)
+        level = e.mean(space)  # of the class, because a pixel's std_pixel grows with its own value
+        of_year = np.square(common.where(inside)).mean(space)
+        # pixels differ in proportion to the mean, alike in every year: one number is better known
+        size = np.maximum(_known_mean(mean, level / n + of_year) ** 2, level / n)
         between, rise = _class_spread(v, level, size, space)
         # posterior of a normal pixel about its class mean m: m + w (v - m), w = tau^2 / (tau^2 + noise)
         w = (between / (between + e)).where(e > 0, 1.0).where(inside)
         inner = mean + w * (v - mean) / slope
-        shrunk = inner.where(inside, shrunk)
         of_weight = np.square(rise * w * (1 - w) * (v - mean) / slope)
         of_mean = (1 - w) ** 2 * (between + level) / n.where(n > 0)
-        # What the year shares goes with the shrunken value: the pixel's own square holds its noise too.
-        shared = np.square(inner) * np.square(common.where(inside)).mean(space) / np.square(v).mean(space)
-        std = np.sqrt(w * e / slope**2 + of_weight + of_mean + shared).where(inside, std)
-        weight = (w / slope).where(inside, weight)
-    out = xr.Dataset({"shrunk": shrunk, "shrunk_std": std, "weight": weight})
+        # what the year shares goes with the shrunken value: the pixel's own square holds its noise too
+        shared = np.square(inner) * of_year / np.square(v).mean(space)
+        std = np.sqrt(w * e / slope**2 + of_weight + of_mean + shared)
+        out = xr.Dataset({"shrunk": inner, "shrunk_std": std, "weight": w / slope}).where(inside, out)
     return out.where(value.notnull()).transpose(*value.dims)
 
 
@@ -75,11 +68,10 @@ def _known_mean(mean, noise):
 def _class_spread(v, level, size, space, nodes=400):
     """Variance between pixels of a class beyond their noise, and the relative sd of its odds to the noise.
 
-    Posterior moments of the share u that real differences have in the scatter of a class, flat before: the scatter
-    is chi-square about noise plus differences.
+    Posterior moments, flat before, of the share u that real differences have in the scatter of a class, which is
+    chi-square about noise plus differences.
     """
-    n = v.notnull().sum(space)
-    free = (n - 1).clip(0)
+    free = (v.notnull().sum(space) - 1).clip(0)
     square = np.square(v - v.mean(space)).sum(space)
     years = [d for d in v.dims if d == "year"]
     unit = size * (level.sum(years) / size.sum(years))

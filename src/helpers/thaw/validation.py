@@ -54,10 +54,9 @@ def leave_one_year_out(
     Returns
     -------
     DataFrame
-        year, window, method, the trailing dims (y, x), predicted, lower, upper, observed in mm and
-        predicted_std. The limits are for the **observed** drop: they hold its noise too, less what
-        both share. Refused windows and unbounded intervals give no rows;
-        attrs["refused"] lists (year, window, method, reason).
+        year, window, method, the trailing dims (y, x), predicted, predicted_std, lower, upper, observed in mm. The
+        limits are for the **observed** drop: they hold its noise too, less what both share. Refused windows and
+        unbounded intervals give no rows; attrs["refused"] lists (year, window, method, reason).
     """
     check_drop(drop, std)
     dated = [m for m in methods if m != "constant"]
@@ -68,7 +67,8 @@ def leave_one_year_out(
     rho = without_coords(correlation_with_full(drop, noise_correlation).sel(window=windows))
     options = {"noise_correlation": noise_correlation, "weighting": weighting, "draws": 0}
     target, target_std = (drop, std) if areas is None else areas
-    trailing = {k: c for k, c in target.coords.items() if c.dims == (k,) and k not in ("year", "window")}
+    dims = [d for d in target.dims if d not in ("year", "window")]
+    trailing = {d: target[d] for d in dims if d in target.coords} | {"window": windows}
     tables, refusals = [], []
     for year in target["year"].values if years is None else years:
         others = drop["year"] != year
@@ -79,27 +79,27 @@ def leave_one_year_out(
         for method in methods:
             base = "degree_day" if method == "shrunk" else method
             calibration = Calibration.of(train, base, None if method == "constant" else heat, fit)
-            together = method in ("joint", "shrunk")  # a hidden year beside the others, or alone
-            seen = {"window": windows, "year": target["year"].values if together else [year]}
-            given = target.sel(seen), target_std.sel(seen), calibration
-            estimate, reason = estimate_season(*given, area_mean=area_mean, separate=True)
-            estimate, reason = without_coords(estimate), reason.values.tolist()
-            refusals += [(int(year), w, method, t) for w, t in zip(windows, reason, strict=True) if t]
-            at = list(target["year"].values).index(year) if together else 0
+            # a hidden year beside the others, or alone
+            seen = list(target["year"].values) if method in ("joint", "shrunk") else [year]
+            given = (v.sel(window=windows, year=seen) for v in (target, target_std))
+            estimate, reason = estimate_season(*given, calibration, area_mean=area_mean, separate=True)
+            refusals += [
+                (int(year), w, method, t) for w, t in zip(windows, reason.values.tolist(), strict=True) if t
+            ]
+            estimate, at = without_coords(estimate), {"year": seen.index(year)}
             if method == "shrunk":
                 table = _shrunk(estimate, at, hidden_std**2, shared, classes)
             else:
-                estimate = estimate.isel(year=at)
                 # var(predicted - observed) = var(predicted) + s^2 - 2 w cov, w the weight of the year's own drop
+                estimate = estimate.isel(at)
                 extra = hidden_std**2 - 2 * estimate["weight_own"] * shared
                 table = with_interval(estimate, extra)[["value", "std", "lower", "upper"]]
-            table = table.assign(observed=hidden).assign_coords(trailing | {"window": windows})
+            table = table.assign(observed=hidden).assign_coords(trailing)
             tables.append(table.to_dataframe().reset_index().assign(year=year, method=method))
     out = pd.concat(tables, ignore_index=True).rename(columns={"value": "predicted", "std": "predicted_std"})
-    columns = [d for d in target.dims if d not in ("year", "window")]
-    order = ["year", "window", "method", *columns, "predicted", "predicted_std", "lower", "upper", "observed"]
+    order = ["year", "window", "method", *dims, "predicted", "predicted_std", "lower", "upper", "observed"]
     out = out.dropna(subset=["predicted", "observed", "lower", "upper"])[order]
-    out = out.sort_values(["year", "window", "method"], kind="stable").reset_index(drop=True)
+    out = out.sort_values(["year", "window", "method"], kind="stable", ignore_index=True)
     out.attrs["refused"] = refusals
     return out
 
@@ -107,32 +107,15 @@ def leave_one_year_out(
 def _shrunk(estimate, at, hidden_variance, shared, classes):
     """Value and interval of shrunk predictions of an observed season; how pixels differ, all years say."""
     plain = with_interval(estimate).rename(value="full_season")
-    small = empirical_bayes(plain, classes=None if classes is None else without_coords(classes))
-    small = small.assign(weight_own=estimate["weight_own"], freedom=plain["degrees_of_freedom"])
-    small = small.isel(year=at)
-    extra = hidden_variance - 2 * small["weight"] * small["weight_own"] * shared
+    small = empirical_bayes(plain, classes=None if classes is None else without_coords(classes)).isel(at)
+    extra = hidden_variance - 2 * small["weight"] * estimate["weight_own"].isel(at) * shared
     std = np.sqrt((small["shrunk_std"] ** 2 + extra).clip(0))
-    half = std * student(small["freedom"])
-    value = small["shrunk"]
+    value, half = small["shrunk"], std * student(plain["degrees_of_freedom"].isel(at))
     return xr.Dataset({"value": value, "std": std, "lower": value - half, "upper": value + half})
 
 
 def score(table: pd.DataFrame, by: Sequence[str] = ("window", "method")) -> pd.DataFrame:
-    """Bias, error and coverage of predictions.
-
-    Parameters
-    ----------
-    table : DataFrame
-        From `leave_one_year_out`, of one or many areas.
-    by : sequence of str
-        Columns to group by.
-
-    Returns
-    -------
-    DataFrame
-        n, bias_mm, rmse_mm, crps_mm (of a normal predictive distribution), cover_68, cover_95; no rows where
-        everything was refused.
-    """
+    """Bias, error, CRPS (of a normal distribution) and coverage of predictions of `leave_one_year_out`, by columns."""
     if table.empty:
         return pd.DataFrame(columns=[*by, *SCORES])
 
@@ -145,8 +128,7 @@ def score(table: pd.DataFrame, by: Sequence[str] = ("window", "method")) -> pd.D
         inside = (group["observed"] >= group["lower"]) & (group["observed"] <= group["upper"])
         narrow = abs(z) <= stats.norm.ppf(0.84)
         rmse = np.sqrt((error**2).mean())
-        values = (len(group), error.mean(), rmse, crps.mean(), narrow.mean(), inside.mean())
-        return pd.Series(dict(zip(SCORES, values, strict=True)))
+        return pd.Series([len(group), error.mean(), rmse, crps.mean(), narrow.mean(), inside.mean()], SCORES)
 
     return table.groupby(list(by), sort=True).apply(one, include_groups=False).reset_index()
 
