@@ -567,6 +567,45 @@ def test_bad_input_to_scale():
         thaw.fraction_of_drops(f["drop"].sel(window=["early"]), f["drop_std"].sel(window=["early"]))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda drop, std: (drop, -std), "negative"),
+        (lambda drop, std: (drop, std.isel(y=0)), "the values have"),
+        (lambda drop, std: (drop, std.isel(year=slice(1, None))), "the values have"),
+        (lambda drop, std: (-drop, std), "subsidence must be positive"),
+    ],
+)
+def test_reversed_drops_and_sds_of_another_grid_are_refused(change, message):
+    """An sd below zero or of another grid, or subsidence given as negative, gives no fraction, season or score."""
+    d, std, *_ = ground("linear", 1, range(2016, 2022), side=2)
+    f = thaw.fraction(d, std, WINDOWS, draws=0)
+    bad = change(f["drop"], f["drop_std"])
+    for call in (thaw.fraction_of_drops, thaw.leave_one_year_out, lambda *bad: thaw.scale(*bad, f)):
+        options = {"methods": ("constant",)} if call is thaw.leave_one_year_out else {}
+        with pytest.raises(ValueError, match=message):
+            call(*bad, **options)
+
+
+def test_displacement_of_reversed_sign_or_with_a_bad_sd_is_refused():
+    """Positive-down displacement is told by its fractions; its sd is held to its grid and sign."""
+    d, std, *_ = ground("linear", 1, range(2016, 2022), side=2)
+    with pytest.raises(ValueError, match="subsidence must be positive"):
+        thaw.fraction(-d, std, WINDOWS)
+    with pytest.raises(ValueError, match="negative"):
+        thaw.drops(d, -3.0, WINDOWS)
+    with pytest.raises(ValueError, match="the values have"):
+        thaw.drops(d, std.isel(time=slice(1, None)), WINDOWS)
+
+
+def test_noise_without_subsidence_is_not_taken_for_a_reversed_sign():
+    """Ground that does not move gives drops about zero: half of them negative, and no error."""
+    d, std, *_ = ground("linear", 1, range(2016, 2022), side=4)
+    still = xr.zeros_like(d) + np.random.default_rng(3).normal(0, 3, d.shape)
+    assert np.isfinite(thaw.drops(still, std, WINDOWS)["drop"]).all()
+    thaw.fraction(still, std, WINDOWS, draws=0)
+
+
 def test_all_nan_pixels_stay_nan():
     """A pixel without data gives no season, and the others do not notice."""
     d, std, _, _ = ground("stefan", 2, range(2015, 2022))

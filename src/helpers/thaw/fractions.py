@@ -8,7 +8,7 @@ import xarray as xr
 from scipy import optimize, stats
 
 from .areas import OTHER_FORMS, PLAIN_MEAN, ROOT, Weighting, area_weights, without_coords
-from .season import drops
+from .season import check_std, drops
 
 SLOPE_STD = 0.3  # of a slope between pixels not yet seen: as far as the fraction of a usable window changes
 
@@ -335,13 +335,19 @@ def _fit_mixed(cell, known):
     return solve(optimize.minimize(lambda v: solve(v)[0], start, method="Nelder-Mead").x)[1:]
 
 
-def check_drop(drop, std):
-    """Refuse subsidence without the dims year and window, or with unequal ones."""
-    for name, array in (("drop", drop), ("std", std)):
-        if not {"year", "window"} <= set(array.dims):
-            raise ValueError(f"{name}: dims {array.dims}; it needs 'year' and 'window'")
-    if "full" not in drop["window"].values:
+def check_drop(drop, std, *, whole=True):
+    """Refuse a drop without years or windows, one whose sign is clearly reversed, and an sd that is not its own."""
+    if not {"year", "window"} <= set(drop.dims):
+        raise ValueError(f"drop: dims {drop.dims}; it needs 'year' and 'window'")
+    if whole and "full" not in drop["window"].values:
         raise ValueError(f"drop: windows {list(drop['window'].values)} without 'full', the whole season")
+    check_std(drop, std)
+    in_sd = (without_coords(drop) / without_coords(std)).values
+    in_sd = in_sd[np.isfinite(in_sd)]
+    if in_sd.size and np.median(in_sd) < -2:
+        raise ValueError(
+            f"drop: half of the data rise by over {-np.median(in_sd):.1f} sd; subsidence must be positive"
+        )
 
 
 def correlation_with_full(drop, matrix):

@@ -10,6 +10,7 @@ from scipy import special, stats
 
 from .areas import without_coords
 from .degree_days import Heat, fit_degree_days, window_limits
+from .fractions import check_drop
 
 MIN_FRACTION = 0.2  # below it the noise of one date grows more than fivefold
 MAX_CV = 0.33  # above it the interval of a ratio is as long as the ratio
@@ -143,6 +144,7 @@ def scale(
         (pixels differ). pixel_slope, for `empirical_bayes`; degrees_of_freedom; refused and reason by window.
         Attributes power and lag_days of the methods with temperature.
     """
+    check_drop(drop, std, whole=False)
     calibration = Calibration.of(fraction, method, temperature)
     estimate, reason = estimate_season(drop, std, calibration, area_mean=area_mean)
     out = with_interval(without_coords(estimate)).assign_coords(estimate.coords)

@@ -157,6 +157,7 @@ def drops(
     _check_time(displacement)
     data = displacement.transpose("time", ...)
     std = xr.zeros_like(data, dtype=float) + std
+    check_std(data, std)
     std = std.transpose(*data.dims)
     values = data.values.reshape(data.sizes["time"], -1).astype(float)
     sigma2 = np.square(std.values.reshape(values.shape))
@@ -203,6 +204,14 @@ def _check_windows(windows):
         if day_of_year(2001, limit[0]) >= day_of_year(2001, limit[1]):
             raise ValueError(f"window {name!r}: {limit} does not end after it starts within a year")
     return limits
+
+
+def check_std(values, std):
+    """Refuse standard deviations on another grid than the values, or negative ones."""
+    if dict(std.sizes) != dict(values.sizes):
+        raise ValueError(f"std: {dict(std.sizes)}; the values have {dict(values.sizes)}")
+    if bool((std < 0).any()):
+        raise ValueError("std: negative values; give standard deviations in mm, without sign")
 
 
 def _check_time(displacement):
